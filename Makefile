@@ -1,0 +1,49 @@
+# `make demo` and `make test` work in a fresh clone: what they need goes into $(VENV), once.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+WORKERS ?= 2
+ARGS    ?=
+
+BIN := $(VENV)/bin
+# The pins are of one set that installs together on Python 3.11 and later; 3.10 takes what it finds.
+PINS := $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" * (sys.version_info >= (3, 11)))')
+# One thread per process: the workers of the test suite already use the cores.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.DEFAULT_GOAL := test
+.PHONY: demo test lint docs clean
+.NOTPARALLEL:
+.SECONDARY:
+
+demo: $(VENV)/.installed-core
+	$(BIN)/python examples/nile.py $(ARGS)
+
+test: $(VENV)/.installed-test
+	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+lint: $(VENV)/.installed-lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) site dist build .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch by itself and first: nothing else may decide which torch is installed.
+$(VENV)/.torch: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -qq $(PINS) torch
+	touch $@
+
+$(VENV)/.installed-core: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install -qq $(PINS) --editable .
+	touch $@
+
+$(VENV)/.installed-%: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install -qq $(PINS) --editable '.[$*]'
+	touch $@

@@ -1,0 +1,1 @@
+"""Dataframes in, dataframes out: forecasters, backtests, metrics, calibration, plots, commands."""

@@ -1,0 +1,93 @@
+"""Emission, the law of an observation given the latent state."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+from torch.distributions import Distribution, MultivariateNormal, constraints
+
+from seqlatent.distributions import diagonal_normal, masked_log_prob
+from seqlatent.sequences import Context
+
+__all__ = ["Emission", "LinearEmission"]
+
+
+_WORDS = {
+    constraints.nonnegative_integer: "counts (integers of at least 0)",
+    constraints.boolean: "0 or 1",
+    constraints.positive: "positive values",
+    constraints.unit_interval: "values between 0 and 1",
+}
+
+
+class Emission(nn.Module, ABC):
+    r"""Law of an observation :math:`p(y_t \mid z_t, c_t)`, in the units of the data.
+
+    ``forward`` does one step ``(*S, B, K)`` or all steps ``(*S, B, T, K)`` in one call and returns
+    a distribution with event ``(D,)``. Real-valued families apply ``c.shift`` and ``c.scale`` as an
+    affine map, counts and positive families apply the scale to their rate.
+
+    Attributes:
+        obs_dim: Observed dimensions ``D``.
+        support: Where an observed value may lie, cell by cell.
+    """
+
+    obs_dim: int
+    support: constraints.Constraint = constraints.real
+
+    @abstractmethod
+    def forward(self, z: Tensor, c: Context) -> Distribution:
+        """Law of the observation of each step."""
+
+    def log_prob(self, y: Tensor, observed: Tensor, z: Tensor, c: Context) -> Tensor:
+        """Log density of each step ``(*S, B, T)``; missing cells are integrated out."""
+        return masked_log_prob(self(z, c), y, observed)
+
+    def check(self, y: Tensor, observed: Tensor) -> None:
+        """Verifies that every observed value lies in the family's support.
+
+        Raises:
+            ValueError: Naming the value, series, step and dimension, and what was expected.
+        """
+        if y.shape[-1] != self.obs_dim:
+            raise ValueError(
+                f"the emission has {self.obs_dim} observed dimensions, the sequences have "
+                f"{y.shape[-1]}."
+            )
+        if self.support is constraints.real:
+            return
+        wrong = observed & ~self.support.check(y)
+        if bool(wrong.any()):
+            b, t, d = (int(i) for i in wrong.nonzero()[0])
+            expected = _WORDS.get(self.support, str(self.support))
+            raise ValueError(
+                f"{type(self).__name__} expects {expected}, found {y[b, t, d].item():g} at series "
+                f"{b}, step {t}, dimension {d}; transform the values, mark the cell as missing, or "
+                "choose another emission."
+            )
+
+
+class LinearEmission(Emission):
+    r"""Emission that is linear and Gaussian given its context.
+
+    .. math:: y_t = H_t z_t + d_t + N(0, R_t)
+
+    A subclass supplies ``matrices`` in the units of the data and says whether its noise is
+    independent.
+
+    Attributes:
+        independent: Whether every ``R`` is diagonal.
+    """
+
+    independent: bool
+
+    @abstractmethod
+    def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """``H (..., D, K)``, ``d (..., D)``, ``R (..., D, D)``, broadcastable against the batch."""
+
+    def forward(self, z: Tensor, c: Context) -> Distribution:
+        H, d, R = self.matrices(c)
+        loc = (H @ z[..., None])[..., 0] + d
+        if self.independent:
+            scale = R.diagonal(dim1=-2, dim2=-1).sqrt()
+            return diagonal_normal(loc, scale.expand(loc.shape))
+        return MultivariateNormal(loc, covariance_matrix=R, validate_args=False)

@@ -1,0 +1,25 @@
+"""Inference: from observations to a chain over latent paths, exact, amortised or by particles."""
+
+from seqlatent.inference.amortised import Amortised
+from seqlatent.inference.encoders import Encoder, FilteringEncoder, SmoothingEncoder
+from seqlatent.inference.exact import Kalman, Prior
+from seqlatent.inference.inference import Inference, Latest, States
+from seqlatent.inference.particles import Particles
+from seqlatent.inference.posteriors import Combiner, Parallel, Posterior, Tilted
+
+__all__ = [
+    "Amortised",
+    "Combiner",
+    "Encoder",
+    "FilteringEncoder",
+    "Inference",
+    "Kalman",
+    "Latest",
+    "Parallel",
+    "Particles",
+    "Posterior",
+    "Prior",
+    "SmoothingEncoder",
+    "States",
+    "Tilted",
+]

@@ -1,0 +1,217 @@
+"""Exact inference for linear Gaussian models: Kalman filter, smoother and posterior chain."""
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from seqlatent import kalman
+from seqlatent.chain import Chain, Linear, MarkovChain
+from seqlatent.distributions import CovarianceNormal, Empirical, FactorNormal, standard_normal
+from seqlatent.emissions.emission import LinearEmission
+from seqlatent.inference.inference import Generative, Inference, Latest, States, at, position
+from seqlatent.sequences import Context, Sequences
+
+__all__ = ["Kalman", "Prior"]
+
+
+class Kalman(Inference):
+    r"""Exact posterior of a model that is linear and Gaussian given its context.
+
+    Filtering and smoothing marginals come from the Kalman recursions, the evidence from the innovations. The
+    posterior over paths is the model's own chain corrected by the backward messages
+    :math:`\beta_t(z_t) = p(y_{t:T} \mid z_t)`:
+
+    .. math:: q(z_t \mid z_{t-1}) \propto p(z_t \mid z_{t-1}) \beta_t(z_t)
+
+    which moves on the same subspace as the prior where that is singular, so that
+    :math:`\log p(y, z) - \log q(z)` is the log evidence on every path.
+
+    Args:
+        scan: Whether to use the associative scan over time, which is parallel in time, rather than the loop.
+
+    References:
+        A New Approach to Linear Filtering and Prediction Problems (Kalman, 1960).
+        Maximum Likelihood Estimates of Linear Dynamic Systems (Rauch, Tung & Striebel, 1965).
+        Temporal Parallelization of Bayesian Smoothers (Särkkä & García-Fernández, 2021).
+    """
+
+    def __init__(self, *, scan: bool = False) -> None:
+        super().__init__()
+        self.scan = scan
+
+    def check(self, model: Generative) -> None:
+        lacking = [
+            (part, module)
+            for part, module, kind in (
+                ("transition", model.transition, Linear),
+                ("emission", model.emission, LinearEmission),
+            )
+            if not isinstance(module, kind)
+        ]
+        if lacking:
+            names = " and ".join(f"the {part} {type(module).__name__}" for part, module in lacking)
+            raise TypeError(
+                f"Kalman needs matrices(c) of transition and emission: {names} is not linear and Gaussian. Use Amortised "
+                "(a trained encoder) or Particles instead, or a LinearTransition and a LinearEmission."
+            )
+
+    def forward(self, model: Generative, sequences: Sequences, c: Context | None = None) -> Chain:
+        c = model.context(sequences) if c is None else c
+        F, b, G = self._transition(model, c)
+        m0, G0 = model.transition.initial_moments(c[0])
+        H, d, R = model.emission.matrices(c)
+        potentials = kalman.potentials(F, b, G @ G.mT, H, d, R, sequences.y, sequences.observed)
+        kernels = kalman.posterior_kernels(F, b, G, m0, G0, potentials)
+        return PosteriorChain(kernels, c, (G0.shape[-1], G.shape[-1]))
+
+    @staticmethod
+    def _transition(model: Generative, c: Context) -> tuple[Tensor, Tensor, Tensor]:
+        assert isinstance(model.transition, Linear)
+        return model.transition.matrices(c)
+
+    def filter(
+        self,
+        model: Generative,
+        sequences: Sequences,
+        *,
+        c: Context | None = None,
+        generator: torch.Generator | None = None,
+    ) -> States:
+        c = model.context(sequences) if c is None else c
+        filtered = self._filtered(model, sequences, c, None)
+        return States(CovarianceNormal(filtered.mean, filtered.cov), filtered.log_evidence)
+
+    def latest(
+        self,
+        model: Generative,
+        sequences: Sequences,
+        c: Context,
+        *,
+        start: Latest | None = None,
+        end: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Latest:
+        filtered = self._filtered(model, sequences, c, start)
+        index = position(sequences, end)
+        started = index >= 0
+        mean = at(filtered.mean, index)
+        cov = at(filtered.cov.expand(*filtered.mean.shape, filtered.mean.shape[-1]), index)
+        if start is not None and start.mean is not None and start.cov is not None:
+            mean = torch.where(started[:, None], mean, start.mean)
+            cov = torch.where(started[:, None, None], cov, start.cov)
+            started = started | start.started
+        return Latest(mean, cov, None, None, started)
+
+    def _filtered(self, model: Generative, sequences: Sequences, c: Context, start: Latest | None) -> "kalman.Filtered":
+        F, b, G = self._transition(model, c)
+        m0, G0 = model.transition.initial_moments(c[0])
+        H, d, R = model.emission.matrices(c)
+        Q, P0 = G @ G.mT, G0 @ G0.mT
+        if start is not None and start.mean is not None and start.cov is not None:
+            F1, b1, G1 = self._transition(model, c[0])
+            moved = (F1 @ start.mean[..., None])[..., 0] + b1
+            spread = F1 @ start.cov @ F1.mT + G1 @ G1.mT
+            m0 = torch.where(start.started[:, None], moved, m0)
+            P0 = torch.where(start.started[:, None, None], spread, P0)
+        run = kalman.filter_scan if self.scan else kalman.filter
+        return run(F, b, Q, m0, P0, H, d, R, sequences.y, sequences.observed)
+
+    def smooth(
+        self,
+        model: Generative,
+        sequences: Sequences,
+        *,
+        c: Context | None = None,
+        generator: torch.Generator | None = None,
+    ) -> States:
+        c = model.context(sequences) if c is None else c
+        F, b, G = self._transition(model, c)
+        H, d, R = model.emission.matrices(c)
+        filtered = self._filtered(model, sequences, c, None)
+        smoothed = kalman.smoother(F, b, G @ G.mT, filtered, H, d, R, sequences.y, sequences.observed)
+        return States(CovarianceNormal(smoothed.mean, smoothed.cov), filtered.log_evidence)
+
+
+class PosteriorChain(Chain):
+    """The exact posterior over paths, by its forward kernels.
+
+    Args:
+        kernels: The kernels of all steps.
+        context: What the model conditions on.
+        ranks: Number of noises of the first state, and of each later step.
+    """
+
+    def __init__(self, kernels: kalman.Kernels, context: Context, ranks: tuple[int, int]) -> None:
+        self.kernels = kernels
+        self.context = context
+        self.ranks = ranks
+
+    def rsample(self, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Tensor:
+        size = torch.Size(shape) + self.kernels.offset.shape[:-1] + self.kernels.factor.shape[-1:]
+        return kalman.sample_paths(self.kernels, standard_normal(size, self.kernels.offset, generator))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        first, rest = self.conditionals(z)
+        start = first.log_prob(z[..., 0, :])
+        return torch.cat([start[..., None], rest.log_prob(z[..., 1:, :])], -1)
+
+    def conditionals(
+        self, z: Tensor, prior: tuple[Distribution, Distribution] | None = None
+    ) -> tuple[Distribution, Distribution]:
+        A, offset, factor = self.kernels
+        first = FactorNormal(offset[..., 0, :], factor[..., 0, :, : self.ranks[0]])
+        loc = (A[..., 1:, :, :] @ z[..., :-1, :, None])[..., 0] + offset[..., 1:, :]
+        return first, FactorNormal(loc, factor[..., 1:, :, : self.ranks[1]])
+
+
+class Prior(Inference):
+    """Inference for a model without random latents, whose posterior is its prior."""
+
+    def check(self, model: Generative) -> None:
+        if model.transition.latent_dim:
+            raise TypeError(
+                f"Prior infers nothing, and {type(model.transition).__name__} has {model.transition.latent_dim} latent "
+                "dimensions; use Kalman, Amortised or Particles."
+            )
+
+    def forward(self, model: Generative, sequences: Sequences, c: Context | None = None) -> Chain:
+        return MarkovChain(model.transition, model.context(sequences) if c is None else c)
+
+    def filter(
+        self,
+        model: Generative,
+        sequences: Sequences,
+        *,
+        c: Context | None = None,
+        generator: torch.Generator | None = None,
+    ) -> States:
+        c = model.context(sequences) if c is None else c
+        z = sequences.y.new_zeros(sequences.batch, sequences.steps, 0)
+        log_evidence = model.emission.log_prob(sequences.y, sequences.observed, z, c)
+        return States(Empirical(z[None], torch.zeros_like(log_evidence)[None]), log_evidence)
+
+    def smooth(
+        self,
+        model: Generative,
+        sequences: Sequences,
+        *,
+        c: Context | None = None,
+        generator: torch.Generator | None = None,
+    ) -> States:
+        return self.filter(model, sequences, c=c, generator=generator)
+
+    def latest(
+        self,
+        model: Generative,
+        sequences: Sequences,
+        c: Context,
+        *,
+        start: Latest | None = None,
+        end: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Latest:
+        values = sequences.y.new_zeros(1, sequences.batch, 0)
+        started = position(sequences, end) >= 0
+        if start is not None:
+            started = started | start.started
+        return Latest(None, None, values, values.sum(-1), started)

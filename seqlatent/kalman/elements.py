@@ -1,0 +1,206 @@
+"""What every algorithm of this folder starts from: aligned axes, masked rows, one step's elements."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+from seqlatent.linalg import cholesky, mask_rows
+
+_LOG_2PI = 1.8378770664093453
+
+
+class System(NamedTuple):
+    """A linear-Gaussian model whose tensors all have the same number of leading axes.
+
+    Each leading axis and the axis of time has its full length or length one: an axis along which
+    nothing differs is never repeated. Rows of what was not observed are unit-variance phantoms.
+    """
+
+    lead: tuple[int, ...]
+    steps: int
+    F: Tensor
+    b: Tensor
+    Q: Tensor
+    m0: Tensor
+    P0: Tensor
+    H: Tensor
+    d: Tensor
+    R: Tensor
+    y: Tensor
+    observed: Tensor
+
+
+class Elements(NamedTuple):
+    """Law of z_t given z_{t-1} and y_t, and what y_t says of z_{t-1}.
+
+    .. math:: N(z_t; A z_{t-1} + b, C), \\qquad \\exp(-\\tfrac12 z_{t-1}^\\top J z_{t-1} + \\eta^\\top z_{t-1})
+    """
+
+    A: Tensor
+    b: Tensor
+    C: Tensor
+    eta: Tensor
+    J: Tensor
+
+
+def leading(matrices: Iterable[Tensor], vectors: Iterable[Tensor]) -> tuple[tuple[int, ...], int]:
+    """The leading axes of some tensors, broadcast, and the number of steps."""
+    shapes = [x.shape[:-2] for x in matrices] + [x.shape[:-1] for x in vectors]
+    *lead, steps = torch.broadcast_shapes(*shapes)
+    return tuple(lead), steps
+
+
+def align(x: Tensor, axes: int, event: int) -> Tensor:
+    """Gives ``x`` as many leading axes as asked; those along which it is a repeated view get length one."""
+    x = x.reshape((1,) * (axes + event - x.dim()) + x.shape)
+    for i in range(axes):
+        if x.stride(i) == 0 and x.shape[i] > 1:
+            x = x.narrow(i, 0, 1)
+    return x
+
+
+def rest(x: Tensor, event: int, steps: int) -> Tensor:
+    """Leaves out the first of some steps; what is constant in time keeps its one."""
+    size = x.shape[-1 - event]
+    return x if size == 1 < steps else x.narrow(-1 - event, 1, size - 1)
+
+
+def join(first: Tensor, later: Tensor, steps: int, event: int) -> Tensor:
+    """Puts the first of some steps before the later ones; :func:`rest` undone."""
+    lead = torch.broadcast_shapes(first.shape[: -1 - event], later.shape[: -1 - event])
+    tail = first.shape[-event:]
+    later = later.expand(*lead, steps - 1, *tail)
+    return torch.cat([first.expand(*lead, 1, *tail), later], -1 - event)
+
+
+def apply(M: Tensor, v: Tensor) -> Tensor:
+    """Matrix times vector; axes that ``M`` shares become columns of one product, not copies of ``M``."""
+    return torch.einsum("...ij,...j->...i", M, v)
+
+
+def symmetric(P: Tensor) -> Tensor:
+    """The symmetric part."""
+    return 0.5 * (P + P.mT)
+
+
+def matrix_lead(*tensors: Tensor) -> tuple[int, ...]:
+    """The leading axes of some matrices, broadcast: of length one where none of them differs."""
+    return tuple(torch.broadcast_shapes(*(x.shape[:-3] for x in tensors)))
+
+
+def system(
+    F: Float[Tensor, "*f K K"],
+    b: Float[Tensor, "*b K"],
+    Q: Float[Tensor, "*q K K"],
+    m0: Float[Tensor, "*m K"],
+    P0: Float[Tensor, "*p K K"],
+    H: Float[Tensor, "*h D K"],
+    d: Float[Tensor, "*d D"],
+    R: Float[Tensor, "*r D D"],
+    y: Float[Tensor, "*y D"],
+    observed: Bool[Tensor, "*o D"],
+) -> System:
+    """Aligns the axes of a model's tensors; masks the rows of what was not observed."""
+    m0, P0 = m0.unsqueeze(-2), P0.unsqueeze(-3)
+    matrices, vectors = (F, Q, P0, H, R), (b, m0, d, y, observed)
+    lead, steps = leading(matrices, vectors)
+    axes = len(lead) + 1
+    F, Q, P0, H, R = (align(x, axes, 2) for x in matrices)
+    b, m0, d, y, observed = (align(x, axes, 1) for x in vectors)
+    for i in range(len(lead)):
+        one = observed.narrow(i, 0, 1)
+        if observed.shape[i] > 1 and bool((observed == one).all()):
+            observed = one
+    if not bool(observed.all()):
+        H, d, R, y = mask_rows(H, d, R, y, observed)
+    return System(lead, steps, F, b, Q, m0, P0, H, d, R, y, observed)
+
+
+def elements(s: System) -> Elements:
+    """Elements of the steps from the second on: a Kalman update of each step's own noise.
+
+    Nothing is divided by R, which may be singular, and the prior, which may be vast, has no part in it.
+    """
+    F, Q, H, R = (rest(x, 2, s.steps) for x in (s.F, s.Q, s.H, s.R))
+    b, d, y = (rest(x, 1, s.steps) for x in (s.b, s.d, s.y))
+    QH = Q @ H.mT
+    L = cholesky(H @ QH + R, what="covariance H Q H^T + R of an observation given the last state")
+    gain = torch.cholesky_solve(QH.mT, L).mT
+    HF = H @ F
+    whitened = torch.linalg.solve_triangular(L, HF, upper=False)
+    residual = y - d - apply(H, b)
+    eta = apply(torch.cholesky_solve(HF, L).mT, residual)
+    keep = torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device) - gain @ H
+    C = keep @ Q @ keep.mT + gain @ R @ gain.mT
+    return Elements(
+        F - gain @ HF, b + apply(gain, residual), symmetric(C), eta, whitened.mT @ whitened
+    )
+
+
+def first_law(s: System, eta: Tensor, J: Tensor) -> tuple[Tensor, Tensor]:
+    """Moments of z_1 given y_1 and the potential ``(J, eta)`` of what follows.
+
+    The potential comes first: where it determines the state, a vast prior variance is gone before
+    the update subtracts anything from it.
+    """
+    eye = torch.eye(J.shape[-1], dtype=J.dtype, device=J.device)
+    P = _tilted(s.P0, J, eye)
+    m = s.m0 + apply(P, eta - apply(J, s.m0))
+    H, R = s.H[..., :1, :, :], s.R[..., :1, :, :]
+    residual = s.y[..., :1, :] - s.d[..., :1, :] - apply(H, m)
+    PH = P @ H.mT
+    gain = torch.cholesky_solve(PH.mT, cholesky(H @ PH + R, what="innovation covariance")).mT
+    keep = eye - gain @ H
+    return m + apply(gain, residual), symmetric(keep @ P @ keep.mT + gain @ R @ gain.mT)
+
+
+def _tilted(P: Tensor, J: Tensor, eye: Tensor) -> Tensor:
+    r"""The covariance :math:`(P^{-1} + J)^{-1}`, for singular P too.
+
+    With a Cholesky factor it is accurate in every direction by itself, under variances of any size;
+    where there is none, only relative to the largest.
+    """
+    L, info = torch.linalg.cholesky_ex(P)
+    if bool(info.any()):
+        return symmetric(torch.linalg.solve(eye + P @ J, P))
+    C = cholesky(eye + L.mT @ J @ L, what="precision of the first state")
+    half = torch.linalg.solve_triangular(C, L.mT, upper=False)
+    return half.mT @ half
+
+
+def posterior_chain(
+    s: System, e: Elements, precision: Tensor, shift: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Matrices, offsets and noise covariances of the posterior, given the potential after each step."""
+    m, P = first_law(s, shift[..., :1, :], precision[..., :1, :, :])
+    precision, shift = precision[..., 1:, :, :], shift[..., 1:, :]
+    eye = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
+    A, V = torch.linalg.solve(eye + e.C @ precision, torch.cat([e.A, e.C], -1)).chunk(2, -1)
+    V = symmetric(V)
+    offset = e.b + apply(V, shift - apply(precision, e.b))
+    A = join(torch.zeros_like(P), A, s.steps, 2)
+    return A, join(m, offset, s.steps, 1), join(P, V, s.steps, 2)
+
+
+def then_nothing(eta: Tensor, J: Tensor) -> tuple[Tensor, Tensor]:
+    """Moves potentials from the steps whose past they describe to the steps before; the last has none."""
+    return pad(eta, (0, 0, 0, 1)), pad(J, (0, 0, 0, 0, 0, 1))
+
+
+def log_evidence(s: System, mean: Tensor, cov: Tensor) -> Float[Tensor, "*L T"]:
+    """log p(y_t | y_<t) of all steps at once, from predicted moments."""
+    S = s.H @ cov @ s.H.mT + s.R
+    residual = s.y - s.d - apply(s.H, mean)
+    if S.shape[-1] == 1:
+        variance = S[..., 0]
+        terms = residual.square() / variance + variance.log()
+    else:
+        L = cholesky(S, what="innovation covariance")
+        eye = torch.eye(S.shape[-1], dtype=S.dtype, device=S.device)
+        white = apply(torch.linalg.solve_triangular(L, eye, upper=False), residual)
+        terms = white.square() + 2.0 * L.diagonal(dim1=-2, dim2=-1).log()
+    return -0.5 * (terms.sum(-1) + _LOG_2PI * s.observed.sum(-1).to(S.dtype))

@@ -1,0 +1,239 @@
+"""The posterior as a chain that runs forward: potentials of the future, kernels, paths, moments."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from seqlatent.kalman.elements import (
+    align,
+    apply,
+    join,
+    leading,
+    matrix_lead,
+    rest,
+    system,
+)
+from seqlatent.kalman.recursions import information, propagation, stack, unstack
+from seqlatent.linalg import cholesky
+from seqlatent.recurrence import affine_recurrence
+
+
+class Potentials(NamedTuple):
+    r"""What each state has to explain: p(y_{t:T} | z_t) up to a constant.
+
+    .. math:: \beta_t(z_t) \propto \exp(-\tfrac12 z_t^\top \Lambda_t z_t + \eta_t^\top z_t)
+    """
+
+    precision: Float[Tensor, "*L T K K"]
+    shift: Float[Tensor, "*L T K"]
+
+
+class Kernels(NamedTuple):
+    r"""A chain of affine Gaussian steps, z_t = A_t z_{t-1} + offset_t + factor_t eps_t.
+
+    At the first step A is zero: offset and factor give the law of z_1. Factors of fewer columns than
+    the widest are filled up with columns of zeros on the right.
+    """
+
+    A: Float[Tensor, "*L T K K"]
+    offset: Float[Tensor, "*L T K"]
+    factor: Float[Tensor, "*L T K R"]
+
+
+class Smoothed(NamedTuple):
+    """Mean and covariance of each state of a chain; ``cross`` is Cov(z_t, z_{t-1}), zero at first."""
+
+    mean: Float[Tensor, "*L T K"]
+    cov: Float[Tensor, "*L T K K"]
+    cross: Float[Tensor, "*L T K K"]
+
+
+def potentials(
+    F: Float[Tensor, "*f K K"],
+    b: Float[Tensor, "*b K"],
+    Q: Float[Tensor, "*q K K"],
+    H: Float[Tensor, "*h D K"],
+    d: Float[Tensor, "*d D"],
+    R: Float[Tensor, "*r D D"],
+    y: Float[Tensor, "*y D"],
+    observed: Bool[Tensor, "*o D"],
+) -> Potentials:
+    r"""Backward information filter: what all observations from step t on say of z_t.
+
+    .. math::
+        \Lambda_t &= H_t^\top R_t^{-1} H_t + A_{t+1}^\top \Lambda_{t+1} F_{t+1}, \quad
+        A_t = (I + Q_t \Lambda_t)^{-1} F_t \\
+        \eta_t &= H_t^\top R_t^{-1} (y_t - d_t) + A_{t+1}^\top (\eta_{t+1} - \Lambda_{t+1} b_{t+1})
+
+    Q may be singular; R may not. Precisions are shared by series as covariances are in the filter.
+
+    Args:
+        F: Transition into step t; unused at the first step, but finite. So are ``b`` and ``Q``.
+        b: Offset of the transition.
+        Q: Covariance of the transition.
+        H: Loadings.
+        d: Offset of the observation.
+        R: Covariance of the observation noise, positive definite.
+        y: Observations.
+        observed: Which of them count.
+
+    Shape:
+        As in :func:`filter`.
+
+    Example:
+        >>> one, zero = torch.ones(1, 1), torch.zeros(1)
+        >>> y, observed = torch.tensor([[1.0], [2.0]]), torch.tensor([[True], [True]])
+        >>> beta = seqlatent.kalman.potentials(one, zero, one, one, zero, one, y, observed)
+        >>> beta.precision.flatten(), beta.shift.flatten()
+        (tensor([1.5000, 1.0000]), tensor([2., 2.]))
+    """
+    size = F.shape[-1]
+    s = system(F, b, Q, F.new_zeros(size), F.new_zeros(size, size), H, d, R, y, observed)
+    L = cholesky(s.R, what="covariance R of the observation noise")
+    white = torch.linalg.solve_triangular(L, s.H, upper=False)
+    loadings = torch.linalg.solve_triangular(L.mT, white, upper=True)
+    eta, J = apply(loadings.mT, s.y - s.d), white.mT @ white
+    F, b, Q = rest(s.F, 2, s.steps), rest(s.b, 1, s.steps), rest(s.Q, 2, s.steps)
+    precision, shift = backward(F, b, Q, J, eta.expand(*s.lead, s.steps, size))
+    return Potentials(precision.expand(*shift.shape, size), shift)
+
+
+def posterior_kernels(
+    F: Float[Tensor, "*f K K"],
+    b: Float[Tensor, "*b K"],
+    G: Float[Tensor, "*g K R"],
+    m0: Float[Tensor, "*m K"],
+    G0: Float[Tensor, "*p K R0"],
+    potentials: Potentials,
+) -> Kernels:
+    r"""The exact posterior chain: each step of the prior, tilted by the potential of what follows.
+
+    .. math::
+        q(z_t \mid z_{t-1}) \propto p(z_t \mid z_{t-1})\, \beta_t(z_t), \quad
+        \text{factor}_t = G_t L_t, \; L_t L_t^\top = (I + G_t^\top \Lambda_t G_t)^{-1}
+
+    Prior and posterior factor have the same column span, so their densities compare also where Q is
+    singular: log p(z) + log p(y | z) - log q(z) is the log evidence on every path.
+
+    Args:
+        F: Transition into step t; unused at the first step, but finite. So are ``b`` and ``G``.
+        b: Offset of the transition.
+        G: Factor of the transition's covariance, Q = G G^T.
+        m0: Mean of the first state.
+        G0: Factor of the first state's covariance.
+        potentials: What :func:`potentials` returned.
+
+    Shape:
+        G ``(*L, T, K, R)``, G0 ``(*L, K, R0)``, the rest as in :func:`filter`; the factors returned have
+        max(R, R0) columns.
+
+    Example:
+        >>> one, zero = torch.ones(1, 1), torch.zeros(1)
+        >>> y, observed = torch.tensor([[1.0], [2.0]]), torch.tensor([[True], [True]])
+        >>> beta = seqlatent.kalman.potentials(one, zero, one, one, zero, one, y, observed)
+        >>> q = seqlatent.kalman.posterior_kernels(one, zero, one, zero, one, beta)
+        >>> q.A.flatten(), q.offset.flatten()
+        (tensor([0.0000, 0.5000]), tensor([0.8000, 1.0000]))
+    """
+    matrices, vectors = (F, G, potentials.precision), (b, potentials.shift)
+    m0, G0 = m0.unsqueeze(-2), G0.unsqueeze(-3)
+    lead, steps = leading((*matrices, G0), (*vectors, m0))
+    F, G, G0, precision = (align(x, len(lead) + 1, 2) for x in (F, G, G0, potentials.precision))
+    b, m0, shift = (align(x, len(lead) + 1, 1) for x in (b, m0, potentials.shift))
+    F, b, G = rest(F, 2, steps), rest(b, 1, steps), rest(G, 2, steps)
+    # A law that does not look back is a step whose matrix is zero.
+    zero = precision.new_zeros(precision.shape[-2:])
+    A0, offset0, G0 = _tilt(zero, m0, G0, precision[..., :1, :, :], shift[..., :1, :])
+    A, offset, G = _tilt(F, b, G, rest(precision, 2, steps), rest(shift, 1, steps))
+    width = max(G0.shape[-1], G.shape[-1])
+    G0, G = (torch.nn.functional.pad(x, (0, width - x.shape[-1])) for x in (G0, G))
+    A, offset, factor = (
+        join(A0, A, steps, 2),
+        join(offset0, offset, steps, 1),
+        join(G0, G, steps, 2),
+    )
+    offset = offset.expand(*lead, steps, -1)
+    return Kernels(A.expand(*offset.shape, -1), offset, factor.expand(*offset.shape, -1))
+
+
+def sample_paths(kernels: Kernels, noise: Float[Tensor, "*SL T R"]) -> Float[Tensor, "*SL T K"]:
+    r"""Paths of a chain, from standard normal noise.
+
+    .. math:: z_t = A_t z_{t-1} + \text{offset}_t + \text{factor}_t\, \varepsilon_t
+
+    Args:
+        kernels: The chain.
+        noise: Standard normal :math:`\varepsilon`, with the axes of samples in front.
+
+    Shape:
+        noise ``(*S, *L, T, R)`` -> ``(*S, *L, T, K)``.
+
+    Example:
+        >>> one = torch.ones(3, 1, 1)
+        >>> walk = seqlatent.kalman.Kernels(one, torch.zeros(3, 1), one)
+        >>> seqlatent.kalman.sample_paths(walk, torch.tensor([[1.0], [2.0], [-1.0]])).T
+        tensor([[1., 3., 2.]])
+    """
+    axes = max(noise.dim() - 1, kernels.offset.dim() - 1)
+    A, factor = align(kernels.A, axes, 2), align(kernels.factor, axes, 2)
+    return affine_recurrence(A, kernels.offset + apply(factor, noise))
+
+
+def path_moments(kernels: Kernels) -> Smoothed:
+    """Moments of the states of a chain, without sampling.
+
+    Args:
+        kernels: The chain; of the exact posterior, the moments are those of :func:`smoother`.
+
+    Shape:
+        mean ``(*L, T, K)``, cov and cross ``(*L, T, K, K)``.
+
+    Example:
+        >>> one = torch.ones(3, 1, 1)
+        >>> walk = seqlatent.kalman.Kernels(one, torch.zeros(3, 1), one)
+        >>> seqlatent.kalman.path_moments(walk).cov.flatten()
+        tensor([1., 2., 3.])
+    """
+    *lead, steps, _ = kernels.offset.shape
+    A, factor = (align(x, len(lead) + 1, 2) for x in (kernels.A, kernels.factor))
+    return chain_moments(A, kernels.offset, factor @ factor.mT, steps)
+
+
+def backward(F: Tensor, b: Tensor, Q: Tensor, J: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
+    """Precision and shift of the potential of all that follows from each step on.
+
+    ``F``, ``b``, ``Q`` are of the steps from the second on, ``J`` and ``eta`` what each step says itself.
+    """
+    steps, lead = eta.shape[-2], matrix_lead(F, Q, J)
+    J = J.expand(*J.shape[:-3], steps, -1, -1)
+    precision, A = (unstack(x, lead) for x in information(*(stack(x, lead) for x in (F, Q, J))))
+    step = apply(A.mT, apply(precision[..., 1:, :, :], b))
+    own = torch.cat([eta[..., :-1, :] - step, eta[..., -1:, :]], -2)
+    last = torch.zeros_like(precision[..., :1, :, :])
+    return precision, affine_recurrence(torch.cat([A.mT, last], -3), own, reverse=True)
+
+
+def chain_moments(A: Tensor, offset: Tensor, V: Tensor, steps: int) -> Smoothed:
+    """Moments of a chain z_t = A_t z_{t-1} + offset_t + N(0, V_t), aligned and shared where it can be."""
+    lead = matrix_lead(A, V)
+    mean = affine_recurrence(A, offset)
+    A, first, later = rest(A, 2, steps), V[..., 0, :, :], rest(V, 2, steps)
+    first = first.expand(*lead, *first.shape[-2:]).reshape(-1, *first.shape[-2:])
+    cov = unstack(propagation(stack(A, lead), stack(later, lead), first, steps), lead)
+    cross = A @ cov[..., :-1, :, :]
+    cross = join(torch.zeros_like(cov[..., :1, :, :]), cross, steps, 2)
+    shape = (*mean.shape, mean.shape[-1])
+    return Smoothed(mean, cov.expand(shape), cross.expand(shape))
+
+
+def _tilt(
+    F: Tensor, b: Tensor, G: Tensor, precision: Tensor, shift: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A step N(F z + b, G G^T) times a potential, as matrix, offset and factor."""
+    eye = torch.eye(G.shape[-1], dtype=G.dtype, device=G.device)
+    C = cholesky(eye + G.mT @ precision @ G, what="precision of the posterior's noise")
+    G = torch.linalg.solve_triangular(C, G.mT, upper=False).mT
+    offset = b + apply(G, apply(G.mT, shift - apply(precision, b)))
+    return F - G @ (G.mT @ (precision @ F)), offset, G

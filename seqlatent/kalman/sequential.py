@@ -1,0 +1,151 @@
+"""Filter and smoother step by step; what does not differ between series is computed once for all."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from seqlatent.kalman.elements import (
+    apply,
+    elements,
+    join,
+    log_evidence,
+    matrix_lead,
+    posterior_chain,
+    rest,
+    system,
+    then_nothing,
+)
+from seqlatent.kalman.paths import Smoothed, backward, chain_moments
+from seqlatent.kalman.recursions import covariances, stack, unstack
+from seqlatent.recurrence import affine_recurrence
+
+
+class Filtered(NamedTuple):
+    """Moments of each state given the observations up to its step, and given those before it.
+
+    ``log_evidence`` is log p(y_t | y_<t) per step, zero where nothing was observed. Covariances that
+    do not differ between series are views of one.
+    """
+
+    mean: Float[Tensor, "*L T K"]
+    cov: Float[Tensor, "*L T K K"]
+    predicted_mean: Float[Tensor, "*L T K"]
+    predicted_cov: Float[Tensor, "*L T K K"]
+    log_evidence: Float[Tensor, "*L T"]
+
+
+def filter(  # noqa: A001
+    F: Float[Tensor, "*f K K"],
+    b: Float[Tensor, "*b K"],
+    Q: Float[Tensor, "*q K K"],
+    m0: Float[Tensor, "*m K"],
+    P0: Float[Tensor, "*p K K"],
+    H: Float[Tensor, "*h D K"],
+    d: Float[Tensor, "*d D"],
+    R: Float[Tensor, "*r D D"],
+    y: Float[Tensor, "*y D"],
+    observed: Bool[Tensor, "*o D"],
+) -> Filtered:
+    r"""Kalman filter with exact treatment of partly observed vectors.
+
+    .. math::
+        z_1 \sim N(m_0, P_0), \quad z_t = F_t z_{t-1} + b_t + N(0, Q_t), \quad y_t = H_t z_t + d_t + N(0, R_t)
+
+    The covariances do not depend on ``y``: along leading axes where neither a matrix nor the pattern
+    of ``observed`` differs they are computed once, and the means of all series are one recurrence.
+
+    Args:
+        F: Transition into step t; unused at the first step, but finite. So are ``b`` and ``Q``.
+        b: Offset of the transition.
+        Q: Covariance of the transition, possibly singular.
+        m0: Mean of the first state.
+        P0: Covariance of the first state, possibly singular.
+        H: Loadings.
+        d: Offset of the observation.
+        R: Covariance of the observation noise; singular is fine while the innovation's is not.
+        y: Observations.
+        observed: Which of them count.
+
+    Shape:
+        F, Q ``(*L, T, K, K)``, b ``(*L, T, K)``, m0 ``(*L, K)``, P0 ``(*L, K, K)``,
+        H ``(*L, T, D, K)``, d, y, observed ``(*L, T, D)``, R ``(*L, T, D, D)``, each after broadcasting.
+
+    Example:
+        >>> one, zero = torch.ones(1, 1), torch.zeros(1)
+        >>> y = torch.tensor([[1.0], [2.0], [0.0]])
+        >>> observed = torch.tensor([[True], [True], [False]])
+        >>> seqlatent.kalman.filter(one, zero, one, zero, one, one, zero, one, y, observed).mean.T
+        tensor([[0.5000, 1.4000, 1.4000]])
+
+    References:
+        Time Series Analysis by State Space Methods (Durbin & Koopman, 2012), ch. 4.
+    """
+    s = system(F, b, Q, m0, P0, H, d, R, y, observed)
+    lead = matrix_lead(s.F, s.Q, s.P0, s.H, s.R)
+    informed = s.observed.any(-1).reshape(-1, s.observed.shape[-2]).any(0).expand(s.steps).tolist()
+    stacks = (stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R))
+    predicted_cov, cov, gain = (unstack(x, lead) for x in covariances(*stacks, informed))
+    # The prior mean is the first step's offset, to which its update then applies as to any other.
+    first = s.m0.expand(*s.lead, 1, -1)
+    prior = join(first, rest(s.b, 1, s.steps), s.steps, 1)
+    offset = prior + apply(gain, s.y - s.d - apply(s.H, prior))
+    mean = affine_recurrence(s.F - gain @ (s.H @ s.F), offset)
+    later = apply(rest(s.F, 2, s.steps), mean[..., :-1, :]) + rest(s.b, 1, s.steps)
+    predicted_mean = join(first, later, s.steps, 1)
+    evidence = log_evidence(s, predicted_mean, predicted_cov)
+    shape = (*mean.shape, mean.shape[-1])
+    return Filtered(mean, cov.expand(shape), predicted_mean, predicted_cov.expand(shape), evidence)
+
+
+def smoother(
+    F: Float[Tensor, "*f K K"],
+    b: Float[Tensor, "*b K"],
+    Q: Float[Tensor, "*q K K"],
+    filtered: Filtered,
+    H: Float[Tensor, "*h D K"],
+    d: Float[Tensor, "*d D"],
+    R: Float[Tensor, "*r D D"],
+    y: Float[Tensor, "*y D"],
+    observed: Bool[Tensor, "*o D"],
+) -> Smoothed:
+    r"""Smoothed moments, by a backward pass of information and a forward pass of moments.
+
+    Given the next observation, a step is :math:`N(E_t z_{t-1} + e_t, C_t)`; what follows it is a potential
+    of precision :math:`\Lambda_t`. The posterior is the forward chain of both, and its covariance a sum:
+
+    .. math:: P_t = A_t P_{t-1} A_t^\top + (I + C_t \Lambda_t)^{-1} C_t, \quad A_t = (I + C_t \Lambda_t)^{-1} E_t
+
+    No covariance of the state is inverted and none is subtracted from another. So singular Q and P0
+    need no care, and under a prior variance of 1e7 the result is right to rounding, where the form of
+    Bryson and Frazier has no digit left.
+
+    Args:
+        F: Transition, as in :func:`filter`; the other matrices likewise.
+        b: Offset of the transition.
+        Q: Covariance of the transition.
+        filtered: What :func:`filter` returned; its first predicted moments are the prior.
+        H: Loadings.
+        d: Offset of the observation.
+        R: Covariance of the observation noise; may be singular where H Q H^T + R is not.
+        y: Observations.
+        observed: Which of them count.
+
+    Shape:
+        As in :func:`filter`.
+
+    Example:
+        >>> one, zero = torch.ones(1, 1), torch.zeros(1)
+        >>> y, observed = torch.tensor([[1.0], [2.0]]), torch.tensor([[True], [True]])
+        >>> filtered = seqlatent.kalman.filter(one, zero, one, zero, one, one, zero, one, y, observed)
+        >>> seqlatent.kalman.smoother(one, zero, one, filtered, one, zero, one, y, observed).mean.T
+        tensor([[0.8000, 1.4000]])
+    """
+    prior = filtered.predicted_mean[..., 0, :], filtered.predicted_cov[..., 0, :, :]
+    s = system(F, b, Q, *prior, H, d, R, y, observed)
+    e = elements(s)
+    eta = e.eta.expand(*s.lead, s.steps - 1, -1)
+    eta, J = then_nothing(eta, e.J.expand(*e.J.shape[:-3], s.steps - 1, -1, -1))
+    precision, shift = backward(e.A, e.b, e.C, J, eta)
+    return chain_moments(*posterior_chain(s, e, precision, shift), s.steps)

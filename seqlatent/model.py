@@ -1,0 +1,477 @@
+"""LatentModel, which composes the parts, and Belief, from which a rollout starts."""
+
+import json
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from seqlatent.chain import Chain, MarkovChain, first_state, sequential_path
+from seqlatent.distributions import draw
+from seqlatent.emissions.emission import Emission
+from seqlatent.inference.inference import Inference, Latest, States, at, position
+from seqlatent.memory import Memory, NoMemory
+from seqlatent.sequences import Context, Sequences
+from seqlatent.transitions.transition import Transition
+
+__all__ = ["Belief", "LatentModel", "Paths"]
+
+_FORMAT = 1
+
+
+class Paths(NamedTuple):
+    """Sampled futures.
+
+    Attributes:
+        y: Observations ``(S, B, H, D)``, in the units of the data.
+        z: Latent states ``(S, B, H, K)``.
+    """
+
+    y: Tensor
+    z: Tensor
+
+
+@dataclass(frozen=True)
+class Belief:
+    """All that the past says about the future: latent state, memory, clock, last observation.
+
+    Its size does not grow with the past. A fitted model turns it into forecasts, and into a newer
+    belief when rows arrive.
+
+    Args:
+        latest: Latent state.
+        memory: State of the memory, leading axis ``(B,)``.
+        y: Last observation ``(B, D)``, in the units of the data.
+        observed: Which cells of it were seen ``(B, D)``.
+        t: Time of the last step ``(B,)``.
+        u: Covariates of the last step ``(B, U)``.
+        codes: Static codes ``(B, C)``.
+        shift: Location ``(B, D)``.
+        scale: Scale ``(B, D)``.
+    """
+
+    latest: Latest
+    memory: tuple[Tensor, ...]
+    y: Tensor
+    observed: Tensor
+    t: Tensor
+    u: Tensor
+    codes: Tensor
+    shift: Tensor
+    scale: Tensor
+
+    @property
+    def batch(self) -> int:
+        """Number of series ``B``."""
+        return self.y.shape[0]
+
+    def select(self, index: Tensor | slice) -> "Belief":
+        """Picks series by index, mask or slice."""
+        own = {name: getattr(self, name)[index] for name in _OWN}
+        return Belief(self.latest.select(index), tuple(s[index] for s in self.memory), **own)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the belief as safetensors; an older file stays until the new one is complete.
+
+        Args:
+            path: File to write, usually ``belief.safetensors``.
+        """
+        from safetensors.torch import save_file
+
+        tensors = {name: getattr(self, name) for name in _OWN}
+        tensors.update({f"memory.{i}": s for i, s in enumerate(self.memory)})
+        tensors.update({f"encoder.{i}": s for i, s in enumerate(self.latest.encoder)})
+        for name in _LATEST:
+            value = getattr(self.latest, name)
+            if value is not None:
+                tensors[f"latest.{name}"] = value
+        target = Path(path)
+        draft = target.with_name(target.name + ".part")
+        try:
+            save_file(
+                {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()},
+                draft,
+                metadata={"seqlatent": json.dumps({"kind": "belief", "format": _FORMAT})},
+            )
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], *, device: torch.device | str = "cpu") -> "Belief":
+        """Reads a belief that :meth:`save` wrote.
+
+        Args:
+            path: File to read.
+            device: Where to put it.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is damaged, is no belief, or has a newer format.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        target = Path(path)
+        if not target.is_file():
+            raise FileNotFoundError(f"no belief at {target}; write one with Belief.save.")
+        try:
+            with safe_open(target, framework="pt", device=str(device)) as file:
+                header = (file.metadata() or {}).get("seqlatent")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(
+                f"{target} is no readable safetensors file ({error}); it is damaged or was cut "
+                "short, save it again."
+            ) from error
+        _require_header(target, header)
+        missing = [name for name in (*_OWN, "latest.started") if name not in tensors]
+        if missing:
+            raise ValueError(f"{target} lacks {', '.join(missing)}; it is damaged, save it again.")
+        mean, cov, values, log_weights = (tensors.get(f"latest.{name}") for name in _LATEST[:-1])
+        encoder = _numbered("encoder", tensors)
+        return cls(
+            latest=Latest(mean, cov, values, log_weights, tensors["latest.started"], encoder),
+            memory=_numbered("memory", tensors),
+            **{name: tensors[name] for name in _OWN},
+        )
+
+
+_OWN = ("y", "observed", "t", "u", "codes", "shift", "scale")
+_LATEST = ("mean", "cov", "values", "log_weights", "started")
+
+
+def _numbered(prefix: str, tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    names = [name for name in tensors if name.startswith(f"{prefix}.")]
+    return tuple(tensors[f"{prefix}.{i}"] for i in range(len(names)))
+
+
+def _require_header(path: Path, header: str | None) -> None:
+    try:
+        found = json.loads(header) if header else {}
+    except json.JSONDecodeError:
+        found = {}
+    if found.get("kind") != "belief":
+        raise ValueError(
+            f"{path} holds no seqlatent belief; expected a file that Belief.save wrote."
+        )
+    if found.get("format") != _FORMAT:
+        raise ValueError(
+            f"{path} has belief format {found.get('format')}, this version of seqlatent reads "
+            f"format {_FORMAT}; upgrade seqlatent, or filter the data again."
+        )
+
+
+class LatentModel(nn.Module):
+    r"""A sequential latent-variable model: memory, transition, emission and inference.
+
+    .. math:: p(y, z) = \prod_t p(z_t \mid z_{t-1}, c_t)\, p(y_t \mid z_t, c_t), \quad
+        c_t = (m_t, u_t, \Delta_t, \mathrm{codes}), \quad m_t = f(y_{<t}, u_{\le t})
+
+    Composition only: the parts do the work. Another inference on trained parts is another
+    LatentModel of the same parts.
+
+    Args:
+        transition: Law of the latent path.
+        emission: Law of the observations.
+        inference: Kalman, Amortised, Particles or Prior.
+        memory: Features of the past; none by default.
+
+    Raises:
+        TypeError: If a part is of the wrong kind, or the inference does not fit the others.
+    """
+
+    def __init__(
+        self,
+        transition: Transition,
+        emission: Emission,
+        inference: Inference,
+        memory: Memory | None = None,
+    ) -> None:
+        super().__init__()
+        memory = NoMemory() if memory is None else memory
+        for name, part, kind in (
+            ("transition", transition, Transition),
+            ("emission", emission, Emission),
+            ("inference", inference, Inference),
+            ("memory", memory, Memory),
+        ):
+            if not isinstance(part, kind):
+                raise TypeError(f"{name} must be a {kind.__name__}, found {type(part).__name__}.")
+        self.memory = memory
+        self.transition = transition
+        self.emission = emission
+        self.inference = inference
+        inference.check(self)
+
+    def context(self, sequences: Sequences) -> Context:
+        """What every step may condition on; checks that the sequences fit the model.
+
+        Raises:
+            ValueError: If a width differs, a value lies outside the emission's support, or times
+                are irregular and the transition ignores them.
+        """
+        self._check(sequences)
+        return Context.of(sequences, self.memory(sequences))
+
+    def _check(self, sequences: Sequences) -> None:
+        if not isinstance(sequences, Sequences):
+            raise TypeError(
+                f"expected Sequences, found {type(sequences).__name__}; build them with "
+                "Sequences.of."
+            )
+        self.emission.check(sequences.y, sequences.observed)
+        if not self.transition.handles_gaps and not sequences.regular:
+            b, i = (int(x) for x in (sequences.dt != 1).nonzero()[0])
+            raise ValueError(
+                f"{type(self.transition).__name__} ignores the gaps between observations and "
+                f"expects every gap to be 1 step, found {sequences.dt[b, i].item():g} at series "
+                f"{b}, step {i}; put the series on a grid with "
+                "missing cells, or use a transition that reads dt (OrnsteinUhlenbeck, LinearSDE, "
+                "NeuralODE)."
+            )
+
+    def prior(self, sequences: Sequences) -> Chain:
+        """Law of the latent path before ``y`` is seen, given covariates, times and memory."""
+        return MarkovChain(self.transition, self.context(sequences))
+
+    def posterior(self, sequences: Sequences) -> Chain:
+        """Law of the latent path given all of ``y``, as the inference has it."""
+        return self.inference(self, sequences)
+
+    def log_joint(self, z: Tensor, sequences: Sequences, c: Context | None = None) -> Tensor:
+        """``log p(y_t, z_t | z_{t-1})`` of each step ``(*S, B, T)``."""
+        c = self.context(sequences) if c is None else c
+        prior = MarkovChain(self.transition, c).log_prob(z)
+        return prior + self.emission.log_prob(sequences.y, sequences.observed, z, c)
+
+    def filter(self, sequences: Sequences, *, generator: torch.Generator | None = None) -> States:
+        """Latent states given past and present, and the evidence of each step."""
+        return self.inference.filter(self, sequences, generator=generator)
+
+    def smooth(self, sequences: Sequences, *, generator: torch.Generator | None = None) -> States:
+        """Latent states given everything."""
+        return self.inference.smooth(self, sequences, generator=generator)
+
+    def belief(
+        self, sequences: Sequences, *, end: bool = False, generator: torch.Generator | None = None
+    ) -> Belief:
+        """What filtering leaves of the past.
+
+        Args:
+            sequences: Observations.
+            end: Whether the belief stands at the last step, rather than at each series' last
+                observation, after which there may be padding.
+            generator: Source of randomness where the inference samples.
+        """
+        c = self.context(sequences)
+        index = position(sequences, end)
+        start = (
+            torch.full_like(sequences.t[:, 0], -1.0)
+            if sequences.steps == 0
+            else sequences.t[:, 0] - 1
+        )
+        fresh = (index < 0)[:, None]
+        y, observed = at(sequences.y, index), at(sequences.observed, index)
+        return Belief(
+            latest=self.inference.latest(self, sequences, c, end=end, generator=generator),
+            memory=self.memory.state_at(sequences, index),
+            y=torch.where(fresh, torch.zeros_like(y), y),
+            observed=observed & ~fresh,
+            t=torch.where(index < 0, start, at(sequences.t, index)),
+            u=at(sequences.u, index),
+            codes=sequences.codes,
+            shift=sequences.shift,
+            scale=sequences.scale,
+        )
+
+    def update(
+        self, belief: Belief, rows: Sequences, *, generator: torch.Generator | None = None
+    ) -> Belief:
+        """Moves a belief over new rows, at a cost that does not depend on the length of the past.
+
+        The new belief stands at the last row, observed or not.
+
+        Args:
+            belief: Where the past left off.
+            rows: The rows that follow, ``t`` on the same clock; their codes, shift and scale are
+                the belief's own.
+            generator: Source of randomness where the inference samples.
+
+        Raises:
+            ValueError: If the number of series differs, or rows do not come after the belief's
+                clock.
+        """
+        rows = _continuing(belief, rows)
+        self.emission.check(rows.y, rows.observed)
+        memory, features = belief.memory, []
+        y, observed = belief.y, belief.observed
+        known = _context_after(belief, rows)
+        if not self.transition.handles_gaps and not bool((known.dt == 1).all()):
+            raise ValueError(
+                f"{type(self.transition).__name__} ignores gaps: the rows must follow the belief "
+                f"one step apart, found a gap of {known.dt[known.dt != 1][0].item():g}; pass the "
+                "rows between as unobserved ones."
+            )
+        for i, c in enumerate(known.unbind()):
+            m, memory = self.memory.step(memory, y, observed, c)
+            features.append(m)
+            y, observed = rows.y[:, i], rows.observed[:, i]
+        c = known.replace(m=torch.stack(features, -2))
+        latest = self.inference.latest(
+            self, rows, c, start=belief.latest, end=True, generator=generator
+        )
+        return replace(
+            belief,
+            latest=latest,
+            memory=memory,
+            y=y,
+            observed=observed,
+            t=rows.t[:, -1],
+            u=rows.u[:, -1],
+        )
+
+    def forecast(
+        self,
+        belief: Belief,
+        horizon: int,
+        *,
+        n: int = 100,
+        u: Tensor | None = None,
+        t: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Paths:
+        """Samples joint futures; each path feeds its own samples back through the memory.
+
+        Args:
+            belief: Where the past left off.
+            horizon: Steps ahead ``H``, at least 1.
+            n: Number of paths ``S``.
+            u: Covariates of the future ``(B, H, U)``; required where the model has covariates.
+            t: Times of the future ``(B, H)`` or ``(H,)``; one sampling step apart by default.
+            generator: Source of randomness.
+
+        Returns:
+            Observations and states of each path.
+
+        Raises:
+            ValueError: If ``horizon < 1``, ``n < 1``, or covariates or times do not fit.
+        """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"n must be a number of paths of at least 1, found {n!r}.")
+        future = _future(belief, horizon, u, t)
+        with torch.no_grad():
+            return self._roll(belief, _context_after(belief, future), n, generator)
+
+    def rollout(
+        self, sequences: Sequences, *, n: int = 1, generator: torch.Generator | None = None
+    ) -> Paths:
+        """Samples series from the prior, given all of ``sequences`` but ``y``.
+
+        Args:
+            sequences: What to condition on.
+            n: Number of paths ``S``.
+            generator: Source of randomness.
+        """
+        batch, like = sequences.batch, sequences.y
+        empty = Latest(
+            None,
+            None,
+            like.new_zeros(1, batch, self.transition.latent_dim),
+            like.new_zeros(1, batch),
+            torch.zeros(batch, dtype=torch.bool, device=like.device),
+        )
+        belief = Belief(
+            latest=empty,
+            memory=self.memory.initial((batch,), like),
+            y=torch.zeros_like(like[:, 0]),
+            observed=torch.zeros_like(sequences.observed[:, 0]),
+            t=sequences.t[:, 0] - 1,
+            u=torch.zeros_like(sequences.u[:, 0]),
+            codes=sequences.codes,
+            shift=sequences.shift,
+            scale=sequences.scale,
+        )
+        with torch.no_grad():
+            return self._roll(belief, _context_after(belief, sequences), n, generator)
+
+    def _roll(self, belief: Belief, c: Context, n: int, generator: torch.Generator | None) -> Paths:
+        state, started = belief.latest.draw(n, generator), belief.latest.started
+        if self.memory.out_dim == 0:
+            z = sequential_path(self.transition, c, (n,), generator, (state, started))
+            return Paths(_float(draw(self.emission(z, c), (), generator), c), z)
+        steps = c.unbind()
+        # All paths start from the same past: its features are computed once, not once per path.
+        m, memory = self.memory.step(belief.memory, belief.y, belief.observed, steps[0])
+        memory = tuple(s.expand(n, *s.shape) for s in memory)
+        now = steps[0].replace(m=m)
+        state = first_state(self.transition, now, torch.Size((n,)), generator, (state, started))
+        y = _float(draw(self.emission(state, now), (), generator), now)
+        observed = torch.ones_like(y, dtype=torch.bool)
+        ys, zs = [y], [state]
+        for now in steps[1:]:
+            m, memory = self.memory.step(memory, y, observed, now)
+            now = now.replace(m=m)
+            state = draw(self.transition(state, now), (), generator)
+            y = _float(draw(self.emission(state, now), (), generator), now)
+            ys.append(y)
+            zs.append(state)
+        return Paths(torch.stack(ys, -2), torch.stack(zs, -2))
+
+
+def _float(y: Tensor, c: Context) -> Tensor:
+    return y.to(c.dt.dtype)
+
+
+def _continuing(belief: Belief, rows: Sequences) -> Sequences:
+    """Rows under the belief's codes, shift and scale, checked to come after its clock."""
+    if rows.batch != belief.batch:
+        raise ValueError(
+            f"the belief has {belief.batch} series, the rows have {rows.batch}; pick them with "
+            "belief.select(...)."
+        )
+    if rows.steps < 1:
+        raise ValueError("an update needs at least one row.")
+    if rows.covariate_dim != belief.u.shape[1]:
+        raise ValueError(
+            f"the belief has {belief.u.shape[1]} covariates, the rows have {rows.covariate_dim}."
+        )
+    early = rows.t[:, 0] <= belief.t
+    if bool(early.any()):
+        b = int(early.nonzero()[0])
+        raise ValueError(
+            f"rows must come after the belief: series {b} stands at t={belief.t[b].item():g}, and "
+            f"its first row has t={rows.t[b, 0].item():g}; give the rows their times with "
+            "Sequences.of(..., t=...)."
+        )
+    return Sequences(
+        rows.y, rows.observed, rows.t, rows.u, belief.codes, belief.shift, belief.scale
+    )
+
+
+def _future(belief: Belief, horizon: int, u: Tensor | None, t: Tensor | None) -> Sequences:
+    """Unobserved rows after the belief."""
+    if u is None and belief.u.shape[1]:
+        raise ValueError(
+            f"the model was filtered with {belief.u.shape[1]} covariates: give those of the future "
+            f"as u, shape ({belief.batch}, {horizon}, {belief.u.shape[1]})."
+        )
+    now = Sequences(
+        belief.y[:, None],
+        belief.observed[:, None],
+        belief.t[:, None],
+        belief.u[:, None],
+        belief.codes,
+        belief.shift,
+        belief.scale,
+    )
+    return now.extend(horizon, u=u, t=t).window(1, horizon + 1)
+
+
+def _context_after(belief: Belief, rows: Sequences) -> Context:
+    """Context of rows after a belief, without memory; the first gap counts from its clock."""
+    c = Context.of(rows, rows.y[..., :0])
+    gap = (rows.t[:, :1] - belief.t[:, None])[..., None]
+    return c.replace(dt=torch.cat([gap, c.dt[:, 1:]], 1))

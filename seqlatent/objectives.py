@@ -1,0 +1,221 @@
+"""Objectives: plain functions of a model and sequences, one value per series, larger is better."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from seqlatent.chain import Chain, MarkovChain
+from seqlatent.distributions import detach, kl_per_dim
+from seqlatent.inference import Amortised, Particles
+from seqlatent.model import LatentModel
+from seqlatent.sequences import Sequences
+
+__all__ = ["annealing", "divergence", "elbo", "evidence", "fivo", "iwae"]
+
+
+def evidence(
+    model: LatentModel, sequences: Sequences, *, generator: torch.Generator | None = None
+) -> Tensor:
+    r"""Log evidence :math:`\log p(y_{1:T})` of each series ``(B,)``.
+
+    Exact with ``Kalman`` (and ``Prior``); with ``Particles`` the logarithm of an unbiased estimate.
+
+    Args:
+        model: Model whose inference gives the evidence.
+        sequences: Observations.
+        generator: Source of randomness where the inference samples.
+
+    Raises:
+        TypeError: If the inference only bounds the evidence.
+
+    Example:
+        >>> model = seqlatent.zoo.structural()
+        >>> evidence(model, Sequences.of(torch.zeros(2, 5, 1))).shape
+        torch.Size([2])
+    """
+    if isinstance(model.inference, Amortised):
+        raise TypeError(
+            "an amortised inference only bounds the evidence: use elbo or iwae, or fivo for a "
+            "tighter bound."
+        )
+    return model.inference.filter(model, sequences, generator=generator).log_evidence.sum(-1)
+
+
+def elbo(
+    model: LatentModel,
+    sequences: Sequences,
+    *,
+    samples: int = 1,
+    kl_weight: float = 1.0,
+    free_bits: float = 0.0,
+    kl_balance: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Evidence lower bound of each series ``(B,)``.
+
+    .. math:: E_q \sum_t \log p(y_t \mid z_t)
+        - \beta\, KL(q(z_t \mid z_{t-1}) \,\|\, p(z_t \mid z_{t-1})) \le \log p(y)
+
+    The divergence of a step is analytic where both laws factorise over dimensions, else the log
+    ratio at the sample, which for the exact posterior has no variance.
+
+    Args:
+        model: Model with an amortised or exact inference.
+        sequences: Observations.
+        samples: Paths per series.
+        kl_weight: Weight beta; a value below 1 during the first steps keeps the posterior from
+            collapsing.
+        free_bits: Nats per latent dimension and step that cost the same whether used or not: a
+            dimension whose mean divergence over the batch lies below is held at that cost.
+        kl_balance: Share of the divergence's gradient that trains the prior towards the posterior;
+            the rest trains the posterior towards the prior. None is the plain gradient, to both.
+        generator: Source of randomness.
+
+    References:
+        Generating Sentences from a Continuous Space (Bowman et al., 2016), annealing.
+        Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), free
+        bits. Mastering Atari with Discrete World Models (Hafner et al., 2021), KL balancing.
+    """
+    _require_count("samples", samples)
+    q = model.posterior(sequences)
+    z = q.rsample((samples,), generator)
+    likelihood = model.emission.log_prob(sequences.y, sequences.observed, z, q.context)
+    kl = divergence(model, q, z, kl_balance=kl_balance)
+    if free_bits:
+        kl = _held(kl, free_bits, q.context.informed)
+    return (likelihood.sum(-1) - kl_weight * kl.sum((-2, -1))).mean(0)
+
+
+def divergence(
+    model: LatentModel, q: Chain, z: Tensor, *, kl_balance: float | None = None
+) -> Tensor:
+    """Divergence of a posterior chain from the model's prior along a path ``(*S, B, T, K)``.
+
+    Per latent dimension where the laws factorise; else one column with the log ratio at the path.
+
+    Args:
+        model: Model whose transition is the prior.
+        q: Posterior chain.
+        z: Path drawn from it ``(*S, B, T, K)``.
+        kl_balance: As in :func:`elbo`.
+    """
+    prior = MarkovChain(model.transition, q.context).conditionals(z)
+    laws = q.conditionals(z, prior)
+    values = (z[..., 0, :], z[..., 1:, :])
+    parts = [_balanced(a, p, v, kl_balance) for a, p, v in zip(laws, prior, values, strict=True)]
+    first, rest = parts
+    width = max(first.shape[-1], rest.shape[-1])
+    shape = z.shape[:-2]
+    first = _widen(first, width).expand(*shape, width)[..., None, :]
+    rest = _widen(rest, width).expand(*shape, z.shape[-2] - 1, width)
+    return torch.cat([first, rest], -2)
+
+
+def _widen(x: Tensor, width: int) -> Tensor:
+    """Pads dimensions that are random at one step only, as in a flow from a random start."""
+    return (
+        x
+        if x.shape[-1] == width
+        else torch.cat([x, x.new_zeros(*x.shape[:-1], width - x.shape[-1])], -1)
+    )
+
+
+def _balanced(q: Distribution, p: Distribution, z: Tensor, balance: float | None) -> Tensor:
+    if balance is None:
+        return _kl(q, p, z)
+    return balance * _kl(detach(q), p, z) + (1 - balance) * _kl(q, detach(p), z)
+
+
+def _kl(q: Distribution, p: Distribution, z: Tensor) -> Tensor:
+    analytic = kl_per_dim(q, p)
+    return (q.log_prob(z) - p.log_prob(z))[..., None] if analytic is None else analytic
+
+
+def _held(kl: Tensor, free_bits: float, informed: Tensor) -> Tensor:
+    """Holds the divergence of dimensions that use less than ``free_bits`` at that constant."""
+    seen = informed.to(kl.dtype)
+    mean = (kl * seen).sum(tuple(range(kl.ndim - 1))) / (
+        seen.expand(*kl.shape[:-1], 1).sum().clamp_min(1)
+    )
+    return torch.where(mean < free_bits, free_bits * seen, kl)
+
+
+def iwae(
+    model: LatentModel,
+    sequences: Sequences,
+    *,
+    samples: int = 16,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Importance-weighted bound of each series ``(B,)``, between the ELBO and the evidence.
+
+    .. math:: \log \frac1S \sum_{s=1}^S \frac{p(y, z^s)}{q(z^s)}, \quad z^s \sim q
+
+    Args:
+        model: Model with an amortised or exact inference.
+        sequences: Observations.
+        samples: Paths ``S`` per series.
+        generator: Source of randomness.
+
+    References:
+        Importance Weighted Autoencoders (Burda et al., 2016).
+    """
+    _require_count("samples", samples)
+    q = model.posterior(sequences)
+    z = q.rsample((samples,), generator)
+    log_weights = model.log_joint(z, sequences, q.context).sum(-1) - q.log_prob(z).sum(-1)
+    return log_weights.logsumexp(0) - math.log(samples)
+
+
+def fivo(
+    model: LatentModel,
+    sequences: Sequences,
+    *,
+    particles: int = 16,
+    threshold: float = 0.5,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Filtering variational objective of each series ``(B,)``: a particle filter's log evidence.
+
+    The model's amortised posterior proposes; resampling lets the bound stay tight on long series.
+    The gradient leaves out the discrete ancestors, as is usual.
+
+    Args:
+        model: Model with an amortised inference, or with particles.
+        sequences: Observations.
+        particles: Number of particles; with ``Particles`` as inference its own number counts.
+        threshold: Share of effective particles below which a series is resampled.
+        generator: Source of randomness.
+
+    References:
+        Filtering Variational Objectives (Maddison et al., 2017).
+    """
+    _require_count("particles", particles)
+    inference = model.inference
+    if isinstance(inference, Amortised):
+        inference = Particles(particles, inference, threshold=threshold)
+    if not isinstance(inference, Particles):
+        raise TypeError(
+            f"fivo needs Amortised or Particles, found {type(inference).__name__}; use evidence."
+        )
+    return inference.cloud(model, sequences, generator=generator).log_evidence.sum(-1)
+
+
+def annealing(start: float, stop: float, steps: int) -> Callable[[int], float]:
+    """Linear schedule from ``start`` to ``stop`` over some training steps, constant afterwards.
+
+    Example:
+        >>> schedule = annealing(0.0, 1.0, 4)
+        >>> [schedule(i) for i in (0, 2, 9)]
+        [0.0, 0.5, 1.0]
+    """
+    _require_count("steps", steps)
+    return lambda step: start + (stop - start) * min(step / steps, 1.0)
+
+
+def _require_count(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, found {value!r}.")

@@ -1,0 +1,270 @@
+"""Neural transitions: the gated transition of deep Markov models, and states that carry a memory."""
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent
+from torch.nn import functional
+
+from seqlatent.distributions import Carried, diagonal_normal
+from seqlatent.networks import MLP, Linear
+from seqlatent.sequences import Context
+from seqlatent.transitions.transition import Transition
+
+__all__ = ["CarriedRecurrence", "Gated", "InitialNormal"]
+
+_FLOOR = 1e-4  # least standard deviation of a latent: keeps densities finite, and is small beside 1
+
+
+class InitialNormal(nn.Module):
+    r"""A learned normal law of the first state, whose mean moves linearly with the context.
+
+    .. math:: z_1 \sim N(\mu + W [m_1, u_1],\ \sigma), \qquad \sigma = \operatorname{softplus}(\rho)
+
+    Starts as a standard normal for a context of zeros.
+
+    Args:
+        latent_dim: Width ``K`` of the state.
+        context_dim: Width of memory and covariates, ``M + U``.
+
+    Shape:
+        Context ``(B, ...)`` -> Distribution, batch ``(B,)``, event ``(K,)``.
+
+    Example:
+        >>> from seqlatent.sequences import Context
+        >>> InitialNormal(2)(Context.regular(3)).batch_shape
+        torch.Size([3])
+    """
+
+    def __init__(self, latent_dim: int, context_dim: int = 0) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.loc = nn.Parameter(torch.empty(latent_dim))
+        self.raw_scale = nn.Parameter(torch.empty(latent_dim))
+        self.shift = Linear(context_dim, latent_dim, bias=False) if context_dim else None
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Sets the standard normal; draws nothing."""
+        nn.init.zeros_(self.loc)
+        nn.init.constant_(self.raw_scale, 0.5413)  # softplus gives 1
+
+    def forward(self, c: Context) -> Independent:
+        loc = self.loc
+        if self.shift is not None:
+            loc = loc + self.shift(c.features(c.m[..., :0]))
+        shape = (*c.shape, self.latent_dim)
+        scale = functional.softplus(self.raw_scale) + _FLOOR
+        return diagonal_normal(loc.expand(shape), scale.expand(shape))
+
+
+class Gated(Transition):
+    r"""A gate between a linear and a nonlinear move of the state, as in deep Markov models.
+
+    .. math::
+        z_t &\sim N\big((1 - g) \odot (W x + b) + g \odot h,\ \operatorname{softplus}(W_\sigma
+        \operatorname{relu}(h) + b_\sigma)\big), \\
+        g &= \operatorname{sigmoid}(\operatorname{MLP}_g(x)), \quad h = \operatorname{MLP}_h(x),
+        \quad x = [z_{t-1}, m_t, u_t]
+
+    :math:`W` starts as the identity on the state, so a closed gate is a random walk: the network
+    has to earn its nonlinearity, coordinate by coordinate. The workhorse for nonlinear dynamics on a
+    grid; with ``handles_gaps`` it reads the gap as one more input, and learns what it means only
+    where the data have such gaps.
+
+    Args:
+        latent_dim: Width ``K`` of the state, at least 1.
+        context_dim: Width of memory and covariates, ``M + U``.
+        hidden_dim: Width of the two hidden layers.
+        handles_gaps: Whether the logarithm of the gap is an input.
+
+    Shape:
+        ``forward``: z ``(*S, B, T, K)`` -> Distribution, batch ``(*S, B, T)``, event ``(K,)``;
+        without the axis ``T`` for a step.
+
+    Example:
+        >>> from seqlatent.sequences import Context
+        >>> p = Gated(3, hidden_dim=16)
+        >>> p(torch.zeros(7, 5, 3), Context.regular(5)).batch_shape
+        torch.Size([7, 5])
+
+    References:
+        Structured Inference Networks for Nonlinear State Space Models (Krishnan, Shalit & Sontag,
+        2017), section 5. https://arxiv.org/abs/1609.09869
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        *,
+        context_dim: int = 0,
+        hidden_dim: int = 64,
+        handles_gaps: bool = False,
+    ) -> None:
+        super().__init__()
+        _require_sizes("Gated", 1, latent_dim=latent_dim, hidden_dim=hidden_dim)
+        _require_sizes("Gated", 0, context_dim=context_dim)
+        self.latent_dim, self.hidden_dim = latent_dim, hidden_dim
+        self.context_dim, self.handles_gaps = context_dim, handles_gaps
+        # One matrix product gives the hidden layers of gate and proposal and the linear move: a
+        # sampling loop pays for calls, not for multiplications.
+        self.weight = nn.Parameter(
+            torch.empty(2 * hidden_dim + latent_dim, latent_dim + context_dim + handles_gaps)
+        )
+        self.bias = nn.Parameter(torch.empty(2 * hidden_dim + latent_dim))
+        self.gate = Linear(hidden_dim, latent_dim)
+        self.proposal = Linear(hidden_dim, latent_dim)
+        self.scale = Linear(latent_dim, latent_dim)
+        self.first = InitialNormal(latent_dim, context_dim)
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draws the hidden layers uniformly and makes the linear move the identity."""
+        rows, columns = 2 * self.hidden_dim, self.weight.shape[1]
+        with torch.no_grad():
+            for parameter in (self.weight, self.bias):
+                _uniform(parameter[:rows], columns**-0.5, generator)
+            nn.init.eye_(self.weight[rows:])
+            nn.init.zeros_(self.bias[rows:])
+
+    def initial(self, c: Context) -> Distribution:
+        return self.first(c)
+
+    def forward(self, z: Tensor, c: Context) -> Distribution:
+        x = _inputs(self, z, c, self.context_dim)
+        hidden, linear = functional.linear(x, self.weight, self.bias).split(
+            (2 * self.hidden_dim, self.latent_dim), -1
+        )
+        for_gate, for_proposal = hidden.relu().chunk(2, -1)
+        gate, proposal = self.gate(for_gate).sigmoid(), self.proposal(for_proposal)
+        scale = functional.softplus(self.scale(proposal.relu())) + _FLOOR
+        return diagonal_normal(torch.lerp(linear, proposal, gate), scale)
+
+    def extra_repr(self) -> str:
+        return _sizes(self, "latent_dim", "context_dim", "hidden_dim", "handles_gaps")
+
+
+class CarriedRecurrence(Transition):
+    r"""A random latent beside a recurrent memory of all latents before it: the state is :math:`[z, h]`.
+
+    .. math:: h_t = \operatorname{GRU}([\phi(z_{t-1}), m_t, u_t], h_{t-1}), \qquad
+        z_t \sim N(\mu(h_t), \sigma(h_t))
+
+    The transition of variational recurrent networks and of recurrent state space models: long memory
+    of its own without a long latent. Only :math:`z` is random and scored; an emission reads the
+    whole state, so its ``latent_dim`` is this one's. The first step is a step of the same cell from a
+    learned start.
+
+    Args:
+        random_dim: Width of :math:`z`, at least 1.
+        carry_dim: Width of :math:`h`, at least 1.
+        context_dim: Width of memory and covariates, ``M + U``.
+        hidden: Widths of the hidden layers of the law of :math:`z` given :math:`h`.
+        handles_gaps: Whether the logarithm of the gap is an input.
+
+    Attributes:
+        latent_dim: ``random_dim + carry_dim``, the width of the state.
+
+    Shape:
+        ``forward``: state ``(*S, B, T, random_dim + carry_dim)`` -> :class:`Carried` of that event,
+        batch ``(*S, B, T)``; without the axis ``T`` for a step.
+
+    Example:
+        >>> from seqlatent.sequences import Context
+        >>> p = CarriedRecurrence(2, 8)
+        >>> p(torch.zeros(7, 5, 10), Context.regular(5)).rsample().shape
+        torch.Size([7, 5, 10])
+
+    References:
+        A Recurrent Latent Variable Model for Sequential Data (Chung et al., 2015), equations 5 and 7.
+        https://arxiv.org/abs/1506.02216
+
+        Learning Latent Dynamics for Planning from Pixels (Hafner et al., 2019), equation 4.
+        https://arxiv.org/abs/1811.04551
+    """
+
+    def __init__(
+        self,
+        random_dim: int,
+        carry_dim: int,
+        *,
+        context_dim: int = 0,
+        hidden: tuple[int, ...] = (64,),
+        handles_gaps: bool = False,
+    ) -> None:
+        super().__init__()
+        _require_sizes("CarriedRecurrence", 1, random_dim=random_dim, carry_dim=carry_dim)
+        _require_sizes("CarriedRecurrence", 0, context_dim=context_dim)
+        self.random_dim, self.carry_dim = random_dim, carry_dim
+        self.latent_dim = random_dim + carry_dim
+        self.context_dim, self.handles_gaps = context_dim, handles_gaps
+        self.embed = Linear(random_dim, carry_dim)
+        self.input_gates = Linear(carry_dim + context_dim + handles_gaps, 3 * carry_dim)
+        self.carry_gates = Linear(carry_dim, 3 * carry_dim)
+        self.head = MLP(carry_dim, hidden, 2 * random_dim)
+        self.start = nn.Parameter(torch.empty(self.latent_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Starts the memory from zero; draws nothing."""
+        nn.init.zeros_(self.start)
+
+    def initial(self, c: Context) -> Distribution:
+        return self(self.start.expand(*c.shape, self.latent_dim), c)
+
+    def forward(self, z: Tensor, c: Context) -> Distribution:
+        previous, carry = z.split((self.random_dim, self.carry_dim), -1)
+        x = _inputs(self, functional.silu(self.embed(previous)), c, self.context_dim)
+        carry = self._advance(x, carry)
+        loc, scale = self.head(carry).chunk(2, -1)
+        return Carried(diagonal_normal(loc, functional.softplus(scale) + _FLOOR), carry)
+
+    def _advance(self, x: Tensor, carry: Tensor) -> Tensor:
+        """A gated recurrent unit on the last axis; torch's own cell takes no further axes."""
+        sizes = (2 * self.carry_dim, self.carry_dim)
+        x_gates, x_new = self.input_gates(x).split(sizes, -1)
+        h_gates, h_new = self.carry_gates(carry).split(sizes, -1)
+        reset, update = (x_gates + h_gates).sigmoid().chunk(2, -1)
+        return torch.lerp(torch.addcmul(x_new, reset, h_new).tanh(), carry, update)
+
+    def extra_repr(self) -> str:
+        return _sizes(self, "random_dim", "carry_dim", "context_dim", "handles_gaps")
+
+
+def _require_context(transition: Transition, c: Context, context_dim: int) -> None:
+    found = c.m.shape[-1] + c.u.shape[-1]
+    if found != context_dim:
+        raise ValueError(
+            f"{type(transition).__name__} reads {context_dim} context features, found "
+            f"{c.m.shape[-1]} of memory and {c.u.shape[-1]} covariates; build it with "
+            f"context_dim={found}."
+        )
+
+
+def _inputs(transition: Transition, z: Tensor, c: Context, context_dim: int) -> Tensor:
+    """State, memory, covariates and, for a transition that handles gaps, the logarithm of the gap."""
+    _require_context(transition, c, context_dim)
+    x = c.features(z) if context_dim else z
+    if not transition.handles_gaps:
+        return x
+    gap = c.dt.log()
+    shape = torch.broadcast_shapes(x.shape[:-1], gap.shape[:-1])
+    return torch.cat([x.expand(*shape, x.shape[-1]), gap.expand(*shape, 1)], -1)
+
+
+def _require_sizes(owner: str, least: int, **sizes: int) -> None:
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < least:
+            hint = "; NoLatent is the transition without a state" if name == "latent_dim" else ""
+            raise ValueError(
+                f"{owner} expected {name} to be an integer of at least {least}, found {size!r}{hint}."
+            )
+
+
+def _sizes(module: nn.Module, *names: str) -> str:
+    return ", ".join(f"{name}={getattr(module, name)}" for name in names)
+
+
+def _uniform(parameter: Tensor, bound: float, generator: torch.Generator | None) -> None:
+    device = parameter.device if generator is None else generator.device
+    values = torch.rand(parameter.shape, dtype=parameter.dtype, device=device, generator=generator)
+    parameter.copy_((2 * values.to(parameter.device) - 1) * bound)

@@ -1,0 +1,241 @@
+"""Structural models: components that say how they enter an observation, and their sum."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from seqlatent.chain import Linear
+from seqlatent.sequences import Context
+from seqlatent.transitions.parameters import Initialised, positive
+from seqlatent.transitions.transition import LinearTransition, Transition
+
+__all__ = ["Component", "Loading", "Structural", "Sum"]
+
+
+@dataclass(frozen=True)
+class Loading:
+    r"""How a state enters a scalar observation: the row of the observation matrix, as plain numbers.
+
+    .. math:: h_k = \text{constant}_k + u_{\text{covariate}_k}
+
+    An emission is built from it without a reference to the transition that it came from.
+
+    Args:
+        constant: Fixed part of each weight.
+        covariate: Index of the covariate that is added to each weight, -1 for none.
+
+    Example:
+        >>> level = Loading((1.0,), (-1,))
+        >>> (level + Loading((0.0,), (1,))).row(torch.tensor([5.0, 7.0]))
+        tensor([1., 7.])
+    """
+
+    constant: tuple[float, ...]
+    covariate: tuple[int, ...]
+
+    @classmethod
+    def of(cls, *constant: float) -> "Loading":
+        """Builds a loading of fixed weights."""
+        return cls(tuple(float(x) for x in constant), (-1,) * len(constant))
+
+    @property
+    def latent_dim(self) -> int:
+        """Width ``K`` of the state."""
+        return len(self.constant)
+
+    def __add__(self, other: "Loading") -> "Loading":
+        return Loading(self.constant + other.constant, self.covariate + other.covariate)
+
+    def row(self, u: Tensor) -> Tensor:
+        """Weights ``(K,)`` where no covariate enters, else ``(..., K)``.
+
+        Args:
+            u: Covariates ``(..., U)``, which also say device and type.
+
+        Raises:
+            ValueError: If a covariate that enters is not there.
+        """
+        constant = torch.tensor(self.constant, dtype=u.dtype, device=u.device)
+        if max(self.covariate, default=-1) < 0:
+            return constant
+        if max(self.covariate) >= u.shape[-1]:
+            raise ValueError(
+                f"the loading reads covariate {max(self.covariate)}, the first being 0, and the sequences have "
+                f"{u.shape[-1]}; pass them as Sequences.of(..., u=...), or change Regression's indices."
+            )
+        # index U, for which there is no covariate, reads a column of zeros
+        padded = nn.functional.pad(u, (0, 1))
+        index = [i if i >= 0 else u.shape[-1] for i in self.covariate]
+        return constant + padded[..., index]
+
+
+class Component(Transition, Linear):
+    """A linear transition that says how its state enters an observation.
+
+    States are in units of the standardised series: an emission multiplies by the series' scale.
+
+    Attributes:
+        loading: Weights of the state in the observation.
+    """
+
+    loading: Loading
+
+
+class Structural(LinearTransition, Component, Initialised):
+    r"""A component that knows nothing of its first state but a vague normal law.
+
+    .. math:: z_1 \sim N(m, \operatorname{diag}(s_0^2))
+
+    A subclass supplies ``matrices``.
+
+    Args:
+        loading: Weights of the state in the observation.
+        initial_scale: Standard deviation of each coordinate of the first state.
+        learn_initial: Whether its mean is learned, or 0.
+    """
+
+    initial_mean: Tensor | None
+
+    def __init__(
+        self, loading: Loading, *, initial_scale: Iterable[float], learn_initial: bool = False
+    ) -> None:
+        super().__init__()
+        self.loading = loading
+        self.latent_dim = loading.latent_dim
+        self.initial_scale = tuple(_vague(x) for x in initial_scale)
+        self.register_parameter("initial_mean", None)
+        if learn_initial:
+            self.start("initial_mean", torch.zeros(self.latent_dim))
+
+    def initial_moments(self, c: Context) -> tuple[Tensor, Tensor]:
+        scale = constant(self.initial_scale, c)
+        return torch.zeros_like(scale) if self.initial_mean is None else self.initial_mean, scale.diag()
+
+    def learn_scale(self, name: str, scale: float | None, size: int = 1) -> None:
+        """Registers the logarithms of standard deviations, or None where there is no noise."""
+        scale = positive(name, scale)
+        if scale is None:
+            self.register_parameter(f"log_{name}", None)
+        else:
+            self.start(f"log_{name}", torch.full((size,), scale).log())
+
+    def scale_of(self, name: str) -> Tensor | None:
+        """Standard deviations ``(size,)`` that were registered under a name."""
+        log_scale = getattr(self, f"log_{name}")
+        return None if log_scale is None else log_scale.exp()
+
+    def extra_repr(self) -> str:
+        names = [name[4:] for name, _ in self.named_parameters(recurse=False) if name.startswith("log_")]
+        return ", ".join(f"{name}={float(getattr(self, f'log_{name}').exp().mean()):.3g}" for name in names)
+
+
+class Sum(LinearTransition, Component):
+    r"""Independent components whose contributions to the observation add up.
+
+    .. math:: z_t = [z^1_t, \dots, z^n_t], \qquad h^\top z_t = \sum_i h^{i\top} z^i_t
+
+    Args:
+        components: The components.
+
+    Raises:
+        TypeError: If one of them is no component.
+        ValueError: If there is none.
+
+    Example:
+        >>> p = Sum([LocalLevel(), Seasonal(4)])
+        >>> p.latent_dim, p.loading.constant
+        (4, (1.0, 1.0, 0.0, 0.0))
+
+    References:
+        Forecasting, Structural Time Series Models and the Kalman Filter (Harvey, 1989), ch. 2.
+    """
+
+    def __init__(self, components: Iterable[Component]) -> None:
+        super().__init__()
+        parts = list(components)
+        if not parts:
+            raise ValueError("Sum needs at least one component, found none; try Sum([LocalLevel()]).")
+        for i, part in enumerate(parts):
+            if not isinstance(part, Component):
+                raise TypeError(
+                    f"Sum adds components (LocalLevel, Seasonal, ...), found {type(part).__name__} at position {i}; "
+                    "a transition joins by subclassing Component, which has a loading."
+                )
+        self.components = nn.ModuleList(parts)
+        self.latent_dim = sum(part.latent_dim for part in parts)
+        self.handles_gaps = all(part.handles_gaps for part in parts)
+        loading = parts[0].loading
+        for part in parts[1:]:
+            loading = loading + part.loading
+        self.loading = loading
+
+    @property
+    def parts(self) -> tuple[Component, ...]:
+        """The components."""
+        return tuple(part for part in self.components if isinstance(part, Component))
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """Where the state of each component lies in the state."""
+        ends = [0]
+        for part in self.parts:
+            ends.append(ends[-1] + part.latent_dim)
+        return tuple(slice(start, stop) for start, stop in zip(ends, ends[1:], strict=False))
+
+    def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
+        F, b, G = zip(*(part.matrices(c) for part in self.parts), strict=True)
+        return block_diagonal(F), _join(b), block_diagonal(G)
+
+    def initial_moments(self, c: Context) -> tuple[Tensor, Tensor]:
+        m0, G0 = zip(*(part.initial_moments(c) for part in self.parts), strict=True)
+        return _join(m0), block_diagonal(G0)
+
+
+def block_diagonal(blocks: Iterable[Tensor]) -> Tensor:
+    """Matrices along the diagonal; those that are the same at every step stay without other axes."""
+    blocks = list(blocks)
+    if all(block.ndim == 2 for block in blocks):
+        return torch.block_diag(*blocks)
+    lead = torch.broadcast_shapes(*(block.shape[:-2] for block in blocks))
+    width, before, rows = sum(block.shape[-1] for block in blocks), 0, []
+    for block in blocks:
+        after = width - before - block.shape[-1]
+        row = nn.functional.pad(block, (before, after))
+        rows.append(row.expand(*lead, *row.shape[-2:]))
+        before += block.shape[-1]
+    return torch.cat(rows, -2)
+
+
+def _join(vectors: Iterable[Tensor]) -> Tensor:
+    vectors = list(vectors)
+    lead = torch.broadcast_shapes(*(x.shape[:-1] for x in vectors))
+    return torch.cat([x.expand(*lead, x.shape[-1]) for x in vectors], -1)
+
+
+def constant(values: Iterable[object], c: Context) -> Tensor:
+    """A tensor of plain numbers, of the type and on the device of a context."""
+    return torch.tensor(list(values), dtype=c.dt.dtype, device=c.dt.device)
+
+
+def noise_columns(size: int, scales: Iterable[tuple[int, Tensor | None]], c: Context) -> Tensor:
+    """A noise factor ``(K, R)``: a column for each coordinate that has a noise of its own."""
+    present = [(row, scale) for row, scale in scales if scale is not None]
+    placed = torch.zeros(size, len(present), dtype=c.dt.dtype, device=c.dt.device)
+    if not present:
+        return placed
+    for column, (row, _) in enumerate(present):
+        placed[row, column] = 1.0
+    return placed * torch.cat([scale for _, scale in present])
+
+
+def gap(c: Context) -> Tensor | None:
+    """Gaps ``(..., 1)``, or None where each is a single step, so that one matrix does for all."""
+    return None if bool((c.dt == 1).all()) else c.dt
+
+
+def _vague(scale: float) -> float:
+    if not 0 < scale < float("inf"):
+        raise ValueError(f"initial_scale must be a positive standard deviation, found {scale!r}.")
+    return float(scale)

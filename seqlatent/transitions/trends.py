@@ -1,0 +1,262 @@
+"""Components of a slowly moving mean: level, trend, damped trend, and regression on covariates."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from seqlatent.sequences import Context
+from seqlatent.transitions.structural import Loading, Structural, constant, gap, noise_columns
+
+__all__ = ["DampedTrend", "LocalLevel", "LocalLinearTrend", "Regression"]
+
+
+class LocalLevel(Structural):
+    r"""A random walk with Gaussian increments.
+
+    .. math:: z_t = z_{t-1} + \sqrt{\Delta_t}\,\sigma\,\varepsilon_t
+
+    The level of a series that wanders without direction. Over any gap it is Brownian motion.
+
+    Args:
+        scale: Initial standard deviation :math:`\sigma` of one unit step; None for a constant level.
+        initial_scale: Standard deviation of the first level, in units of the standardised series.
+        learn_initial: Whether the mean of the first level is learned, or 0.
+
+    Shape:
+        ``forward``: z ``(*S, B, T, 1)`` -> Distribution, batch ``(*S, B, T)``, event ``(1,)``.
+
+    Example:
+        >>> p = LocalLevel(scale=0.1)
+        >>> p(torch.zeros(3, 1), Context.regular(3)).event_shape
+        torch.Size([1])
+
+    References:
+        Forecasting, Structural Time Series Models and the Kalman Filter (Harvey, 1989), ch. 2.
+    """
+
+    def __init__(
+        self,
+        scale: float | None = 0.1,
+        *,
+        initial_scale: float = 10.0,
+        learn_initial: bool = False,
+    ) -> None:
+        super().__init__(
+            Loading.of(1), initial_scale=(initial_scale,), learn_initial=learn_initial
+        )
+        self.handles_gaps = True
+        self.learn_scale("scale", scale)
+
+    def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
+        G = noise_columns(1, [(0, self.scale_of("scale"))], c)
+        dt = gap(c)
+        if dt is not None:
+            G = G * dt.sqrt()[..., None]
+        return constant([1], c).diag(), constant([0], c), G
+
+
+class LocalLinearTrend(Structural):
+    r"""A level with a slope, both of which wander.
+
+    .. math::
+        \mu_t = \mu_{t-1} + \nu_{t-1} + \sigma_\mu \varepsilon_t, \qquad
+        \nu_t = \nu_{t-1} + \sigma_\nu \eta_t
+
+    With ``level_scale=None`` the trend is smooth. In continuous time the slope drives the level
+    within a step too, which defines the law over a gap of any length:
+
+    .. math:: d\mu = \nu\,dt + \sigma_\mu\,dW, \qquad d\nu = \sigma_\nu\,dV
+
+    Args:
+        level_scale: Initial standard deviation :math:`\sigma_\mu`; None for no noise.
+        slope_scale: Initial standard deviation :math:`\sigma_\nu`; None for a constant slope.
+        continuous: Whether it moves in continuous time, and so over irregular gaps.
+        initial_scale: Standard deviation of the first level, in units of the standardised series.
+        initial_slope_scale: Standard deviation of the first slope.
+        learn_initial: Whether the mean of the first state is learned, or 0.
+
+    Shape:
+        ``forward``: z ``(*S, B, T, 2)`` -> Distribution, batch ``(*S, B, T)``, event ``(2,)``.
+
+    Example:
+        >>> LocalLinearTrend(0.1, 0.01, continuous=True).handles_gaps
+        True
+
+    References:
+        Forecasting, Structural Time Series Models and the Kalman Filter (Harvey, 1989), ch. 2 and
+        equation 9.2.6 in continuous time.
+    """
+
+    def __init__(
+        self,
+        level_scale: float | None = 0.1,
+        slope_scale: float | None = 0.01,
+        *,
+        continuous: bool = False,
+        initial_scale: float = 10.0,
+        initial_slope_scale: float = 1.0,
+        learn_initial: bool = False,
+    ) -> None:
+        super().__init__(
+            Loading.of(1, 0),
+            initial_scale=(initial_scale, initial_slope_scale),
+            learn_initial=learn_initial,
+        )
+        self.handles_gaps = continuous
+        self.learn_scale("level_scale", level_scale)
+        self.learn_scale("slope_scale", slope_scale)
+
+    def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
+        level, slope = self.scale_of("level_scale"), self.scale_of("slope_scale")
+        zeros = constant([0, 0], c)
+        if not self.handles_gaps:
+            return _shear(constant([1], c)), zeros, noise_columns(2, [(0, level), (1, slope)], c)
+        dt = gap(c)
+        dt = constant([1], c) if dt is None else dt
+        return _shear(dt), zeros, _integrated(level, slope, dt)
+
+
+def _shear(dt: Tensor) -> Tensor:
+    """``[[1, dt], [0, 1]]`` for gaps ``(..., 1)``."""
+    one, zero = torch.ones_like(dt), torch.zeros_like(dt)
+    return torch.stack([torch.cat([one, dt], -1), torch.cat([zero, one], -1)], -2)
+
+
+def _integrated(level: Tensor | None, slope: Tensor | None, dt: Tensor) -> Tensor:
+    """Factor of the noise over gaps ``(..., 1)``: a column for the slope's end, one for the rest of the level."""
+    zero = torch.zeros_like(dt)
+    if slope is None:
+        if level is None:
+            return torch.stack([dt[..., :0], dt[..., :0]], -2)
+        return torch.stack([level * dt.sqrt(), zero], -2)
+    # given the slope at its end, the integral of a slope's walk has a quarter of its variance left
+    rest = slope.square() * dt**3 / 12
+    if level is not None:
+        rest = rest + level.square() * dt
+    upper = torch.cat([slope * dt**1.5 / 2, rest.sqrt()], -1)
+    return torch.stack([upper, torch.cat([slope * dt.sqrt(), zero], -1)], -2)
+
+
+class DampedTrend(Structural):
+    r"""A level with a slope that dies out.
+
+    .. math::
+        \mu_t = \mu_{t-1} + \nu_{t-1} + \sigma_\mu \varepsilon_t, \qquad
+        \nu_t = \phi\,\nu_{t-1} + \sigma_\nu \eta_t
+
+    Forecasts flatten out, which most series forgive more readily than a line.
+
+    Args:
+        level_scale: Initial standard deviation :math:`\sigma_\mu`; None for no noise.
+        slope_scale: Initial standard deviation :math:`\sigma_\nu`; None for no noise.
+        damping: Initial :math:`\phi` in (0, 1).
+        initial_scale: Standard deviation of the first level, in units of the standardised series.
+        initial_slope_scale: Standard deviation of the first slope.
+        learn_initial: Whether the mean of the first state is learned, or 0.
+
+    Shape:
+        ``forward``: z ``(*S, B, T, 2)`` -> Distribution, batch ``(*S, B, T)``, event ``(2,)``.
+
+    Example:
+        >>> F, b, G = DampedTrend(damping=0.5).matrices(Context.regular(1))
+        >>> F
+        tensor([[1.0000, 1.0000],
+                [0.0000, 0.5000]], grad_fn=<CatBackward0>)
+
+    References:
+        Forecasting Trends in Time Series (Gardner & McKenzie, 1985).
+    """
+
+    def __init__(
+        self,
+        level_scale: float | None = 0.1,
+        slope_scale: float | None = 0.05,
+        *,
+        damping: float = 0.9,
+        initial_scale: float = 10.0,
+        initial_slope_scale: float = 1.0,
+        learn_initial: bool = False,
+    ) -> None:
+        super().__init__(
+            Loading.of(1, 0),
+            initial_scale=(initial_scale, initial_slope_scale),
+            learn_initial=learn_initial,
+        )
+        self.learn_scale("level_scale", level_scale)
+        self.learn_scale("slope_scale", slope_scale)
+        if not 0 < damping < 1:
+            raise ValueError(
+                f"damping must lie in (0, 1), found {damping!r}; LocalLinearTrend is its limit at 1."
+            )
+        self.start("damping_logit", torch.tensor([float(damping)]).logit())
+
+    def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
+        zero = constant([0], c)
+        lower = torch.cat([zero, self.damping_logit.sigmoid()])
+        F = torch.cat([constant([1, 1], c)[None], lower[None]])
+        noises = [(0, self.scale_of("level_scale")), (1, self.scale_of("slope_scale"))]
+        return F, torch.zeros_like(lower.detach()), noise_columns(2, noises, c)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, damping={float(self.damping_logit.sigmoid()):.3g}"
+
+
+class Regression(Structural):
+    r"""Coefficients of covariates, fixed or wandering.
+
+    .. math:: \beta_t = \beta_{t-1} + \sqrt{\Delta_t}\,\sigma \odot \varepsilon_t, \qquad
+        y_t = \dots + \beta_t^\top u_t
+
+    Coefficients are part of the state, so the filter integrates them out.
+
+    Args:
+        covariates: Indices of the columns of ``u``.
+        scale: Initial standard deviation of each coefficient's unit step; None for fixed coefficients.
+        initial_scale: Standard deviation of the coefficients at the first step, in units of the
+            standardised series per unit of the covariate.
+        learn_initial: Whether the mean of the first coefficients is learned, or 0.
+
+    Shape:
+        ``forward``: z ``(*S, B, T, K)`` -> Distribution, batch ``(*S, B, T)``, event ``(K,)``.
+
+    Example:
+        >>> Regression([0, 2]).loading
+        Loading(constant=(0.0, 0.0), covariate=(0, 2))
+
+    References:
+        Time Series Analysis by State Space Methods (Durbin & Koopman, 2012), section 3.6.
+    """
+
+    def __init__(
+        self,
+        covariates: Iterable[int],
+        *,
+        scale: float | None = None,
+        initial_scale: float = 10.0,
+        learn_initial: bool = False,
+    ) -> None:
+        index = tuple(covariates)
+        if not index or any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in index):
+            raise ValueError(
+                f"covariates must be indices of columns of u, from 0, at least one, found {index}; "
+                "for the first three write range(3)."
+            )
+        if len(set(index)) != len(index):
+            raise ValueError(f"covariates must not repeat, found {index}.")
+        super().__init__(
+            Loading((0.0,) * len(index), index),
+            initial_scale=(initial_scale,) * len(index),
+            learn_initial=learn_initial,
+        )
+        self.handles_gaps = True
+        self.learn_scale("scale", scale, size=len(index))
+
+    def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
+        size, scale = self.latent_dim, self.scale_of("scale")
+        ones = constant([1] * size, c)
+        G = ones.diag()[:, :0] if scale is None else scale.diag()
+        dt = gap(c)
+        if dt is not None:
+            G = G * dt.sqrt()[..., None]
+        return ones.diag(), torch.zeros_like(ones), G
