@@ -3,7 +3,7 @@
 import math
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 import torch
@@ -50,11 +50,11 @@ class Simulated:
     """
 
     sequences: Sequences
-    complete: Tensor
-    states: Tensor
-    parameters: Mapping[str, Tensor]
+    complete: Tensor = field(repr=False)
+    states: Tensor = field(repr=False)
+    parameters: Mapping[str, Tensor] = field(repr=False)
     density: str
-    regimes: Tensor
+    regimes: Tensor = field(repr=False)
 
 
 def exponential_gaps(

@@ -1,7 +1,7 @@
 """Chains: distributions over whole latent paths. The prior is one, and so is every posterior."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from seqlatent.sequences import Context
 __all__ = ["Affine", "Chain", "Correction", "Kernel", "Linear", "MarkovChain"]
 
 
+@runtime_checkable
 class Kernel(Protocol):
     """The conditionals of a Markov chain: a transition, or a transition corrected by data."""
 

@@ -548,8 +548,8 @@ def _(
 ) -> Tensor:
     x = draw(distribution.base_dist, shape, generator)
     for transform in distribution.transforms:
-        x = transform(x)  # type: ignore[assignment]
-    return x
+        x = transform(x)
+    return x  # type: ignore[return-value]
 
 
 @draw.register

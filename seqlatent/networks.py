@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from seqlatent.recurrence import linear_recurrence
 
-__all__ = ["GRU", "LRU", "MLP", "Backbone", "MinGRU", "reinitialise"]
+__all__ = ["GRU", "LRU", "MLP", "Backbone", "Feedforward", "MinGRU", "reinitialise"]
 
 Advance = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -261,6 +261,43 @@ class GRU(Backbone):
 
     def initial(self, batch_shape: Sequence[int], like: Tensor) -> tuple[Tensor, ...]:
         return tuple(like.new_zeros(*batch_shape, self.out_dim) for _ in self.layers)
+
+
+class Feedforward(Backbone):
+    """A backbone without a state, which reads each step by itself.
+
+    Args:
+        in_dim: Number of input features, 0 allowed.
+        hidden_dim: Width of the hidden layer; also ``out_dim``.
+
+    Shape:
+        As :class:`Backbone`; the state is an empty tuple.
+
+    Example:
+        >>> out, states = Feedforward(3, 16)(torch.zeros(4, 7, 3))
+        >>> out.shape, states
+        (torch.Size([4, 7, 16]), ())
+    """
+
+    def __init__(self, in_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        _check_sizes("Feedforward", 0, in_dim=in_dim)
+        _check_sizes("Feedforward", 1, hidden_dim=hidden_dim)
+        self.in_dim, self.out_dim = in_dim, hidden_dim
+        self.net = MLP(in_dim, (hidden_dim,), hidden_dim)
+
+    def forward(
+        self, x: Float[Tensor, "*S T I"], state: tuple[Tensor, ...] | None = None
+    ) -> tuple[Float[Tensor, "*S2 T O"], tuple[Tensor, ...]]:
+        return self.net(x), ()
+
+    def step(
+        self, x: Float[Tensor, "*S I"], state: tuple[Tensor, ...]
+    ) -> tuple[Float[Tensor, "*S2 O"], tuple[Tensor, ...]]:
+        return self.net(x), ()
+
+    def initial(self, batch_shape: Sequence[int], like: Tensor) -> tuple[Tensor, ...]:
+        return ()
 
 
 # --- the blocks of MinGRU and LRU ---------------------------------------------------------------

@@ -89,9 +89,10 @@ class Sequences:
                 f"{tuple(y.shape)}{hint}."
             )
         batch, steps, obs_dim = y.shape
-        if batch < 1 or obs_dim < 1:
+        if y.numel() == 0:
             raise ValueError(
-                f"y must hold at least one series and one dimension, found {tuple(y.shape)}."
+                "y must hold at least one series, one step and one dimension, found "
+                f"{tuple(y.shape)}; a series without a past is one missing step."
             )
         y, observed = _missing(y, observed)
         like = {"dtype": y.dtype, "device": y.device}
@@ -206,7 +207,7 @@ class Sequences:
     def _last(self) -> Tensor:
         position = torch.arange(self.steps, device=self.y.device)
         seen = torch.where(self.observed.any(-1), position, position.new_tensor(-1))
-        return seen.amax(1) if self.steps else position.new_full((self.batch,), -1)
+        return seen.amax(1)
 
     def _cached(self, name: str, compute: Callable[[], Any]) -> Any:
         if torch.is_inference_mode_enabled():
@@ -231,7 +232,7 @@ class Sequences:
         """
         _require_horizon(horizon)
         batch, obs_dim = self.batch, self.obs_dim
-        last = self.t[:, -1:] if self.steps else self.t.new_full((batch, 1), -1.0)
+        last = self.t[:, -1:]
         if t is None:
             t = last + torch.arange(1, horizon + 1, dtype=last.dtype, device=last.device)
         else:

@@ -19,7 +19,7 @@ from seqlatent.inference import (
 )
 from seqlatent.memory import CausalMemory
 from seqlatent.model import LatentModel
-from seqlatent.networks import GRU, Backbone, MinGRU
+from seqlatent.networks import GRU, Backbone, Feedforward, MinGRU
 from seqlatent.transitions import (
     CarriedRecurrence,
     ContextualNoise,
@@ -145,8 +145,19 @@ def vrnn(
     References:
         A Recurrent Latent Variable Model for Sequential Data (Chung et al., 2015).
     """
-    memory = Recent(obs_dim, covariate_dim)
-    ...
+    read = {"lags": (1,), "covariate_dim": covariate_dim}
+    backbone = Feedforward(CausalMemory.input_dim(obs_dim, **read), hidden_dim)
+    memory = CausalMemory(obs_dim, backbone, **read)
+    context_dim = hidden_dim + covariate_dim
+    transition = CarriedRecurrence(
+        latent_dim, hidden_dim, context_dim=context_dim, hidden=(hidden_dim,)
+    )
+    emit = emission(
+        transition.latent_dim, obs_dim, context_dim=context_dim, hidden=(hidden_dim,)
+    )
+    encoder = _encoder(Feedforward, obs_dim, hidden_dim, covariate_dim, hidden_dim, causal=True)
+    posterior = Combiner(hidden_dim, latent_dim, hidden_dim=hidden_dim, carry_dim=hidden_dim)
+    return LatentModel(transition, emit, Amortised(encoder, posterior), memory)
 
 
 def latent_ode(

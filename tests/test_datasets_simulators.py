@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from seqlatent import kalman
 from seqlatent.datasets import (
     exponential_gaps,
     linear_gaussian,
@@ -167,6 +168,16 @@ def test_innovations_of_the_true_kalman_filter_are_white():
     assert abs(e.mean()) < 4 / math.sqrt(e.numel())
     assert abs(e.var() - 1) < 4 * math.sqrt(2 / e.numel())
     assert abs((e[:, 1:] * e[:, :-1]).mean()) < 4 / math.sqrt(e.numel())
+
+
+def test_the_parameters_are_the_arguments_of_the_kalman_filter():
+    data = linear_gaussian(50, 40, obs_dim=2, generator=seeded(), dtype=double, missing=0.2)
+    seen = {"y": data.sequences.y, "observed": data.sequences.observed}
+    truth = kalman.filter(**data.parameters, **seen).log_evidence.sum(-1)
+    assert truth.shape == (50,)
+    for name in ("F", "Q", "H", "R"):
+        wrong = dict(data.parameters) | {name: 0.6 * data.parameters[name]}
+        assert truth.sum() > kalman.filter(**wrong, **seen).log_evidence.sum()
 
 
 def test_linear_gaussian_walks_without_stationarity():
@@ -395,3 +406,5 @@ def test_results_are_frozen():
     data = linear_gaussian(1, 2)
     with pytest.raises(dataclasses.FrozenInstanceError):
         data.density = ""
+    assert repr(data).startswith("Simulated(sequences=Sequences(batch=1, steps=2")
+    assert "tensor(" not in repr(data)

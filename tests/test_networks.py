@@ -12,7 +12,7 @@ from torch import nn
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
-from seqlatent.networks import GRU, LRU, MLP, MinGRU, reinitialise
+from seqlatent.networks import GRU, LRU, MLP, Feedforward, MinGRU, reinitialise
 
 BACKBONES = [
     pytest.param(lambda *a, **k: MinGRU(*a, **k), id="MinGRU"),
@@ -254,6 +254,14 @@ def test_copies_and_saved_weights(build):
 def test_backbones_of_no_size(build, arguments, message):
     with pytest.raises(ValueError, match=message):
         build(*arguments)
+
+
+def test_feedforward_reads_each_step_by_itself():
+    backbone, x = double(Feedforward, 2, 4), inputs(3, 5, 2)
+    out, states = backbone(x)
+    assert out.shape == (3, 5, backbone.out_dim)
+    assert states == backbone.initial((3,), x) == ()
+    torch.testing.assert_close(backbone.step(x[:, 2], ())[0], out[:, 2], **EXACT)
 
 
 def test_gru_is_the_gru_of_torch():

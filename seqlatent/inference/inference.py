@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Generative", "Inference", "Latest", "States"]
 
 
+@runtime_checkable
 class Generative(Protocol):
     """What an inference reads of a model."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Collection
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from seqlatent.sequences import Sequences
 
-__all__ = ["Batch", "Panel", "Sampler", "cells", "sampled"]
+__all__ = ["Batch", "Panel", "Sampler", "sampled"]
 
 Sampler = Callable[[torch.Generator], Sequences]
 
@@ -27,10 +28,16 @@ class Batch:
     sequences: Sequences
     index: Tensor | None = None
 
-    def share(self, rank: int, ranks: int) -> "tuple[Batch, float]":
-        """Picks every ``ranks``-th series, and gives the weight of the pick: 0 if nothing is left for this rank.
+    @cached_property
+    def cells(self) -> int:
+        """Number of observed cells, at least 1."""
+        return max(int(self.sequences.observed.sum()), 1)
 
-        A rank without work still computes one series, since all must take part in the exchange of gradients.
+    def share(self, rank: int, ranks: int) -> "tuple[Batch, float]":
+        """Picks every ``ranks``-th series, and gives the weight of the pick.
+
+        The weight is 0 where nothing is left for this rank: it still computes one series, since all
+        must take part in the exchange of gradients.
         """
         if ranks == 1:
             return self, 1.0
@@ -60,25 +67,29 @@ class Panel:
         items = [data] if isinstance(data, Sequences) else data
         if not isinstance(items, Collection):
             raise TypeError(
-                f"{name} must be Sequences, a list of Sequences, or (for training) a function of a torch.Generator that "
-                f"returns Sequences; found {type(data).__name__}. Build Sequences with Sequences.of(y)."
+                f"{name} must be Sequences, a list of Sequences, or (for training) a function of a "
+                f"torch.Generator that returns Sequences; found {type(data).__name__}. "
+                "Build Sequences with Sequences.of(y)."
             )
         for i, item in enumerate(items):
             if not isinstance(item, Sequences):
                 raise TypeError(
-                    f"{name} must hold Sequences, item {i} is {type(item).__name__}; build it with Sequences.of(y)."
+                    f"{name} must hold Sequences, item {i} is {type(item).__name__}; "
+                    "build it with Sequences.of(y)."
                 )
             if not item.batch or not item.steps:
                 raise ValueError(
-                    f"{name} must hold series of at least one step, item {i} has {item.batch} series of {item.steps} steps; "
-                    "leave it out."
+                    f"{name} must hold series of at least one step, item {i} has {item.batch} "
+                    f"series of {item.steps} steps; leave it out."
                 )
         if not items:
             raise ValueError(f"{name} must hold at least one series, found an empty list.")
         self.items = list(items)
-        self.cells = sum(cells(item) for item in self.items)
+        self.cells = sum(int(item.observed.sum()) for item in self.items)
         if not self.cells:
-            raise ValueError(f"{name} must hold at least one observed cell, found every cell missing.")
+            raise ValueError(
+                f"{name} must hold at least one observed cell, found every cell missing."
+            )
         self.owner = torch.cat([torch.full((item.batch,), i) for i, item in enumerate(self.items)])
         self.row = torch.cat([torch.arange(item.batch) for item in self.items])
         self.batch = len(self.owner)
@@ -87,10 +98,14 @@ class Panel:
     def widths(self) -> dict[str, int]:
         """Widths that data and validation must share."""
         first = self.items[0]
-        return {"obs_dim": first.obs_dim, "covariate_dim": first.covariate_dim, "codes": first.codes.shape[1]}
+        return {
+            "obs_dim": first.obs_dim,
+            "covariate_dim": first.covariate_dim,
+            "codes": first.codes.shape[1],
+        }
 
     def take(self, index: Tensor) -> Batch:
-        """Collates the series at these places; the order within a batch is that of the data's items."""
+        """Collates the series at these places, in the order of the items that they come from."""
         owner = self.owner[index]
         picked, places = [], []
         for i in owner.unique().tolist():
@@ -101,7 +116,10 @@ class Panel:
 
     def all(self) -> Batch:
         """Collates every series."""
-        return Batch(Sequences.collate(self.items) if len(self.items) > 1 else self.items[0], torch.arange(self.batch))
+        return Batch(
+            Sequences.collate(self.items) if len(self.items) > 1 else self.items[0],
+            torch.arange(self.batch),
+        )
 
     def chunks(self, size: int) -> Iterator[Batch]:
         """Cuts the data into batches of at most ``size`` series, in order."""
@@ -112,7 +130,7 @@ class Panel:
             yield self.take(index)
 
     def epochs(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Draws without replacement, epoch after epoch, in batches of nearly equal size, at most ``size``."""
+        """Draws without replacement, epoch after epoch, in batches of nearly equal size."""
         if self.batch <= size:
             whole = self.all()
             while True:
@@ -129,11 +147,7 @@ def sampled(sampler: Sampler, generator: torch.Generator) -> Iterator[Batch]:
         drawn = sampler(generator)
         if not isinstance(drawn, Sequences):
             raise TypeError(
-                f"data, a function, must return Sequences given a torch.Generator, found {type(drawn).__name__}."
+                "data, a function, must return Sequences given a torch.Generator, found "
+                f"{type(drawn).__name__}."
             )
         yield Batch(drawn)
-
-
-def cells(sequences: Sequences) -> int:
-    """Number of observed cells."""
-    return int(sequences.observed.sum())

@@ -1,14 +1,15 @@
 """Descent: single updates of a model's weights, and the score of the weights as they stand."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from seqlatent.sequences import Sequences
-from seqlatent.training.batches import Batch, Panel, cells
+from seqlatent.training.batches import Batch, Panel
+from seqlatent.training.history import History
 from seqlatent.training.ranks import Ranks, Scored
 from seqlatent.training.settings import accepts
 
@@ -17,8 +18,9 @@ __all__ = ["Descent"]
 _TOLERATED = 10
 _HUGE = 1e10
 _ADVICE = (
-    "Lower the learning rate (optimizer=partial(torch.optim.AdamW, lr=5e-4)), clip gradients harder (clip=1.0), or bring "
-    "the values to unit scale with Sequences.of(..., shift=..., scale=...)."
+    "Lower the learning rate (optimizer=partial(torch.optim.AdamW, lr=5e-4)), clip gradients "
+    "harder (clip=1.0), or bring the values to unit scale with Sequences.of(..., shift=..., "
+    "scale=...)."
 )
 
 
@@ -33,6 +35,7 @@ class Descent:
         clip: Largest gradient norm, None does not clip.
         ranks: This process among those that train together.
         seed: Seed of the noise.
+        history: Where objectives and skipped steps are recorded.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Descent:
         clip: float | None,
         ranks: Ranks,
         seed: int,
+        history: History,
     ) -> None:
         self.model = model
         self.objective = objective
@@ -56,37 +60,41 @@ class Descent:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.noisy = accepts(objective, "generator")
         self.noise = self.generator("noise")
-        self.skipped = 0
+        self.history = history
         self.failures = 0
 
     def generator(self, purpose: str) -> torch.Generator:
         """A generator of this process's noise; two purposes, or two ranks, never share a seed."""
         number = 2 * self.ranks.rank + (purpose == "validation")
-        return torch.Generator(self.ranks.device).manual_seed((self.seed * 2_654_435_761 + 97 * number + 1) % 2**63)
+        return torch.Generator(self.ranks.device).manual_seed(
+            (self.seed * 2_654_435_761 + 97 * number + 1) % 2**63
+        )
 
-    def update(self, batch: Batch, step: int) -> float:
-        """Makes one step on a batch; the objective per cell before it, NaN if the step was skipped."""
+    def update(self, batch: Batch, step: int) -> None:
+        """Makes one step on a batch, or skips it where objective or gradient are not finite."""
         share, weight = batch.share(self.ranks.rank, self.ranks.count)
         values = self._values(share, step, self.noise)
         value, bad = self._agree(values, weight, batch)
-        what = "objective"
         if not bad:
             self._backward(values, weight, batch)
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
-            bad, what = not bool(norm.isfinite()), "gradient of the objective"
-        if bad:
-            self._fail(step, what, values, share)
-        else:
+            # the norm is that of all ranks together: they skip or move as one
+            bad = not bool(nn.utils.clip_grad_norm_(self.parameters, self.clip).isfinite())
+        if not bad:
             self.optimizer.step()
-            self.failures = 0
         self.optimizer.zero_grad(set_to_none=True)
-        return math.nan if bad else value
+        self.history.objective.append(math.nan if bad else value)
+        self.history.skipped += bad
+        self.failures = self.failures + 1 if bad else 0
+        if self.failures == _TOLERATED:
+            raise _not_finite(
+                f"in {_TOLERATED} steps in a row, the last of them step {step}", values, share
+            )
 
     def update_fully(self, batch: Batch, step: int) -> float:
-        """Makes one L-BFGS step on all data; the objective per cell before it.
+        """Makes one L-BFGS step on all data, and gives the objective per cell before it.
 
-        The noise is the same at every evaluation, so that the line search sees a function. Where that is not finite it is
-        given a huge value, from which the search turns back.
+        The noise is the same at every evaluation, so that the line search sees a function. Where
+        that is not finite it is given a huge value, from which the search turns back.
         """
         share, weight = batch.share(self.ranks.rank, self.ranks.count)
         found: list[float] = []
@@ -97,10 +105,11 @@ class Descent:
             value, bad = self._agree(values, weight, batch)
             if not bad:
                 self._backward(values, weight, batch)
-                bad = not all(bool(p.grad.isfinite().all()) for p in self.parameters if p.grad is not None)
+                bad = not all(
+                    bool(p.grad.isfinite().all()) for p in self.parameters if p.grad is not None
+                )
             if bad and not found:
-                self.failures = _TOLERATED
-                self._fail(step, "objective or its gradient", values, share)
+                raise _not_finite(f"at step {step}", values, share)
             if bad:
                 self.optimizer.zero_grad(set_to_none=True)
                 return _HUGE
@@ -109,10 +118,11 @@ class Descent:
 
         self.optimizer.step(closure)
         self.optimizer.zero_grad(set_to_none=True)
+        self.history.objective.append(found[0])
         return found[0]
 
     def score(self, panel: Panel, size: int) -> float:
-        """Objective per cell of held-out series, without gradients, under the same noise each time."""
+        """Objective per cell of held-out series, under the same noise each time."""
         generator, total = self.generator("validation"), 0.0
         with torch.no_grad():
             for batch in panel.chunks(size):
@@ -123,7 +133,9 @@ class Descent:
         return self.ranks.total(total)[0] / panel.cells
 
     def _values(self, share: Batch, step: int, generator: torch.Generator) -> Tensor:
-        keywords: dict[str, Any] = {name: schedule(step) for name, schedule in self.schedules.items()}
+        keywords: dict[str, Any] = {
+            name: schedule(step) for name, schedule in self.schedules.items()
+        }
         if self.noisy:
             keywords["generator"] = generator
         return _per_series(self.scored(self._placed(share.sequences), keywords), share.sequences)
@@ -132,41 +144,43 @@ class Descent:
         dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
         if sequences.y.dtype != dtype:
             raise TypeError(
-                f"the model has {dtype} parameters, the data are {sequences.y.dtype}: use data.to(dtype={dtype}) or "
-                f"model.to({sequences.y.dtype})."
+                f"the model has {dtype} parameters, the data are {sequences.y.dtype}: use "
+                f"data.to(dtype={dtype}) or model.to({sequences.y.dtype})."
             )
         here = sequences.y.device == self.ranks.device
         return sequences if here else sequences.to(device=self.ranks.device)
 
     def _agree(self, values: Tensor, weight: float, batch: Batch) -> tuple[float, bool]:
-        """Objective per cell over all ranks, and whether any of them found a value that is not finite."""
+        """Objective per cell over all ranks, and whether it is not finite on any of them."""
         finite = bool(values.isfinite().all())
-        total, bad = self.ranks.total(weight * values.sum().item() if finite else 0.0, float(not finite))
-        return total / max(cells(batch.sequences), 1), bad > 0
+        total, bad = self.ranks.total(
+            weight * values.sum().item() if finite else 0.0, float(not finite)
+        )
+        return total / batch.cells, bad > 0
 
     def _backward(self, values: Tensor, weight: float, batch: Batch) -> None:
         # gradients are averaged over ranks, and the loss is a sum over them
-        (-values.sum() * (weight * self.ranks.count / max(cells(batch.sequences), 1))).backward()
+        (-values.sum() * (weight * self.ranks.count / batch.cells)).backward()
 
-    def _fail(self, step: int, what: str, values: Tensor, share: Batch) -> None:
-        self.skipped += 1
-        self.failures += 1
-        if self.failures < _TOLERATED:
-            return
-        wrong = (~values.detach().isfinite()).nonzero()[:, 0].tolist()
-        where = ""
-        if wrong:
-            where = f": it is {values[wrong[0]].item()} for {share.name(wrong[0])}"
-            where += f" and {len(wrong) - 1} more of the batch" if len(wrong) > 1 else ""
-        streak = f" for the {self.failures}th time in a row" if self.failures == _TOLERATED else ""
-        raise FloatingPointError(f"the {what} was not finite at step {step}{streak}{where}. {_ADVICE}")
+
+def _not_finite(when: str, values: Tensor, share: Batch) -> FloatingPointError:
+    wrong = (~values.detach().isfinite()).nonzero()[:, 0].tolist()
+    if wrong:
+        more = f" and {len(wrong) - 1} more of the batch" if len(wrong) > 1 else ""
+        what, where = (
+            "objective",
+            f": it is {values[wrong[0]].item()} for {share.name(wrong[0])}{more}",
+        )
+    else:
+        what, where = "objective's gradient, or the objective of another process,", ""
+    return FloatingPointError(f"the {what} was not finite {when}{where}. {_ADVICE}")
 
 
 def _per_series(values: Any, sequences: Sequences) -> Tensor:
     if not isinstance(values, Tensor) or values.shape != (sequences.batch,):
         found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise ValueError(
-            f"the objective must return one value per series, shape ({sequences.batch},), found {found}; sum over steps and "
-            "average over samples, but not over series."
+            f"the objective must return one value per series, shape ({sequences.batch},), found "
+            f"{found}; sum over steps and average over samples, but not over series."
         )
     return values

@@ -20,6 +20,7 @@ class HeldOut:
         score: Held-out objective of the model as it stands, larger is better.
         average: Averaged weights, evaluated in place of the raw ones.
         patience: Evaluations without improvement after which to stop; None never stops.
+        every: Steps between evaluations.
         history: Where evaluations are recorded.
     """
 
@@ -29,16 +30,19 @@ class HeldOut:
         score: Callable[[], float],
         average: Average | None,
         patience: int | None,
+        every: int,
         history: History,
     ) -> None:
         self.model = model
         self.score = score
         self.average = average
         self.patience = patience
+        self.every = every
         self.history = history
         self.best = -math.inf
         self.weights: list[torch.Tensor] | None = None
         self.waited = 0
+        self.evaluate(0)
 
     def evaluate(self, step: int) -> None:
         """Evaluates the weights after ``step`` steps."""
@@ -58,9 +62,11 @@ class HeldOut:
             self.best, self.weights, self.waited = value, copied(self.model), 0
             self.history.best_step = step
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether patience has run out."""
+    def visit(self, step: int) -> bool:
+        """Evaluates where it is time to, and tells whether patience has run out."""
+        if step % self.every:
+            return False
+        self.evaluate(step)
         return self.patience is not None and self.waited >= self.patience
 
     def finish(self, step: int) -> None:

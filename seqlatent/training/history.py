@@ -9,21 +9,22 @@ __all__ = ["History"]
 class History:
     r"""Record of a training run.
 
-    Objectives are per observed cell, larger is better, as they stand before the update of their step.
+    Objectives are per observed cell, larger is better, as they stand before the update of the step.
 
     Args:
         objective: Training objective of each step; NaN where the step was skipped.
         evaluated: Number of steps made before each evaluation; 0 is the untrained model.
         validation: Held-out objective of each evaluation.
-        best_step: Number of steps after which the weights that were kept stood; None without validation.
+        best_step: Number of steps that led to the weights that were kept; None without validation.
         skipped: Number of steps skipped because the objective or its gradient was not finite.
         seconds: Wall-clock time.
-        stopped: Why training ended: ``"steps"`` (all were made), ``"patience"``, ``"converged"`` (L-BFGS) or
-            ``"callback"``.
+        stopped: Why training ended: ``"steps"`` (all were made), ``"patience"``, ``"converged"``
+            (L-BFGS) or ``"callback"``.
 
     Example:
         >>> History(objective=[-2.0, -1.5], evaluated=[0, 2], validation=[-2.1, -1.6], best_step=2)
-        History(steps=2, objective=-1.5, validation=-1.6 (best -1.6 after step 2), skipped=0, seconds=0.0, stopped='steps')
+        History(steps=2, objective=-1.5, validation=-1.6 (best -1.6 after step 2), skipped=0,
+        seconds=0.0, stopped='steps')
     """
 
     objective: list[float] = field(default_factory=list)
@@ -51,7 +52,13 @@ class History:
         if self.objective:
             parts.append(f"objective={self.objective[-1]:.5g}")
         if self.validation:
-            best = "" if self.best is None else f" (best {self.best:.5g} after step {self.best_step})"
+            best = (
+                "" if self.best is None else f" (best {self.best:.5g} after step {self.best_step})"
+            )
             parts.append(f"validation={self.validation[-1]:.5g}{best}")
-        parts += [f"skipped={self.skipped}", f"seconds={self.seconds:.1f}", f"stopped={self.stopped!r}"]
+        parts += [
+            f"skipped={self.skipped}",
+            f"seconds={self.seconds:.1f}",
+            f"stopped={self.stopped!r}",
+        ]
         return f"History({', '.join(parts)})"

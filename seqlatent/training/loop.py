@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -11,22 +11,44 @@ import torch
 from torch import Tensor, nn
 
 from seqlatent.objectives import elbo
-from seqlatent.sequences import Sequences
 from seqlatent.training import settings
-from seqlatent.training.batches import Batch, Panel, cells, sampled
+from seqlatent.training.batches import Batch, Panel, sampled
+from seqlatent.training.descent import Descent
 from seqlatent.training.heldout import HeldOut
 from seqlatent.training.history import History
-from seqlatent.training.ranks import Ranks, Scored, chosen_device, joined
+from seqlatent.training.ranks import chosen_device, joined
 from seqlatent.training.weights import Average
 
 __all__ = ["cosine", "fit", "lbfgs"]
 
-_DEFAULT: Any = object()
-_PATIENCE_NOT_FINITE = 10
-_ADVICE = (
-    "Lower the learning rate (optimizer=partial(torch.optim.AdamW, lr=5e-4)), clip gradients harder (clip=1.0), or bring "
-    "the values to unit scale with Sequences.of(..., shift=..., scale=...)."
-)
+
+def cosine(steps: int, *, warmup: int | None = None) -> Callable[[int], float]:
+    r"""Learning-rate factor that rises linearly and then falls to zero as half a cosine.
+
+    .. math:: \min\Big(\frac{i + 1}{w}, 1\Big) \cdot
+        \frac12 \Big(1 + \cos \pi \frac{\max(i - w, 0)}{n - w}\Big)
+
+    Args:
+        steps: Number of steps ``n``.
+        warmup: Steps ``w`` of the rise; by default a twentieth of the steps, 100 at most.
+
+    Example:
+        >>> factor = cosine(100, warmup=10)
+        >>> [round(factor(i), 3) for i in (0, 4, 9, 55, 99)]
+        [0.1, 0.5, 1.0, 0.5, 0.0]
+
+    References:
+        SGDR: Stochastic Gradient Descent with Warm Restarts (Loshchilov & Hutter, 2017).
+    """
+    rise = min(100, steps // 20) if warmup is None else warmup
+    if not 0 <= rise < steps:
+        raise ValueError(f"warmup must lie between 0 and steps - 1 = {steps - 1}, found {rise}.")
+
+    def factor(step: int) -> float:
+        up = min((step + 1) / rise, 1.0) if rise else 1.0
+        return up * 0.5 * (1 + math.cos(math.pi * max(step - rise, 0) / (steps - rise)))
+
+    return factor
 
 
 def fit(
@@ -38,7 +60,7 @@ def fit(
     steps: int = 1000,
     batch_size: int = 32,
     optimizer: Any = None,
-    schedule: Callable[[int], float] | None = _DEFAULT,
+    schedule: Callable[[int], Any] | None = cosine,
     clip: float | None = 10.0,
     schedules: Any = None,
     evaluate_every: int | None = None,
@@ -51,39 +73,43 @@ def fit(
 ) -> History:
     r"""Maximises an objective over the parameters of a model, in place.
 
-    .. math:: \max_\theta \; \frac{\sum_b \mathrm{objective}_b(\theta)}{\text{number of observed cells of the batch}}
+    .. math:: \max_\theta \; \sum_{b \in \mathrm{batch}} \mathrm{objective}_b(\theta) \, / \,
+        \text{number of observed cells of the batch}
 
-    Per observed cell, so that a learning rate does not depend on the length of the series or on how much is missing.
-    With ``validation`` the best weights seen are kept, otherwise the last ones. A step whose
-    objective or gradient is not finite is skipped; ten in a row are an error.
+    Per observed cell, so that a learning rate does not depend on the length of the series or on how
+    much is missing. With ``validation`` the best weights seen are kept, otherwise the last ones. A
+    step whose objective or gradient is not finite is skipped; ten in a row are an error.
 
-    All randomness comes from generators made from ``seed``: the same seed gives the same weights to the bit, torch's
-    global generator is neither read nor moved, and fits in several threads do not disturb each other.
+    All randomness comes from generators made from ``seed``: the same seed gives the same weights to
+    the bit, torch's global generator is neither read nor moved, and fits in several threads do not
+    disturb each other.
 
-    Started by ``torchrun``, or with ``torch.distributed`` initialised, every process calls ``fit`` with the same arguments, takes
-    its share of each batch, and ends with the same weights; the batches are those that one process would draw.
+    Started by ``torchrun``, or with ``torch.distributed`` initialised, every process calls ``fit``
+    with the same arguments, takes its share of each batch, and ends with the same weights; the
+    batches are those that one process would draw.
 
     Args:
         model: The model; its mode (train or eval) is left alone.
-        data: Sequences; or a list of Sequences of different lengths; both are drawn without replacement, epoch
-            after epoch. Or a function of a ``torch.Generator`` (on the CPU) that returns the Sequences of one batch.
-        objective: Function ``(model, sequences) -> (B,)``, larger is better, called with ``generator=`` if it
-            takes that; set other keywords with ``functools.partial``.
-        validation: Held-out Sequences, or a list of them, scored by the objective without scheduled keywords and
-            with the same noise each time.
+        data: Sequences, or a list of Sequences of different lengths, drawn without replacement
+            epoch after epoch; or a function of a ``torch.Generator`` (on the CPU) that returns one batch.
+        objective: Function ``(model, sequences) -> (B,)``, larger is better, called with
+            ``generator=`` if it takes that; set other keywords with ``functools.partial``.
+        validation: Held-out Sequences, or a list of them, scored by the objective without scheduled
+            keywords and with the same noise each time.
         steps: Number of updates.
-        batch_size: Series per batch, over all processes.
-        optimizer: Function of parameters that returns an optimizer; AdamW with learning rate 0.002 by default. An
-            L-BFGS optimizer (see :func:`lbfgs`) works on all data at once, with noise that is the same at
-            each evaluation, and stops when the objective changes no more.
-        schedule: Factor of the learning rate at each step; :func:`cosine` by default, None is constant.
-        clip: Largest gradient norm; None does not clip.
+        batch_size: Most series in a batch, over all processes.
+        optimizer: Function of parameters that returns an optimizer; AdamW with learning rate 0.002
+            by default. An L-BFGS optimizer (see :func:`lbfgs`) works on all data at once, with
+            noise that is the same at each evaluation, and stops when the objective changes no more.
+        schedule: Factor of the learning rate at each step; the default, :func:`cosine`, stands for
+            ``cosine(steps)`` and leaves L-BFGS alone. None is constant.
+        clip: Largest gradient norm; None does not clip. L-BFGS is not clipped.
         schedules: Keywords of the objective that change with the step, such as
             ``{"kl_weight": annealing(0.0, 1.0, 1000)}``.
         evaluate_every: Steps between evaluations; a twentieth of ``steps`` by default.
         patience: Evaluations without improvement after which to stop; None makes all steps.
-        average: Decay of an exponential moving average of the weights, such as 0.999, which is evaluated and kept
-            instead of the raw weights.
+        average: Decay of an exponential moving average of the weights, such as 0.999, which is
+            evaluated and kept instead of the raw weights.
         seed: Seed of batches and noise.
         progress: Whether to show a progress bar.
         device: Where to train; the model is moved there. Where it is, by default.
@@ -98,26 +124,32 @@ def fit(
         FloatingPointError: If ten steps in a row were not finite.
 
     Example:
-        >>> model = seqlatent.zoo.local_level()
+        >>> from seqlatent.sequences import Sequences
+        >>> from seqlatent.objectives import evidence
+        >>> from seqlatent.zoo import structural
+        >>> model = structural()
         >>> data = Sequences.of(torch.randn(8, 20, 1).cumsum(1))
-        >>> history = fit(model, data, seqlatent.objectives.evidence, steps=5, schedule=None)
+        >>> history = fit(model, data, evidence, steps=5, schedule=None)
         >>> history.steps, history.objective[-1] > history.objective[0]
         (5, True)
 
     References:
         Decoupled Weight Decay Regularization (Loshchilov & Hutter, 2019), the default optimizer.
-        Averaging Weights Leads to Wider Optima and Better Generalization (Izmailov et al., 2018), for ``average``.
+        Averaging Weights Leads to Wider Optima and Better Generalization (Izmailov et al., 2018).
     """
     settings.check(
         objective,
-        validation=validation,
-        counts={"steps": steps, "batch_size": batch_size, "evaluate_every": evaluate_every, "patience": patience},
         optimizer=optimizer,
-        clip=clip,
         schedules=schedules,
-        patience=patience,
-        evaluate_every=evaluate_every,
+        clip=clip,
         average=average,
+        held_out=validation is not None,
+        counts={
+            "steps": steps,
+            "batch_size": batch_size,
+            "evaluate_every": evaluate_every,
+            "patience": patience,
+        },
     )
     panel = None if callable(data) else Panel(data)
     held = None if validation is None else Panel(validation, "validation")
@@ -126,33 +158,128 @@ def fit(
     parameters = settings.trainable(model)
     place = chosen_device(model, device)
     model.to(place)
-    descent = (torch.optim.AdamW(parameters, lr=2e-3, fused=False) if optimizer is None else optimizer(parameters))
-    full = isinstance(descent, torch.optim.LBFGS)
+    optimizer = partial(torch.optim.AdamW, lr=2e-3) if optimizer is None else optimizer
+    optim = optimizer(parameters)
+    full = isinstance(optim, torch.optim.LBFGS)
     if full:
         settings.check_full_batch(panel, schedules, average)
-    if schedule is _DEFAULT:
+    if schedule is cosine:
         schedule = None if full else cosine(steps)
-    history = History()
-    began = time.perf_counter()
+    every = max(1, steps // 20) if evaluate_every is None else evaluate_every
+    history, began = History(), time.perf_counter()
     with joined(place) as ranks, torch.enable_grad():
-        descent = Descent(model, objective, schedules or {}, updates, clip, ranks, seed)
+        descent = Descent(model, objective, schedules or {}, optim, clip, ranks, seed, history)
         mean = None if average is None else Average(model, average)
         watch = None
         if held is not None:
-            watch = HeldOut(model, lambda: descent.score(held, batch_size), mean, patience, history)
-            watch.evaluate(0)
-        order = torch.Generator().manual_seed(seed)
-        if panel is None:
-            stream = sampled(data, order)
-        else:
-            stream = repeat(panel.all()) if full else panel.epochs(batch_size, order)
-        every = max(1, steps // 20) if evaluate_every is None else evaluate_every
-        with _bar(steps, progress and ranks.rank == 0) as bar:
-            for step in range(steps):
-                _rate(updates, rates, schedule, step)
-                batch = next(stream)
-                history.objective.append((descent.update_fully if full else descent.update)(batch, step))
-                ...
-        _loop(run, stream, steps, schedule, watch, mean, every, callback, progress)
+            score = partial(descent.score, held, batch_size)
+            watch = HeldOut(model, score, mean, patience, every, history)
+        batches = _batches(data, panel, batch_size, full, seed)
+        with _Bar(steps, progress and ranks.rank == 0) as bar:
+            for done in _steps(descent, batches, steps, schedule, full):
+                if mean is not None:
+                    mean.update()
+                bar.show(history)
+                asked = callback is not None and ranks.any(bool(callback(history)))
+                if asked or (watch is not None and watch.visit(done)):
+                    history.stopped = "callback" if asked else "patience"
+                    break
+        if watch is not None:
+            watch.finish(history.steps)
+        elif mean is not None:
+            mean.apply()
     history.seconds = time.perf_counter() - began
     return history
+
+
+def lbfgs(
+    *, lr: float = 1.0, iterations: int = 20, history: int = 20, tolerance: float = 1e-9
+) -> Callable[[Iterable[Tensor]], torch.optim.LBFGS]:
+    """L-BFGS with a strong Wolfe line search, as ``optimizer`` of :func:`fit`.
+
+    The quickest way to the maximum likelihood of a small model with an exact evidence.
+
+    Args:
+        lr: First length that the line search tries.
+        iterations: Iterations in each step of ``fit``.
+        history: Iterations whose curvature is remembered.
+        tolerance: Change of the objective per observed cell below which training ends.
+
+    Example:
+        >>> from seqlatent.sequences import Sequences
+        >>> from seqlatent.objectives import evidence
+        >>> from seqlatent.zoo import structural
+        >>> model = structural()
+        >>> data = Sequences.of(torch.randn(2, 50, 1).cumsum(1))
+        >>> fit(model, data, evidence, optimizer=lbfgs(), steps=50).stopped
+        'converged'
+
+    References:
+        On the Limited Memory BFGS Method for Large Scale Optimization (Liu & Nocedal, 1989).
+    """
+    return partial(
+        torch.optim.LBFGS,
+        lr=lr,
+        max_iter=iterations,
+        history_size=history,
+        tolerance_change=tolerance,
+        line_search_fn="strong_wolfe",
+    )
+
+
+def _batches(
+    data: Any, panel: Panel | None, batch_size: int, full: bool, seed: int
+) -> Iterator[Batch]:
+    order = torch.Generator().manual_seed(seed)
+    if panel is None:
+        return sampled(data, order)
+    return repeat(panel.all()) if full else panel.epochs(batch_size, order)
+
+
+def _steps(
+    descent: Descent,
+    batches: Iterator[Batch],
+    steps: int,
+    schedule: Callable[[int], float] | None,
+    full: bool,
+) -> Iterator[int]:
+    """Makes the steps, and counts them; ends early where L-BFGS has converged."""
+    groups = descent.optimizer.param_groups
+    rates = [group["lr"] for group in groups]
+    last = -math.inf
+    for step in range(steps):
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * (1.0 if schedule is None else schedule(step))
+        if not full:
+            descent.update(next(batches), step)
+        else:
+            value = descent.update_fully(next(batches), step)
+            if abs(value - last) <= groups[0]["tolerance_change"]:
+                descent.history.stopped = "converged"
+                return
+            last = value
+        yield step + 1
+
+
+class _Bar:
+    """Progress on the terminal, or none."""
+
+    def __init__(self, steps: int, shown: bool) -> None:
+        self.bar = None
+        if shown:
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(total=steps)
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def show(self, history: History) -> None:
+        if self.bar is not None:
+            held = {"validation": f"{history.validation[-1]:.4g}"} if history.validation else {}
+            self.bar.set_postfix(objective=f"{history.objective[-1]:.4g}", refresh=False, **held)
+            self.bar.update()

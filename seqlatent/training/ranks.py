@@ -38,8 +38,12 @@ class Ranks:
         dist.all_reduce(both)
         return both.tolist()
 
+    def any(self, here: bool) -> bool:
+        """Whether something is true on any rank."""
+        return self.total(float(here))[0] > 0
+
     def wrap(self, scored: "Scored") -> nn.Module:
-        """Lets the backward pass average gradients over ranks, and gives all of them the weights of rank 0."""
+        """Lets the backward pass average gradients over ranks; all start with rank 0's weights."""
         if self.count == 1:
             return scored
         scored.touch = True
@@ -64,12 +68,15 @@ class Scored(nn.Module):
         values = self.objective(self.model, sequences, **keywords)
         if not self.touch:
             return values
-        # Ranks wait for the gradient of every parameter; one that a batch leaves unused would keep them waiting.
-        return values + 0.0 * torch.stack([p.sum() for p in self.model.parameters() if p.requires_grad]).sum()
+        # Ranks wait for every parameter's gradient, also where a batch leaves one unused.
+        return (
+            values
+            + 0.0 * torch.stack([p.sum() for p in self.model.parameters() if p.requires_grad]).sum()
+        )
 
 
 def chosen_device(model: nn.Module, device: torch.device | str | None) -> torch.device:
-    """Where to train: as asked, else where the model is; among several processes, each on its own accelerator."""
+    """Where to train: as asked, else where the model is; several processes each have their own."""
     place = next(model.parameters()).device if device is None else torch.device(device)
     if place.type == "cuda" and place.index is None:
         local = os.environ.get("LOCAL_RANK")

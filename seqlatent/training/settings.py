@@ -15,42 +15,44 @@ __all__ = ["accepts", "check", "check_full_batch", "check_widths", "trainable"]
 def check(
     objective: Any,
     *,
-    validation: Any,
-    counts: Mapping[str, Any],
     optimizer: Any,
-    clip: float | None,
     schedules: Any,
-    patience: int | None,
-    evaluate_every: int | None,
+    clip: float | None,
     average: float | None,
+    held_out: bool,
+    counts: Mapping[str, int | None],
 ) -> None:
     """Raises an error that teaches where a setting of :func:`fit` is not as expected."""
     if not callable(objective):
         raise TypeError(
-            "objective must be a function of a model and Sequences that returns one value per series, such as "
-            f"seqlatent.objectives.elbo; found {objective!r}."
+            "objective must be a function of a model and Sequences that returns one value per "
+            f"series, such as seqlatent.objectives.elbo; found {objective!r}."
         )
-    if isinstance(optimizer, torch.optim.Optimizer) or not (optimizer is None or callable(optimizer)):
+    if isinstance(optimizer, torch.optim.Optimizer) or not (
+        optimizer is None or callable(optimizer)
+    ):
         raise TypeError(
             "optimizer must be a function of parameters that returns an optimizer, such as "
             f"functools.partial(torch.optim.Adam, lr=1e-3); found {type(optimizer).__name__}."
         )
     for name, value in counts.items():
-        if value is not None:
-            _require_count(name, value)
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int) or value < 1
+        ):
+            raise ValueError(f"{name} must be an integer of at least 1, found {value!r}.")
+        if value is not None and name in ("patience", "evaluate_every") and not held_out:
+            raise ValueError(
+                f"{name} needs held-out series to look at: pass validation=..., or leave it out."
+            )
     if clip is not None and not clip > 0:
-        raise ValueError(f"clip must be a positive gradient norm, or None not to clip, found {clip}.")
+        raise ValueError(
+            f"clip must be a positive gradient norm, or None not to clip, found {clip}."
+        )
     if average is not None and not 0 < average < 1:
-        raise ValueError(f"average must be a decay between 0 and 1, such as 0.999, found {average}.")
-    if validation is None and (patience is not None or evaluate_every is not None):
-        name = "evaluate_every" if patience is None else "patience"
-        raise ValueError(f"{name} needs held-out series to look at: pass validation=Sequences, or leave {name} out.")
+        raise ValueError(
+            f"average must be a decay between 0 and 1, such as 0.999, found {average}."
+        )
     _check_schedules(objective, schedules)
-
-
-def _require_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, found {value!r}.")
 
 
 def _check_schedules(objective: Callable[..., Tensor], schedules: Any) -> None:
@@ -58,20 +60,21 @@ def _check_schedules(objective: Callable[..., Tensor], schedules: Any) -> None:
         return
     if not isinstance(schedules, Mapping):
         raise TypeError(
-            'schedules must map keywords of the objective to functions of the step, such as {"kl_weight": '
-            f"annealing(0.0, 1.0, 1000)}}; found {type(schedules).__name__}."
+            "schedules must map keywords of the objective to functions of the step, such as "
+            f'{{"kl_weight": annealing(0.0, 1.0, 1000)}}; found {type(schedules).__name__}.'
         )
     for name, schedule in schedules.items():
         if name == "generator" or not accepts(objective, name):
             known = [p for p in _keywords(objective) if p != "generator"]
             raise ValueError(
-                f"schedules names {name!r}, which is no keyword of the objective {_title(objective)}; "
-                f"expected one of {', '.join(known) or 'none: it has no keywords'}."
+                f"schedules names {name!r}, which is no keyword of the objective "
+                f"{_title(objective)}; expected {', '.join(known) or 'none, it has no keywords'}."
             )
         if not callable(schedule):
             raise TypeError(
-                f"the schedule of {name!r} must be a function of the step, found {schedule!r}; for a constant pass "
-                f"functools.partial({_title(objective)}, {name}={schedule!r}) as objective."
+                f"the schedule of {name!r} must be a function of the step, found {schedule!r}; for "
+                f"a constant pass functools.partial({_title(objective)}, {name}={schedule!r}) as "
+                "objective."
             )
 
 
@@ -97,7 +100,9 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
     """Parameters that training changes."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
-        raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient: there is nothing to fit.")
+        raise ValueError(
+            f"{type(model).__name__} has no parameter that requires a gradient: nothing to fit."
+        )
     return parameters
 
 
@@ -106,15 +111,19 @@ def check_widths(data: Panel, validation: Panel) -> None:
     for name, width in data.widths.items():
         if validation.widths[name] != width:
             raise ValueError(
-                f"validation must have the widths of data: {name} is {width} in data, {validation.widths[name]} in "
-                "validation; prepare both in the same way."
+                f"validation must have the widths of data: {name} is {width} in data, "
+                f"{validation.widths[name]} in validation; prepare both in the same way."
             )
 
 
 def check_full_batch(panel: Panel | None, schedules: Any, average: float | None) -> None:
     """Verifies that nothing changes the objective under L-BFGS, which remembers its curvature."""
     if panel is None:
-        raise TypeError("L-BFGS reads all data at every step: pass Sequences, not a function that samples batches.")
+        raise TypeError(
+            "L-BFGS reads all data at every step: pass Sequences, not a function that samples them."
+        )
     for name, value in (("schedules", schedules), ("average", average)):
         if value is not None:
-            raise ValueError(f"L-BFGS needs an objective that stays the same: leave {name} out, or use AdamW.")
+            raise ValueError(
+                f"L-BFGS needs an objective that stays the same: leave {name} out, or use AdamW."
+            )

@@ -28,9 +28,11 @@ def restore(model: nn.Module, values: list[Tensor]) -> None:
 class Average:
     r"""Exponential moving average of a model's parameters.
 
-    .. math:: \bar\theta_i = d_i \bar\theta_{i-1} + (1 - d_i)\, \theta_i, \quad d_i = \min(d, (1 + i) / (10 + i))
+    .. math:: \bar\theta_i = d_i \bar\theta_{i-1} + (1 - d_i)\, \theta_i, \quad
+        d_i = \min(d, (1 + i) / (10 + i))
 
-    The smaller decay of the first steps lets the average forget where training started. Buffers are not averaged.
+    The smaller decay of the first steps lets the average forget where training started. Buffers are
+    not averaged.
 
     Args:
         model: Model to follow.

@@ -1,4 +1,4 @@
-"""Neural transitions: the gated transition of deep Markov models, and states that carry a memory."""
+"""Neural transitions: the gate of deep Markov models, and states that carry a memory."""
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,7 @@ from torch.nn import functional
 from seqlatent.distributions import Carried, diagonal_normal
 from seqlatent.networks import MLP, Linear
 from seqlatent.sequences import Context
+from seqlatent.transitions.parameters import Initialised
 from seqlatent.transitions.transition import Transition
 
 __all__ = ["CarriedRecurrence", "Gated", "InitialNormal"]
@@ -15,10 +16,10 @@ __all__ = ["CarriedRecurrence", "Gated", "InitialNormal"]
 _FLOOR = 1e-4  # least standard deviation of a latent: keeps densities finite, and is small beside 1
 
 
-class InitialNormal(nn.Module):
+class InitialNormal(Initialised):
     r"""A learned normal law of the first state, whose mean moves linearly with the context.
 
-    .. math:: z_1 \sim N(\mu + W [m_1, u_1],\ \sigma), \qquad \sigma = \operatorname{softplus}(\rho)
+    .. math:: z_1 \sim N(\mu + W [m_1, u_1],\ \sigma)
 
     Starts as a standard normal for a context of zeros.
 
@@ -30,31 +31,26 @@ class InitialNormal(nn.Module):
         Context ``(B, ...)`` -> Distribution, batch ``(B,)``, event ``(K,)``.
 
     Example:
-        >>> from seqlatent.sequences import Context
         >>> InitialNormal(2)(Context.regular(3)).batch_shape
         torch.Size([3])
     """
 
+    loc: Tensor
+    log_scale: Tensor
+
     def __init__(self, latent_dim: int, context_dim: int = 0) -> None:
         super().__init__()
         self.latent_dim = latent_dim
-        self.loc = nn.Parameter(torch.empty(latent_dim))
-        self.raw_scale = nn.Parameter(torch.empty(latent_dim))
+        self.start("loc", torch.zeros(latent_dim))
+        self.start("log_scale", torch.zeros(latent_dim))
         self.shift = Linear(context_dim, latent_dim, bias=False) if context_dim else None
-        self.reset_parameters()
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Sets the standard normal; draws nothing."""
-        nn.init.zeros_(self.loc)
-        nn.init.constant_(self.raw_scale, 0.5413)  # softplus gives 1
 
     def forward(self, c: Context) -> Independent:
         loc = self.loc
         if self.shift is not None:
             loc = loc + self.shift(c.features(c.m[..., :0]))
         shape = (*c.shape, self.latent_dim)
-        scale = functional.softplus(self.raw_scale) + _FLOOR
-        return diagonal_normal(loc.expand(shape), scale.expand(shape))
+        return diagonal_normal(loc.expand(shape), self.log_scale.exp().expand(shape))
 
 
 class Gated(Transition):
@@ -67,8 +63,8 @@ class Gated(Transition):
         \quad x = [z_{t-1}, m_t, u_t]
 
     :math:`W` starts as the identity on the state, so a closed gate is a random walk: the network
-    has to earn its nonlinearity, coordinate by coordinate. The workhorse for nonlinear dynamics on a
-    grid; with ``handles_gaps`` it reads the gap as one more input, and learns what it means only
+    has to earn its nonlinearity, coordinate by coordinate. The workhorse for nonlinear dynamics on
+    a grid; with ``handles_gaps`` it reads the gap as one more input, and learns what it means only
     where the data have such gaps.
 
     Args:
@@ -82,7 +78,6 @@ class Gated(Transition):
         without the axis ``T`` for a step.
 
     Example:
-        >>> from seqlatent.sequences import Context
         >>> p = Gated(3, hidden_dim=16)
         >>> p(torch.zeros(7, 5, 3), Context.regular(5)).batch_shape
         torch.Size([7, 5])
@@ -101,8 +96,8 @@ class Gated(Transition):
         handles_gaps: bool = False,
     ) -> None:
         super().__init__()
-        _require_sizes("Gated", 1, latent_dim=latent_dim, hidden_dim=hidden_dim)
-        _require_sizes("Gated", 0, context_dim=context_dim)
+        require_sizes("Gated", 1, latent_dim=latent_dim, hidden_dim=hidden_dim)
+        require_sizes("Gated", 0, context_dim=context_dim)
         self.latent_dim, self.hidden_dim = latent_dim, hidden_dim
         self.context_dim, self.handles_gaps = context_dim, handles_gaps
         # One matrix product gives the hidden layers of gate and proposal and the linear move: a
@@ -140,19 +135,19 @@ class Gated(Transition):
         return diagonal_normal(torch.lerp(linear, proposal, gate), scale)
 
     def extra_repr(self) -> str:
-        return _sizes(self, "latent_dim", "context_dim", "hidden_dim", "handles_gaps")
+        return sizes(self, "latent_dim", "context_dim", "hidden_dim", "handles_gaps")
 
 
-class CarriedRecurrence(Transition):
-    r"""A random latent beside a recurrent memory of all latents before it: the state is :math:`[z, h]`.
+class CarriedRecurrence(Transition, Initialised):
+    r"""A random latent :math:`z` beside a recurrent memory :math:`h` of all latents before it.
 
     .. math:: h_t = \operatorname{GRU}([\phi(z_{t-1}), m_t, u_t], h_{t-1}), \qquad
         z_t \sim N(\mu(h_t), \sigma(h_t))
 
-    The transition of variational recurrent networks and of recurrent state space models: long memory
-    of its own without a long latent. Only :math:`z` is random and scored; an emission reads the
-    whole state, so its ``latent_dim`` is this one's. The first step is a step of the same cell from a
-    learned start.
+    The transition of variational recurrent networks and of recurrent state space models: long
+    memory of its own without a long latent. Only :math:`z` is random and scored; an emission reads
+    the whole state, so its ``latent_dim`` is this one's. The first step is a step of the same cell
+    from a learned start.
 
     Args:
         random_dim: Width of :math:`z`, at least 1.
@@ -169,18 +164,20 @@ class CarriedRecurrence(Transition):
         batch ``(*S, B, T)``; without the axis ``T`` for a step.
 
     Example:
-        >>> from seqlatent.sequences import Context
         >>> p = CarriedRecurrence(2, 8)
         >>> p(torch.zeros(7, 5, 10), Context.regular(5)).rsample().shape
         torch.Size([7, 5, 10])
 
     References:
-        A Recurrent Latent Variable Model for Sequential Data (Chung et al., 2015), equations 5 and 7.
+        A Recurrent Latent Variable Model for Sequential Data (Chung et al., 2015), equations 5 and
+        7.
         https://arxiv.org/abs/1506.02216
 
         Learning Latent Dynamics for Planning from Pixels (Hafner et al., 2019), equation 4.
         https://arxiv.org/abs/1811.04551
     """
+
+    before: Tensor
 
     def __init__(
         self,
@@ -192,8 +189,8 @@ class CarriedRecurrence(Transition):
         handles_gaps: bool = False,
     ) -> None:
         super().__init__()
-        _require_sizes("CarriedRecurrence", 1, random_dim=random_dim, carry_dim=carry_dim)
-        _require_sizes("CarriedRecurrence", 0, context_dim=context_dim)
+        require_sizes("CarriedRecurrence", 1, random_dim=random_dim, carry_dim=carry_dim)
+        require_sizes("CarriedRecurrence", 0, context_dim=context_dim)
         self.random_dim, self.carry_dim = random_dim, carry_dim
         self.latent_dim = random_dim + carry_dim
         self.context_dim, self.handles_gaps = context_dim, handles_gaps
@@ -201,15 +198,10 @@ class CarriedRecurrence(Transition):
         self.input_gates = Linear(carry_dim + context_dim + handles_gaps, 3 * carry_dim)
         self.carry_gates = Linear(carry_dim, 3 * carry_dim)
         self.head = MLP(carry_dim, hidden, 2 * random_dim)
-        self.start = nn.Parameter(torch.empty(self.latent_dim))
-        self.reset_parameters()
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Starts the memory from zero; draws nothing."""
-        nn.init.zeros_(self.start)
+        self.start("before", torch.zeros(self.latent_dim))
 
     def initial(self, c: Context) -> Distribution:
-        return self(self.start.expand(*c.shape, self.latent_dim), c)
+        return self(self.before.expand(*c.shape, self.latent_dim), c)
 
     def forward(self, z: Tensor, c: Context) -> Distribution:
         previous, carry = z.split((self.random_dim, self.carry_dim), -1)
@@ -227,10 +219,11 @@ class CarriedRecurrence(Transition):
         return torch.lerp(torch.addcmul(x_new, reset, h_new).tanh(), carry, update)
 
     def extra_repr(self) -> str:
-        return _sizes(self, "random_dim", "carry_dim", "context_dim", "handles_gaps")
+        return sizes(self, "random_dim", "carry_dim", "context_dim", "handles_gaps")
 
 
-def _require_context(transition: Transition, c: Context, context_dim: int) -> None:
+def require_context(transition: Transition, c: Context, context_dim: int) -> None:
+    """Raises a ValueError unless memory and covariates have the width that a transition reads."""
     found = c.m.shape[-1] + c.u.shape[-1]
     if found != context_dim:
         raise ValueError(
@@ -241,8 +234,8 @@ def _require_context(transition: Transition, c: Context, context_dim: int) -> No
 
 
 def _inputs(transition: Transition, z: Tensor, c: Context, context_dim: int) -> Tensor:
-    """State, memory, covariates and, for a transition that handles gaps, the logarithm of the gap."""
-    _require_context(transition, c, context_dim)
+    """State, memory, covariates and, if the transition handles gaps, the logarithm of the gap."""
+    require_context(transition, c, context_dim)
     x = c.features(z) if context_dim else z
     if not transition.handles_gaps:
         return x
@@ -251,16 +244,19 @@ def _inputs(transition: Transition, z: Tensor, c: Context, context_dim: int) -> 
     return torch.cat([x.expand(*shape, x.shape[-1]), gap.expand(*shape, 1)], -1)
 
 
-def _require_sizes(owner: str, least: int, **sizes: int) -> None:
-    for name, size in sizes.items():
+def require_sizes(owner: str, least: int, **values: int) -> None:
+    """Raises a ValueError unless every value is an integer of at least ``least``."""
+    for name, size in values.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < least:
             hint = "; NoLatent is the transition without a state" if name == "latent_dim" else ""
             raise ValueError(
-                f"{owner} expected {name} to be an integer of at least {least}, found {size!r}{hint}."
+                f"{owner} expected {name} to be an integer of at least {least}, "
+                f"found {size!r}{hint}."
             )
 
 
-def _sizes(module: nn.Module, *names: str) -> str:
+def sizes(module: nn.Module, *names: str) -> str:
+    """Text for a repr: ``name=value`` of each attribute."""
     return ", ".join(f"{name}={getattr(module, name)}" for name in names)
 
 

@@ -1,17 +1,18 @@
-"""Neural ordinary differential equation as a transition: the state flows over the gap between observations."""
+"""Neural ordinary differential equations: the state flows over the gap between observations."""
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torch.nn import functional
 
 from seqlatent.distributions import Carried, diagonal_normal
 from seqlatent.networks import MLP
 from seqlatent.sequences import Context
-from seqlatent.transitions.neural import InitialNormal, _require_context, _require_sizes, _sizes
+from seqlatent.transitions.neural import InitialNormal, require_context, require_sizes, sizes
+from seqlatent.transitions.parameters import Initialised, positive
 from seqlatent.transitions.transition import Transition
 
 __all__ = ["BoundedField", "NeuralODE"]
@@ -20,13 +21,14 @@ _FIXED = ("euler", "midpoint", "rk4")
 _ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 
 
-class BoundedField(nn.Module):
+class BoundedField(Initialised):
     r"""A vector field that cannot run away: bounded by a learned speed, pulled to zero.
 
     .. math:: f(z, c) = v \odot \tanh(\operatorname{MLP}([z, m, u])) - r \odot z, \quad
         v > 0,\ 0 < r < 1
 
-    Starts near the zero field. Along it no state leaves the box of half-widths :math:`v / r` once it is inside.
+    Starts near the zero field. Along it no state leaves the box of half-widths :math:`v / r` once
+    it is inside.
 
     Args:
         latent_dim: Width ``K`` of the state.
@@ -43,6 +45,9 @@ class BoundedField(nn.Module):
         torch.Size([5, 2])
     """
 
+    log_speed: Tensor
+    logit_pull: Tensor
+
     def __init__(
         self,
         latent_dim: int,
@@ -58,43 +63,39 @@ class BoundedField(nn.Module):
             raise ValueError(
                 f"pull must be below 1, found {pull}: at 1 a state is forgotten in a step."
             )
-        self.latent_dim, self.speed, self.pull = latent_dim, speed, pull
+        self.latent_dim = latent_dim
         self.net = MLP(latent_dim + context_dim, hidden, latent_dim)
-        self.raw_speed = nn.Parameter(torch.empty(latent_dim))
-        self.raw_pull = nn.Parameter(torch.empty(latent_dim))
-        self.reset_parameters()
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Sets speed and pull; draws nothing."""
-        nn.init.constant_(self.raw_speed, math.log(math.expm1(self.speed)))
-        nn.init.constant_(self.raw_pull, math.log(self.pull / (1 - self.pull)))
+        self.start("log_speed", torch.full((latent_dim,), math.log(speed)))
+        self.start("logit_pull", torch.full((latent_dim,), math.log(pull / (1 - pull))))
 
     def forward(self, x: Tensor) -> Tensor:
-        drift = functional.softplus(self.raw_speed) * self.net(x).tanh()
-        return torch.addcmul(drift, self.raw_pull.sigmoid(), x[..., : self.latent_dim], value=-1)
+        drift = self.log_speed.exp() * self.net(x).tanh()
+        return torch.addcmul(drift, self.logit_pull.sigmoid(), x[..., : self.latent_dim], value=-1)
 
 
 class NeuralODE(Transition):
-    r"""A state that flows along a learned vector field for as long as the gap lasts, and then is disturbed.
+    r"""A state that flows along a learned vector field for as long as the gap lasts.
 
     .. math:: z_t \sim N\big(\varphi_{\Delta_t}(z_{t-1}),\ \sigma^2 \Delta_t + \kappa^2\big), \qquad
         \frac{d}{ds} \varphi_s(z) = f(\varphi_s(z), m_t, u_t)
 
     For irregular times. Memory and covariates are held constant over the gap. With neither process
     noise :math:`\sigma` nor jumps :math:`\kappa` all randomness is in the first state: that is the
-    latent ODE, whose conditionals are :class:`~seqlatent.distributions.Carried` without a random part.
-    It has no way to take up a later surprise; with noise, every observation corrects the path.
+    latent ODE, whose conditionals are :class:`~seqlatent.distributions.Carried` without a random
+    part. It has no way to take up a later surprise; with noise, every observation corrects the
+    path.
 
-    Every series has its own gap: the equation is solved in the time :math:`\tau = s / \Delta_t`, in which all
-    gaps are one long. A method with fixed steps cuts each gap into
-    :math:`\lceil \Delta_t / \mathrm{max\_step} \rceil` equal ones, so a series does not depend on
-    what it is batched with, and a call costs as many steps as its longest gap needs. Adaptive methods
-    choose one step for all series, whose results then agree within the tolerance only.
+    Every series has its own gap: the equation is solved in the time :math:`\tau = s / \Delta_t`, in
+    which all gaps are one long. A method with fixed steps cuts each gap into :math:`\lceil \Delta_t
+    / \mathrm{max\_step} \rceil` equal ones, so a series does not depend on what it is batched with,
+    and a call costs as many steps as its longest gap needs. Adaptive methods choose one step for
+    all series, whose results then agree within the tolerance only.
 
     Args:
         latent_dim: Width ``K`` of the state, at least 1.
         hidden: Widths of the hidden layers of a :class:`BoundedField`.
-        field: Another vector field, ``[z, m, u]`` ``(*, K + M + U)`` -> ``(*, K)``; ``hidden`` is then not read.
+        field: Another vector field, ``[z, m, u]`` ``(*, K + M + U)`` -> ``(*, K)``; ``hidden`` is
+            then not read.
         diffusion: Initial standard deviation of the process noise per square root of a sampling
             step; None for none.
         jump: Initial standard deviation of a jump at each step, whatever the gap; None for none.
@@ -103,8 +104,8 @@ class NeuralODE(Transition):
         max_step: Longest fixed step, in sampling steps.
         rtol: Relative tolerance of an adaptive method.
         atol: Absolute tolerance of an adaptive method.
-        adjoint: Whether gradients come from a second equation solved backwards, with memory that does
-            not grow with the number of solver steps, rather than through the solver.
+        adjoint: Whether gradients come from a second equation solved backwards, with memory that
+            does not grow with the number of solver steps, rather than through the solver.
         context_dim: Width of memory and covariates, ``M + U``.
 
     Shape:
@@ -112,13 +113,13 @@ class NeuralODE(Transition):
         without the axis ``T`` for a step.
 
     Example:
-        >>> from seqlatent.sequences import Context
         >>> p = NeuralODE(2, diffusion=0.1)
         >>> p(torch.zeros(7, 5, 2), Context.regular(5, dt=torch.rand(5, 1) + 0.1)).batch_shape
         torch.Size([7, 5])
 
     References:
-        Neural Ordinary Differential Equations (Chen et al., 2018), section 5. https://arxiv.org/abs/1806.07366
+        Neural Ordinary Differential Equations (Chen et al., 2018), section 5.
+        https://arxiv.org/abs/1806.07366
 
         Latent ODEs for Irregularly-Sampled Time Series (Rubanova, Chen & Duvenaud, 2019).
         https://arxiv.org/abs/1907.03907
@@ -142,11 +143,10 @@ class NeuralODE(Transition):
         context_dim: int = 0,
     ) -> None:
         super().__init__()
-        _require_sizes("NeuralODE", 1, latent_dim=latent_dim)
-        _require_sizes("NeuralODE", 0, context_dim=context_dim)
-        given = {"diffusion": diffusion, "jump": jump}
-        given = {name: value for name, value in given.items() if value is not None}
-        _require_positive("NeuralODE", max_step=max_step, rtol=rtol, atol=atol, **given)
+        require_sizes("NeuralODE", 1, latent_dim=latent_dim)
+        require_sizes("NeuralODE", 0, context_dim=context_dim)
+        _require_positive("NeuralODE", max_step=max_step, rtol=rtol, atol=atol)
+        diffusion, jump = positive("diffusion", diffusion), positive("jump", jump)
         if method not in _FIXED + _ADAPTIVE:
             raise ValueError(
                 f"NeuralODE expected method to be one of {', '.join(_FIXED)} (fixed steps) or "
@@ -155,7 +155,9 @@ class NeuralODE(Transition):
         self.latent_dim, self.context_dim = latent_dim, context_dim
         self.method, self.max_step, self.adjoint = method, max_step, adjoint
         self.rtol, self.atol = rtol, atol
-        self.field = BoundedField(latent_dim, context_dim, hidden=hidden) if field is None else field
+        self.field = (
+            BoundedField(latent_dim, context_dim, hidden=hidden) if field is None else field
+        )
         self.first = InitialNormal(latent_dim, context_dim)
         self.diffusion = None if diffusion is None else _Scale(latent_dim, diffusion)
         self.jump = None if jump is None else _Scale(latent_dim, jump)
@@ -164,7 +166,7 @@ class NeuralODE(Transition):
         return self.first(c)
 
     def forward(self, z: Tensor, c: Context) -> Distribution:
-        _require_context(self, c, self.context_dim)
+        require_context(self, c, self.context_dim)
         loc = self.flow(z, c)
         if self.diffusion is None and self.jump is None:
             return Carried(None, loc)
@@ -218,38 +220,36 @@ class NeuralODE(Transition):
             # the pace jumps between steps: a solver asks for it just inside the step it is taking
             options = {"step_size": 1.0, "perturb": steps > 1}
         times = torch.tensor([0.0, float(steps)], dtype=z.dtype, device=z.device)
-        settings = {
+        settings: dict[str, Any] = {
             "method": self.method,
             "rtol": self.rtol,
             "atol": self.atol,
             "options": options,
         }
-        if not self.adjoint:
-            return odeint(derivative, z, times, **settings)[-1]
-        parameters = (*self.field.parameters(), *inputs)
-        return odeint_adjoint(derivative, z, times, adjoint_params=parameters, **settings)[-1]
+        if self.adjoint:
+            # what the closure reads and wants gradients for has to be named
+            settings["adjoint_params"] = (*self.field.parameters(), *inputs)
+        solve: Callable[..., Any] = odeint_adjoint if self.adjoint else odeint
+        return solve(derivative, z, times, **settings)[-1]
 
     def extra_repr(self) -> str:
-        return _sizes(self, "latent_dim", "context_dim", "method", "max_step", "adjoint")
+        return sizes(self, "latent_dim", "context_dim", "method", "max_step", "adjoint")
 
 
-class _Scale(nn.Module):
+class _Scale(Initialised):
     """A learned standard deviation per dimension."""
 
-    def __init__(self, size: int, start: float) -> None:
-        super().__init__()
-        self.start = start
-        self.log = nn.Parameter(torch.empty(size))
-        self.reset_parameters()
+    log: Tensor
 
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        nn.init.constant_(self.log, math.log(self.start))
+    def __init__(self, size: int, value: float) -> None:
+        super().__init__()
+        self.start("log", torch.full((size,), math.log(value)))
 
     def forward(self) -> Tensor:
         return self.log.exp()
 
     def extra_repr(self) -> str:
-        return f"start={self.start:g}"
+        return str(len(self.log))
 
 
 def _require_positive(owner: str, **values: float) -> None:

@@ -111,7 +111,9 @@ class Structural(LinearTransition, Component, Initialised):
 
     def initial_moments(self, c: Context) -> tuple[Tensor, Tensor]:
         scale = constant(self.initial_scale, c)
-        return torch.zeros_like(scale) if self.initial_mean is None else self.initial_mean, scale.diag()
+        return torch.zeros_like(
+            scale
+        ) if self.initial_mean is None else self.initial_mean, scale.diag()
 
     def learn_scale(self, name: str, scale: float | None, size: int = 1) -> None:
         """Registers the logarithms of standard deviations, or None where there is no noise."""
@@ -127,8 +129,12 @@ class Structural(LinearTransition, Component, Initialised):
         return None if log_scale is None else log_scale.exp()
 
     def extra_repr(self) -> str:
-        names = [name[4:] for name, _ in self.named_parameters(recurse=False) if name.startswith("log_")]
-        return ", ".join(f"{name}={float(getattr(self, f'log_{name}').exp().mean()):.3g}" for name in names)
+        names = [
+            name[4:] for name, _ in self.named_parameters(recurse=False) if name.startswith("log_")
+        ]
+        return ", ".join(
+            f"{name}={float(getattr(self, f'log_{name}').exp().mean()):.3g}" for name in names
+        )
 
 
 class Sum(LinearTransition, Component):
@@ -156,7 +162,9 @@ class Sum(LinearTransition, Component):
         super().__init__()
         parts = list(components)
         if not parts:
-            raise ValueError("Sum needs at least one component, found none; try Sum([LocalLevel()]).")
+            raise ValueError(
+                "Sum needs at least one component, found none; try Sum([LocalLevel()])."
+            )
         for i, part in enumerate(parts):
             if not isinstance(part, Component):
                 raise TypeError(

@@ -42,9 +42,7 @@ class LocalLevel(Structural):
         initial_scale: float = 10.0,
         learn_initial: bool = False,
     ) -> None:
-        super().__init__(
-            Loading.of(1), initial_scale=(initial_scale,), learn_initial=learn_initial
-        )
+        super().__init__(Loading.of(1), initial_scale=(initial_scale,), learn_initial=learn_initial)
         self.handles_gaps = True
         self.learn_scale("scale", scale)
 

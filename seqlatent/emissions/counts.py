@@ -1,0 +1,111 @@
+"""Emissions for counts: Poisson and negative binomial."""
+
+from jaxtyping import Float
+from torch import Tensor, distributions
+from torch.distributions import constraints
+
+from seqlatent.emissions.neural import NeuralEmission, positive
+from seqlatent.sequences import Context
+
+__all__ = ["NegativeBinomial", "Poisson"]
+
+_FLOOR = 1e-6  # least mean, in scales: no count is impossible
+_MOST = 1e8  # greatest mean; samplers count in integers, and integers overflow
+_LEAST_DISPERSION, _MOST_DISPERSION = 1e-4, 1e2
+
+
+def _mean(raw: Tensor, c: Context) -> Tensor:
+    return (c.scale * positive(raw, _FLOOR)).clamp(max=_MOST)
+
+
+class Poisson(NeuralEmission):
+    r"""Poisson counts whose mean follows the state.
+
+    .. math:: y \sim \operatorname{Poisson}(\mathrm{scale}\,\operatorname{softplus}(\rho_\theta))
+
+    The variance equals the mean; counts that vary more want :class:`NegativeBinomial`. The shift is
+    not used. A mean is held below 1e8. In float32 the log density of counts above some 1e5 is good
+    to a few hundredths only (its gradient to all digits), and counts above 1.6e7 are not
+    exact: use float64, or a real-valued emission.
+
+    Args:
+        latent_dim: Width ``K`` of the state that is read, with what it carries; 0 without a latent.
+        obs_dim: Observed dimensions ``D``.
+        context_dim: Width of memory and covariates, ``M + U``.
+        hidden: Widths of the hidden layers; none makes the parameters affine.
+
+    Shape:
+        As :class:`~seqlatent.emissions.neural.NeuralEmission`.
+
+    Example:
+        >>> p = Poisson(3)
+        >>> p(torch.zeros(7, 5, 3), Context.regular(5)).sample().shape
+        torch.Size([7, 5, 1])
+    """
+
+    support = constraints.nonnegative_integer
+
+    def __init__(
+        self,
+        latent_dim: int,
+        obs_dim: int = 1,
+        *,
+        context_dim: int = 0,
+        hidden: tuple[int, ...] = (64,),
+    ) -> None:
+        super().__init__(latent_dim, obs_dim, 1, context_dim, hidden)
+
+    def law(self, raw: Float[Tensor, "*S D 1"], c: Context) -> distributions.Poisson:
+        return distributions.Poisson(_mean(raw[..., 0], c), validate_args=False)
+
+
+class NegativeBinomial(NeuralEmission):
+    r"""Counts that vary more than Poisson counts, with a mean and a dispersion at each step.
+
+    .. math:: y \sim \operatorname{NB}(\mu, \alpha), \quad
+        \mu = \mathrm{scale}\,\operatorname{softplus}(\rho_\theta), \quad
+        \alpha = \operatorname{softplus}(\eta_\theta), \quad
+        \operatorname{Var} y = \mu + \alpha \mu^2
+
+    For sales, visits, events: counts with bursts or many zeros. The shift is not used. The mean is
+    held below 1e8, and the dispersion :math:`\alpha`, the reciprocal of the number of failures,
+    between 1e-4 and 1e2.
+
+    Args:
+        latent_dim: Width ``K`` of the state that is read, with what it carries; 0 without a latent.
+        obs_dim: Observed dimensions ``D``.
+        context_dim: Width of memory and covariates, ``M + U``.
+        hidden: Widths of the hidden layers; none makes the parameters affine.
+
+    Shape:
+        As :class:`~seqlatent.emissions.neural.NeuralEmission`.
+
+    Example:
+        >>> p = NegativeBinomial(3)(torch.zeros(5, 3), Context.regular(5))
+        >>> bool((p.variance > p.mean).all())
+        True
+
+    References:
+        DeepAR: Probabilistic Forecasting with Autoregressive Recurrent Networks (Salinas et al.,
+            2020),
+        section 3.1. https://arxiv.org/abs/1704.04110
+    """
+
+    support = constraints.nonnegative_integer
+
+    def __init__(
+        self,
+        latent_dim: int,
+        obs_dim: int = 1,
+        *,
+        context_dim: int = 0,
+        hidden: tuple[int, ...] = (64,),
+    ) -> None:
+        super().__init__(latent_dim, obs_dim, 2, context_dim, hidden)
+
+    def law(self, raw: Float[Tensor, "*S D 2"], c: Context) -> distributions.NegativeBinomial:
+        mean, dispersion = raw.unbind(-1)
+        dispersion = positive(dispersion, _LEAST_DISPERSION).clamp(max=_MOST_DISPERSION)
+        # a probability of success would round to 1; its logit does not
+        logits = _mean(mean, c).log() + dispersion.log()
+        return distributions.NegativeBinomial(1 / dispersion, logits=logits, validate_args=False)

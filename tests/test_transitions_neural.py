@@ -1,0 +1,200 @@
+"""Gated transitions and states that carry a memory."""
+
+import pytest
+import torch
+from contracts import TransitionContract, context
+from torch.nn import functional
+
+from seqlatent.chain import MarkovChain
+from seqlatent.distributions import Carried
+from seqlatent.inference.posteriors import Combiner, Tilted
+from seqlatent.networks import reinitialise
+from seqlatent.sequences import Context
+from seqlatent.transitions.neural import CarriedRecurrence, Gated, InitialNormal
+
+exact = {"rtol": 1e-10, "atol": 1e-10}
+
+
+def perturbed(module, seed=0, size=0.3):
+    """Moves every parameter away from its special start."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+    return module
+
+
+class TestGated(TransitionContract):
+    def build(self):
+        return perturbed(Gated(3, context_dim=3, hidden_dim=8))
+
+    def small(self):
+        return perturbed(Gated(1, context_dim=3, hidden_dim=8))
+
+    def context(self, batch, steps):
+        return context(batch, steps, memory_dim=2, covariate_dim=1)
+
+
+class TestGatedWithoutContext(TransitionContract):
+    def build(self):
+        return perturbed(Gated(2, hidden_dim=8))
+
+
+class TestGatedOverGaps(TransitionContract):
+    def build(self):
+        return perturbed(Gated(2, context_dim=1, hidden_dim=8, handles_gaps=True))
+
+    def context(self, batch, steps):
+        return context(batch, steps, covariate_dim=1, irregular=True)
+
+
+class TestCarriedRecurrence(TransitionContract):
+    def build(self):
+        return perturbed(CarriedRecurrence(2, 4, context_dim=3, hidden=(8,)))
+
+    def small(self):
+        return perturbed(CarriedRecurrence(1, 3, context_dim=3, hidden=(8,)))
+
+    def context(self, batch, steps):
+        return context(batch, steps, memory_dim=2, covariate_dim=1)
+
+
+class TestCarriedRecurrenceOverGaps(TransitionContract):
+    def build(self):
+        return perturbed(CarriedRecurrence(1, 3, handles_gaps=True, hidden=()))
+
+    def context(self, batch, steps):
+        return context(batch, steps, irregular=True)
+
+
+def test_gated_is_the_formula_of_the_paper():
+    p = perturbed(Gated(3, context_dim=2, hidden_dim=8)).double()
+    c = context(4, 5, covariate_dim=2)
+    z = torch.randn(4, 5, 3, dtype=torch.float64)
+    x = torch.cat([z, c.u], -1)
+
+    def layer(rows):
+        return functional.linear(x, p.weight[rows], p.bias[rows])
+
+    gate = p.gate(layer(slice(0, 8)).relu()).sigmoid()
+    proposal = p.proposal(layer(slice(8, 16)).relu())
+    loc = (1 - gate) * layer(slice(16, 19)) + gate * proposal
+    law = p(z, c)
+    torch.testing.assert_close(law.mean, loc, **exact)
+    scale = functional.softplus(p.scale(proposal.relu())) + 1e-4
+    torch.testing.assert_close(law.stddev, scale, **exact)
+
+
+def test_a_shut_gate_is_a_random_walk_at_the_start():
+    p = Gated(3, context_dim=2, hidden_dim=8).double()
+    reinitialise(p, torch.Generator().manual_seed(0))  # keeps the identity
+    with torch.no_grad():
+        p.gate.bias.fill_(-1e3)
+    c = context(4, 5, covariate_dim=2)
+    z = torch.randn(4, 5, 3, dtype=torch.float64)
+    torch.testing.assert_close(p(z, c).mean, z, **exact)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Gated(3, context_dim=2),
+        lambda: CarriedRecurrence(2, 4, context_dim=2),
+        lambda: InitialNormal(3, 2),
+    ],
+)
+def test_parameters_are_a_function_of_one_generator(build):
+    first, second = perturbed(build(), 1), perturbed(build(), 2)
+    state = torch.get_rng_state()
+    for p in (first, second):
+        reinitialise(p, torch.Generator().manual_seed(5))
+    assert torch.equal(state, torch.get_rng_state())
+    for (name, a), b in zip(first.named_parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_the_first_state_moves_with_the_context():
+    p = InitialNormal(2, 3).double()
+    c = context(4, 2, memory_dim=2, covariate_dim=1)[0]
+    law = p(c)
+    expected = torch.cat([c.m, c.u], -1) @ p.shift.weight.mT
+    torch.testing.assert_close(law.mean, expected, **exact)
+    torch.testing.assert_close(law.stddev, torch.ones_like(expected), **exact)
+
+
+def test_the_carry_is_a_gated_recurrent_unit():
+    p = perturbed(CarriedRecurrence(2, 4, context_dim=1, hidden=())).double()
+    cell = torch.nn.GRUCell(5, 4).double()
+    # torch orders the gates reset, update, new, as here
+    cell.load_state_dict(
+        {
+            "weight_ih": p.input_gates.weight,
+            "weight_hh": p.carry_gates.weight,
+            "bias_ih": p.input_gates.bias,
+            "bias_hh": p.carry_gates.bias,
+        }
+    )
+    c = context(3, 1, covariate_dim=1)[0]
+    state = torch.randn(3, 6, dtype=torch.float64)
+    x = torch.cat([functional.silu(p.embed(state[:, :2])), c.u], -1)
+    law = p(state, c)
+    assert isinstance(law, Carried)
+    assert law.random_dim == 2
+    torch.testing.assert_close(law.carry, cell(x, state[:, 2:]), **exact)
+    loc, scale = p.head(law.carry).chunk(2, -1)
+    torch.testing.assert_close(law.base.mean, loc, **exact)
+    torch.testing.assert_close(law.base.stddev, functional.softplus(scale) + 1e-4, **exact)
+
+
+def test_the_carry_remembers_an_early_latent():
+    p = perturbed(CarriedRecurrence(1, 4, hidden=())).double()
+    c = Context.regular(1, 6, dtype=torch.float64)
+    with torch.no_grad():
+        z = MarkovChain(p, c).rsample()
+        states = [z[:, 0], z[:, 0].clone()]
+        states[1][:, :1] += 1.0
+        laws = [p(state, c[1]) for state in states]
+        for t in range(2, 6):  # the same latents from the second step on
+            states = [torch.cat([z[:, t - 1, :1], law.carry], -1) for law in laws]
+            laws = [p(state, c[t]) for state in states]
+    assert (laws[0].base.mean - laws[1].base.mean).abs() > 1e-6
+
+
+@pytest.mark.parametrize("posterior", ["tilted", "combiner"])
+def test_a_posterior_corrects_the_random_part_alone(posterior):
+    p = perturbed(CarriedRecurrence(2, 4, hidden=())).double()
+    q = Tilted(5, 2) if posterior == "tilted" else Combiner(5, 2, carry_dim=4)
+    q = q.double()
+    c = context(3, 7)
+    e = q.statistics(torch.randn(3, 7, 5, dtype=torch.float64))
+    c = c.replace(e=e)
+    chain = MarkovChain(q.kernel(p, c), c)
+    z = chain.rsample((2,))
+    assert z.shape == (2, 3, 7, 6)
+    assert chain.log_prob(z).isfinite().all()
+    own = p(z[..., :-1, :], c[1:]).carry
+    torch.testing.assert_close(z[..., 1:, 2:], own, **exact)
+    z.square().sum().backward()
+    assert all(x.grad.isfinite().all() for x in q.parameters())
+
+
+@pytest.mark.parametrize("build", [lambda: Gated(3), lambda: CarriedRecurrence(2, 3)])
+def test_a_context_of_another_width_is_named(build):
+    c = context(2, 3, memory_dim=1, covariate_dim=1)
+    p = build().double()
+    with pytest.raises(ValueError, match="found 1 of memory and 1 covariates; build it with"):
+        p(torch.zeros(2, 3, p.latent_dim, dtype=torch.float64), c)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Gated(0), "latent_dim to be an integer of at least 1, found 0; NoLatent"),
+        (lambda: Gated(2, hidden_dim=0), "hidden_dim to be an integer of at least 1"),
+        (lambda: Gated(2, context_dim=-1), "context_dim to be an integer of at least 0"),
+        (lambda: CarriedRecurrence(2, 0), "carry_dim to be an integer of at least 1"),
+    ],
+)
+def test_a_wrong_size_is_named(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
