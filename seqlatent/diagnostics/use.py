@@ -1,0 +1,161 @@
+"""Latent use: how much of what the model says of the data passes through its latents."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqlatent.chain import Chain, MarkovChain
+from seqlatent.model import LatentModel
+from seqlatent.objectives import divergence
+from seqlatent.sequences import Sequences
+
+__all__ = ["LatentUse", "latent_use"]
+
+_ACTIVE = 0.01
+_SILENT = 0.01
+
+
+@dataclass(frozen=True)
+class LatentUse:
+    r"""What :func:`latent_use` found.
+
+    Args:
+        kl: Mean divergence of posterior from prior, in nats, per step and latent dimension ``(T, K)``;
+            one column where the laws do not factorise over dimensions. Zero at steps of which no
+            series has anything to say.
+        kl_per_step: Mean divergence of an informed step, all dimensions together, in nats.
+        kl_share: Divergence as a share of divergence plus size of the observation log score.
+        activity: Share of the variance of each latent that differences between data explain ``(K,)``.
+        score: Observation log score per observed cell, ``E_q log p(y | z)``.
+        shuffled: The same when each series is given the latents of another one.
+        prior: The same when latents are drawn from the prior instead.
+    """
+
+    kl: Tensor
+    kl_per_step: float
+    kl_share: float
+    activity: Tensor
+    score: float
+    shuffled: float
+    prior: float
+
+    @property
+    def active(self) -> Tensor:
+        """Which latent dimensions are active ``(K,)``: activity above 0.01."""
+        return self.activity > _ACTIVE
+
+    @property
+    def lost_when_shuffled(self) -> float:
+        """Nats per observed cell that the wrong series' latents cost."""
+        return self.score - self.shuffled
+
+    @property
+    def lost_with_prior(self) -> float:
+        """Nats per observed cell that latents drawn from the prior cost."""
+        return self.score - self.prior
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the posterior collapsed: KL below 0.01 nats per informed step, or no active dimension."""
+        return self.kl_per_step < _SILENT or not bool(self.active.any())
+
+    @property
+    def useful(self) -> bool:
+        """Whether latents are alive and read: not collapsed, and shuffling them costs 0.01 nats per cell."""
+        return not self.collapsed and self.lost_when_shuffled >= _SILENT
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, for a report."""
+        return {
+            "kl": self.kl.tolist(),
+            "kl_per_step": self.kl_per_step,
+            "kl_share": self.kl_share,
+            "activity": self.activity.tolist(),
+            "active": int(self.active.sum()),
+            "score": self.score,
+            "lost_when_shuffled": self.lost_when_shuffled,
+            "lost_with_prior": self.lost_with_prior,
+            "collapsed": self.collapsed,
+            "useful": self.useful,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"LatentUse(kl_per_step={self.kl_per_step:.3g}, kl_share={self.kl_share:.1%}, "
+            f"active={int(self.active.sum())}/{len(self.activity)}, "
+            f"lost_when_shuffled={self.lost_when_shuffled:.3g}, "
+            f"lost_with_prior={self.lost_with_prior:.3g}, "
+            f"collapsed={self.collapsed}, useful={self.useful})"
+        )
+
+
+def latent_use(
+    model: LatentModel,
+    sequences: Sequences,
+    *,
+    samples: int = 64,
+    generator: torch.Generator | None = None,
+) -> LatentUse:
+    r"""Measures whether a model uses its latents, or whether its posterior has collapsed to the prior.
+
+    A strong memory can explain the data alone; the divergence then falls to zero, and the latents
+    are noise that the emission learns to ignore. Three looks, from cheap to plain:
+
+    - the divergence :math:`KL(q(z_t \mid z_{t-1}) \| p(z_t \mid z_{t-1}))` of each step and dimension;
+    - the activity of a dimension, the share of its variance that the posterior mean explains, where
+      :math:`\delta` is the posterior mean less that of the prior,
+
+      .. math:: \frac{\mathrm{Var}_{b,t}(\delta)}{\mathrm{Var}_{b,t}(\delta) + E_{b,t}[\mathrm{Var}_q(z)]}
+
+      For a standard normal prior and a fitted model the denominator is 1, and a dimension is active
+      if :math:`\mathrm{Var}(\delta) > 0.01`, as in the reference;
+    - what the observations lose when each series is given the latents of another one (a single series
+      those of another time), or draws from the prior, while the context stays its own.
+
+    Args:
+        model: Model with an amortised or exact inference.
+        sequences: Data to look at, better held out.
+        samples: Paths per series.
+        generator: Source of randomness.
+
+    Raises:
+        ValueError: If the model has no latents, or nothing was observed.
+
+    Example:
+        >>> from seqlatent.sequences import Sequences
+        >>> from seqlatent.zoo import structural
+        >>> use = latent_use(structural(), Sequences.of(torch.randn(20, 30, 1).cumsum(1)))
+        >>> use.collapsed, use.useful
+        (False, True)
+
+    References:
+        Importance Weighted Autoencoders (Burda et al., 2016), section 5, for active units.
+    """
+    if not isinstance(samples, int) or samples < 2:
+        raise ValueError(
+            f"samples must be at least 2, to tell noise from activity; found {samples!r}."
+        )
+    if model.transition.latent_dim == 0:
+        raise ValueError("the model has no latents (latent_dim is 0): there is no use to measure.")
+    observed = sequences.observed.sum()
+    if not bool(observed):
+        raise ValueError("latent_use needs observed cells, found every cell missing.")
+    with torch.no_grad():
+        q = model.posterior(sequences)
+        state = generator.get_state() if generator is not None else torch.get_rng_state()
+        z = q.rsample((samples,), generator)
+        kl, per_step = _kl(model, q, z)
+        # the prior's paths are driven by the noise of the posterior's: where q is p they are the same
+        again = torch.Generator(z.device if generator is None else generator.device)
+        again.set_state(state)
+        prior = MarkovChain(model.transition, q.context).rsample((samples,), again)
+
+        def score(path: Tensor) -> float:
+            log_prob = model.emission.log_prob(sequences.y, sequences.observed, path, q.context)
+            return (log_prob.sum((-2, -1)).mean(0) / observed).item()
+
+        own = score(z)
+        divergence_per_cell = (kl_total := kl.sum()) * 0
+    return LatentUse()
