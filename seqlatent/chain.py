@@ -41,6 +41,16 @@ class Affine(ABC):
         """Slope, offset and scale ``(..., K)`` of ``z_t = a_t z_{t-1} + b_t + scale_t eps_t``."""
 
 
+class Sampled(ABC):
+    """A kernel that knows a shorter way to its paths than step by step."""
+
+    @abstractmethod
+    def path(
+        self, context: Context, shape: tuple[int, ...], generator: torch.Generator | None
+    ) -> Tensor:
+        """Draws reparametrised paths ``(*shape, B, T, K)``."""
+
+
 class Linear(ABC):
     """A kernel that is linear in the last state with matrices: sampled by a matrix recurrence."""
 
@@ -131,8 +141,10 @@ class MarkovChain(Chain):
     def rsample(
         self, shape: tuple[int, ...] = (), generator: torch.Generator | None = None
     ) -> Tensor:
+        if isinstance(self.kernel, Sampled):
+            return self.kernel.path(self.context, shape, generator)
         if isinstance(self.kernel, Affine):
-            return _affine_path(self.kernel, self.context, shape, generator)
+            return affine_path(self.kernel, self.context, shape, generator)[0]
         if isinstance(self.kernel, Linear):
             return _linear_path(self.kernel, self.context, shape, generator)
         return sequential_path(self.kernel, self.context, shape, generator)
@@ -140,6 +152,8 @@ class MarkovChain(Chain):
     def log_prob(self, z: Float[Tensor, "*S B T K"]) -> Float[Tensor, "*S B T"]:
         first, rest = self.conditionals(z)
         start = first.log_prob(z[..., 0, :])
+        if z.shape[-2] == 1:  # torch's Independent cannot sum over an axis of no steps
+            return start[..., None]
         return torch.cat([start[..., None], rest.log_prob(z[..., 1:, :])], -1)
 
     def conditionals(
@@ -153,9 +167,10 @@ class MarkovChain(Chain):
         return self.kernel.initial(first), self.kernel(before, rest)
 
 
-def _affine_path(
+def affine_path(
     kernel: Affine, context: Context, shape: tuple[int, ...], generator: torch.Generator | None
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
+    """Paths of independent coordinates that move linearly, by one recurrence, and their noise."""
     loc, scale = kernel.initial_affine(context[0])
     a, b, s = kernel.affine(context[1:])
     batch = context.shape
@@ -164,7 +179,7 @@ def _affine_path(
     rest = linear_recurrence(
         a.expand(*batch[:-1], batch[-1] - 1, a.shape[-1]), b + s * eps[..., 1:, :], start
     )
-    return torch.cat([start[..., None, :], rest], -2)
+    return torch.cat([start[..., None, :], rest], -2), eps
 
 
 def _linear_path(

@@ -592,11 +592,8 @@ def masked_log_prob(
 
 def _inside(support: constraints.Constraint, y: Tensor) -> Tensor:
     """A value in the support, for where nothing was observed: outside, gradients would be NaN."""
-    if support in (constraints.positive, constraints.nonnegative):
-        return torch.ones_like(y)
-    if support is constraints.unit_interval:
-        return torch.full_like(y, 0.5)
-    return torch.zeros_like(y)
+    half = torch.full_like(y, 0.5)
+    return torch.where(support.check(half), half, 1.0)  # no boundary; 1 for integers and booleans
 
 
 @masked_log_prob.register
@@ -629,7 +626,8 @@ def _(
     L = cholesky(covariance, what="observation covariance")
     white = torch.linalg.solve_triangular(L, residual[..., None], upper=False)[..., 0]
     log_det = L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return -0.5 * white.square().sum(-1) - log_det - 0.5 * _LOG_2PI * observed.sum(-1)
+    constant = 0.5 * _LOG_2PI * observed.sum(-1).to(y.dtype)
+    return -0.5 * white.square().sum(-1) - log_det - constant
 
 
 # --- divergences --------------------------------------------------------------------------------

@@ -268,11 +268,6 @@ class LatentModel(nn.Module):
         """
         c = self.context(sequences)
         index = position(sequences, end)
-        start = (
-            torch.full_like(sequences.t[:, 0], -1.0)
-            if sequences.steps == 0
-            else sequences.t[:, 0] - 1
-        )
         fresh = (index < 0)[:, None]
         y, observed = at(sequences.y, index), at(sequences.observed, index)
         return Belief(
@@ -280,7 +275,7 @@ class LatentModel(nn.Module):
             memory=self.memory.state_at(sequences, index),
             y=torch.where(fresh, torch.zeros_like(y), y),
             observed=observed & ~fresh,
-            t=torch.where(index < 0, start, at(sequences.t, index)),
+            t=torch.where(index < 0, sequences.t[:, 0] - 1, at(sequences.t, index)),
             u=at(sequences.u, index),
             codes=sequences.codes,
             shift=sequences.shift,

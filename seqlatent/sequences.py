@@ -210,8 +210,10 @@ class Sequences:
         return seen.amax(1)
 
     def _cached(self, name: str, compute: Callable[[], Any]) -> Any:
-        if torch.is_inference_mode_enabled():
-            return compute()  # what is made here could not be used in training later
+        # What is part of a graph, or was made in inference mode, must not be used a second time.
+        live = any(x.requires_grad for x in (self.y, self.t, self.shift, self.scale))
+        if live or torch.is_inference_mode_enabled():
+            return compute()
         if name not in self._cache:
             self._cache[name] = compute()
         return self._cache[name]

@@ -45,7 +45,7 @@ def cast(c, dtype):
 
 
 def integral(law, points=401, width=12.0):
-    """Returns the integral of the density of one series' law over its support (trapezoidal rule)."""
+    """Returns the integral of one series' density over its support (trapezoidal rule)."""
     if isinstance(law, Carried):
         random_dim, carry = law.random_dim, law.carry
     else:
@@ -153,6 +153,8 @@ class TransitionContract:
         torch.testing.assert_close(chain.log_prob(z)[order], other.log_prob(z[order]), **exact)
 
     def test_every_parameter_gets_a_finite_gradient_from_the_density(self, transition, c, z):
+        if not any(p.requires_grad for p in transition.parameters()):
+            pytest.skip("nothing is learned")
         MarkovChain(transition, c).log_prob(z).sum().backward()
         for name, parameter in transition.named_parameters():
             if parameter.requires_grad:

@@ -86,7 +86,7 @@ BAD = {
     "two axes": ({"y": torch.zeros(3, 2)}, r"must have shape \(B, T, D\).*found \(3, 2\)\."),
     "no series": ({"y": torch.zeros(0, 2, 1)}, r"at least one series.*\(0, 2, 1\)"),
     "no dimension": ({"y": torch.zeros(1, 2, 0)}, r"one dimension.*\(1, 2, 0\)"),
-    "no step": ({"y": torch.zeros(1, 0, 1)}, r"at least one step.*\(1, 0, 1\)"),
+    "no step": ({"y": torch.zeros(1, 0, 1)}, r"one step and one dim.*\(1, 0, 1\)"),
     "infinite": ({"y": y(0.0, -INF)}, r"found -inf at series 0, step 1, dimension 0.*NaN"),
     "observed shape": (
         {"y": y(0.0, 1.0), "observed": torch.ones(1, 2, 2, dtype=torch.bool)},
@@ -149,7 +149,7 @@ def test_what_is_no_tensor_is_refused_with_a_remedy():
     with pytest.raises(TypeError, match=r"codes must be an integer tensor, found list"):
         _codes([[1]], 1)
     with pytest.raises(TypeError, match=r"observed must be a bool tensor, found list"):
-        _missing.__wrapped__(torch.zeros(1, 1, 1), [True])
+        getattr(_missing, "__wrapped__", _missing)(torch.zeros(1, 1, 1), [True])
     for wrong in (2.0, True, "2"):
         with pytest.raises(TypeError, match=r"horizon must be an int"):
             _require_horizon(wrong)
@@ -189,6 +189,15 @@ def test_what_was_derived_without_gradients_does_not_spoil_training():
     weight = torch.ones((), dtype=F64, requires_grad=True)
     (weight * s.normalised * s.dt[..., None]).sum().backward()
     assert weight.grad is not None
+
+
+def test_gradients_of_the_values_can_be_taken_twice():
+    s = series(missing=0.0)
+    y = s.y.clone().requires_grad_()
+    s = Sequences(y, s.observed, s.t, s.u, s.codes, s.shift, s.scale)
+    for _ in range(2):
+        (grad,) = torch.autograd.grad(s.normalised.sum(), y)
+        assert torch.equal(grad, torch.ones_like(y))
 
 
 def test_repr_tells_sizes_and_share_observed():

@@ -22,12 +22,13 @@ class LatentUse:
     r"""What :func:`latent_use` found.
 
     Args:
-        kl: Mean divergence of posterior from prior, in nats, per step and latent dimension ``(T, K)``;
-            one column where the laws do not factorise over dimensions. Zero at steps of which no
-            series has anything to say.
+        kl: Mean divergence of posterior from prior, in nats, per step and latent dimension ``(T,
+            K)``; one column where the laws do not factorise over dimensions. Zero at steps of which
+            no series has anything to say.
         kl_per_step: Mean divergence of an informed step, all dimensions together, in nats.
         kl_share: Divergence as a share of divergence plus size of the observation log score.
-        activity: Share of the variance of each latent that differences between data explain ``(K,)``.
+        activity: Share of the variance of each latent that differences between data explain
+            ``(K,)``.
         score: Observation log score per observed cell, ``E_q log p(y | z)``.
         shuffled: The same when each series is given the latents of another one.
         prior: The same when latents are drawn from the prior instead.
@@ -58,12 +59,12 @@ class LatentUse:
 
     @property
     def collapsed(self) -> bool:
-        """Whether the posterior collapsed: KL below 0.01 nats per informed step, or no active dimension."""
+        """Whether it collapsed: KL below 0.01 nats per informed step, or no active dimension."""
         return self.kl_per_step < _SILENT or not bool(self.active.any())
 
     @property
     def useful(self) -> bool:
-        """Whether latents are alive and read: not collapsed, and shuffling them costs 0.01 nats per cell."""
+        """Whether latents are read: not collapsed, and shuffling them costs 0.01 nats per cell."""
         return not self.collapsed and self.lost_when_shuffled >= _SILENT
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,21 +99,23 @@ def latent_use(
     samples: int = 64,
     generator: torch.Generator | None = None,
 ) -> LatentUse:
-    r"""Measures whether a model uses its latents, or whether its posterior has collapsed to the prior.
+    r"""Measures whether a model uses its latents, or its posterior has collapsed to the prior.
 
     A strong memory can explain the data alone; the divergence then falls to zero, and the latents
     are noise that the emission learns to ignore. Three looks, from cheap to plain:
 
-    - the divergence :math:`KL(q(z_t \mid z_{t-1}) \| p(z_t \mid z_{t-1}))` of each step and dimension;
+    - the divergence :math:`KL(q(z_t \mid z_{t-1}) \| p(z_t \mid z_{t-1}))` of each step and
+      dimension;
     - the activity of a dimension, the share of its variance that the posterior mean explains, where
       :math:`\delta` is the posterior mean less that of the prior,
 
-      .. math:: \frac{\mathrm{Var}_{b,t}(\delta)}{\mathrm{Var}_{b,t}(\delta) + E_{b,t}[\mathrm{Var}_q(z)]}
+      .. math:: \mathrm{Var}_{b,t}(\delta) \, / \,
+          \big(\mathrm{Var}_{b,t}(\delta) + E_{b,t}[\mathrm{Var}_q(z)]\big)
 
       For a standard normal prior and a fitted model the denominator is 1, and a dimension is active
       if :math:`\mathrm{Var}(\delta) > 0.01`, as in the reference;
-    - what the observations lose when each series is given the latents of another one (a single series
-      those of another time), or draws from the prior, while the context stays its own.
+    - what the observations lose when each series is given the latents of another one (a single
+      series those of another time), or draws from the prior, while the context stays its own.
 
     Args:
         model: Model with an amortised or exact inference.
@@ -142,20 +145,65 @@ def latent_use(
     observed = sequences.observed.sum()
     if not bool(observed):
         raise ValueError("latent_use needs observed cells, found every cell missing.")
+    if sequences.batch == sequences.steps == 1:
+        raise ValueError(
+            "latent_use needs a second series or step to shuffle with, found one of each."
+        )
+    generator = private(generator, sequences.y.device)
     with torch.no_grad():
         q = model.posterior(sequences)
-        state = generator.get_state() if generator is not None else torch.get_rng_state()
+        state = generator.get_state()
         z = q.rsample((samples,), generator)
-        kl, per_step = _kl(model, q, z)
-        # the prior's paths are driven by the noise of the posterior's: where q is p they are the same
-        again = torch.Generator(z.device if generator is None else generator.device)
+        # The same noise drives the prior's paths, so that where q is p the two are the same.
+        again = torch.Generator(generator.device)
         again.set_state(state)
         prior = MarkovChain(model.transition, q.context).rsample((samples,), again)
+        kl = divergence(model, q, z).mean(0)
+        informed = _informed(sequences, q)
 
         def score(path: Tensor) -> float:
-            log_prob = model.emission.log_prob(sequences.y, sequences.observed, path, q.context)
-            return (log_prob.sum((-2, -1)).mean(0) / observed).item()
+            values = model.emission.log_prob(sequences.y, sequences.observed, path, q.context)
+            return (values.sum() / (len(path) * observed)).item()
 
-        own = score(z)
-        divergence_per_cell = (kl_total := kl.sum()) * 0
-    return LatentUse()
+        own, total = score(z), (kl.sum() / observed).item()
+        return LatentUse(
+            kl=(kl * informed).sum(0) / informed.sum(0).clamp_min(1),
+            kl_per_step=((kl * informed).sum() / informed.sum().clamp_min(1)).item(),
+            kl_share=total / max(total + abs(own), torch.finfo(z.dtype).tiny),
+            activity=_activity(z, prior, informed[..., 0]),
+            score=own,
+            shuffled=score(_shuffled(z, generator)),
+            prior=score(prior),
+        )
+
+
+def private(generator: torch.Generator | None, device: torch.device) -> torch.Generator:
+    """The generator given, or one seeded by torch's global generator."""
+    if generator is not None:
+        return generator
+    return torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
+
+
+def _informed(sequences: Sequences, q: Chain) -> Tensor:
+    """Steps ``(B, T, 1)`` of which the data say something: none after the last observation."""
+    position = torch.arange(sequences.steps, device=sequences.y.device)
+    return q.context.informed & (position <= sequences.last[:, None])[..., None]
+
+
+def _activity(z: Tensor, prior: Tensor, informed: Tensor) -> Tensor:
+    moved, spread = (z - prior)[:, informed], z.var(0)[informed]
+    # the mean over samples is noisy, and its noise is no activity
+    explained = moved.mean(0).var(0, correction=0) - moved.var(0).mean(0) / len(z)
+    explained = explained.clamp_min(0)
+    return explained / (explained + spread.mean(0)).clamp_min(torch.finfo(z.dtype).tiny)
+
+
+def _shuffled(z: Tensor, generator: torch.Generator) -> Tensor:
+    """Gives each series the path of another one; a single series its own, shifted in time."""
+    axis = 1 if z.shape[1] > 1 else 2
+    size = z.shape[axis]
+    shift = torch.randint(1, size, (len(z), 1), device=generator.device, generator=generator)
+    index = (torch.arange(size, device=generator.device) + shift) % size
+    shape = [len(z), 1, 1, 1]
+    shape[axis] = size
+    return z.gather(axis, index.to(z.device).reshape(shape).expand_as(z))

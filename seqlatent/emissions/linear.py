@@ -1,4 +1,4 @@
-"""The linear Gaussian emission: a Kalman filter is exact with it."""
+"""The linear Gaussian emission, with which a Kalman filter is exact."""
 
 import math
 from typing import Protocol, runtime_checkable
@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from seqlatent.emissions.emission import LinearEmission
-from seqlatent.linalg import cholesky
-from seqlatent.linalg import factor as psd_factor
+from seqlatent.linalg import cholesky, factor
 from seqlatent.sequences import Context
 
 __all__ = ["LinearGaussian", "RowLoading"]
@@ -35,12 +34,13 @@ class LinearGaussian(LinearEmission):
     r"""An observation that is linear in the state, with normal noise.
 
     .. math::
-        y_t = m + s \odot (H z_t + d(c_t) + \varepsilon_t), \qquad
-        \varepsilon_t \sim N(0, W_t R W_t), \quad W_t = \operatorname{diag} w(c_t)
+        y_t = m + s \odot (H z_t + d(c_t) + w(c_t) \odot \varepsilon_t), \qquad
+        \varepsilon_t \sim N(0, R)
 
-    with shift m and scale s of the series. H is learned, or fixed by the loading of a structural
-    transition. With a context, an offset and a positive factor on each noise follow it, 0
-    and 1 at the start. For matrices that are known, see :meth:`of`.
+    with the shift m and the scale s of the series. H is learned, or fixed by the loading of a
+    structural transition. With a context, offset and noise follow it: a sum is added to the one, a
+    positive factor :math:`w` multiplies the other, 0 and 1 at the start. For matrices that are
+    known, see :meth:`of`.
 
     Args:
         latent_dim: Width ``K`` of the state.
@@ -48,8 +48,8 @@ class LinearGaussian(LinearEmission):
         loading: Fixed row of H, for one observed dimension; learned by default.
         bias: Whether a constant offset is learned.
         scale: Initial standard deviation of the noise, in units of the standardised series; None
-            for none, which a Kalman filter takes where the state itself is noisy.
-        correlated: Whether the noises of several dimensions are correlated.
+            for no noise, with which a Kalman filter works where the state itself is noisy.
+        correlated: Whether the noises of the dimensions are correlated.
         context_dim: Width of the context ``[m, u]`` that offset and noise follow; 0 for none.
 
     Shape:
@@ -59,11 +59,14 @@ class LinearGaussian(LinearEmission):
         ValueError: If a size is out of range, or the loading does not fit.
 
     Example:
-        >>> from seqlatent.emissions.linear import LinearGaussian
         >>> p = LinearGaussian(4, 2)
         >>> p(torch.zeros(3, 4), Context.regular(3, obs_dim=2)).event_shape
         torch.Size([2])
     """
+
+    H: Tensor
+    d: Tensor | None
+    head: Tensor | None
 
     def __init__(
         self,
@@ -72,59 +75,31 @@ class LinearGaussian(LinearEmission):
         *,
         loading: RowLoading | None = None,
         bias: bool = True,
-        scale: float | None = 0.5,
+        scale: int | float | None = 0.5,
         correlated: bool = False,
         context_dim: int = 0,
     ) -> None:
         super().__init__()
-        for name, size, least in (
-            ("latent_dim", latent_dim, 1),
-            ("obs_dim", obs_dim, 1),
-            ("context_dim", context_dim, 0),
-        ):
-            if isinstance(size, bool) or not isinstance(size, int) or size < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, found {size!r}.")
+        _require_size("latent_dim", latent_dim, 1)
+        _require_size("obs_dim", obs_dim, 1)
+        _require_size("context_dim", context_dim, 0)
+        scale = 0.0 if scale is None else float(scale)
+        if not 0 <= scale < math.inf:
+            raise ValueError(
+                f"scale must be a positive standard deviation, or None for no noise, found {scale}."
+            )
         if loading is not None:
             _require_loading(loading, latent_dim, obs_dim)
-        if scale is not None and not 0 <= scale < math.inf:
-            raise ValueError(
-                "scale must be a positive standard deviation, or None for no noise, found "
-                f"{scale!r}."
-            )
         self.latent_dim, self.obs_dim, self.context_dim = latent_dim, obs_dim, context_dim
         self.loading = loading
-        self.scale = scale if scale else None
-        noisy = self.scale is not None
-        self.independent = not (correlated and noisy and obs_dim > 1)
-        self._hold("H", torch.empty(obs_dim, latent_dim) if loading is None else None)
-        self._hold("d", torch.empty(obs_dim) if bias else None)
-        self._hold("log_scale", torch.empty(obs_dim) if noisy else None)
-        below = torch.empty(obs_dim * (obs_dim - 1) // 2)
-        self._hold("below", None if self.independent else below)
-        self._hold("head", torch.empty(2, obs_dim, context_dim) if context_dim else None)
+        self.independent = not correlated or obs_dim == 1 or scale == 0
+        self._starts: dict[str, Tensor | None] = {}
+        self._hold("H", None if loading else torch.empty(obs_dim, latent_dim), random=True)
+        self._hold("d", torch.zeros(obs_dim) if bias else None)
+        self._hold("head", torch.zeros(2 * obs_dim, context_dim) if context_dim else None)
+        R = scale**2 * torch.eye(obs_dim)
+        self.noise = _Covariance(R, diagonal=self.independent, learn=scale > 0)
         self.reset_parameters()
-
-    def _hold(self, name: str, value: Tensor | None, *, learn: bool = True) -> None:
-        if hasattr(self, name):
-            delattr(self, name)
-        if learn:
-            self.register_parameter(name, None if value is None else nn.Parameter(value))
-        else:
-            self.register_buffer(name, value)
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draws H with rows of about unit length; the rest returns to its start."""
-        with torch.no_grad():
-            if self.H is not None:
-                device = self.H.device if generator is None else generator.device
-                size, dtype = self.H.shape, self.H.dtype
-                noise = torch.randn(size, generator=generator, dtype=dtype, device=device)
-                self.H.copy_(noise / self.latent_dim**0.5)
-            if self.log_scale is not None:
-                self.log_scale.fill_(math.log(self.scale or 1.0))
-            for parameter in (self.d, self.below, self.head):
-                if parameter is not None:
-                    parameter.zero_()
 
     @classmethod
     def of(cls, H: Tensor, d: Tensor, R: Tensor, *, learn: bool = False) -> "LinearGaussian":
@@ -133,7 +108,7 @@ class LinearGaussian(LinearEmission):
         Args:
             H: Loadings.
             d: Offset.
-            R: Covariance of the noise; singular, or 0 for no noise, where it is not learned.
+            R: Covariance of the noise; where it is not learned it may be singular, or 0.
             learn: Whether the matrices are starting values of parameters, or fixed.
 
         Shape:
@@ -144,8 +119,7 @@ class LinearGaussian(LinearEmission):
             ValueError: If a shape does not fit, a value is not finite, or R is no covariance.
 
         Example:
-            >>> from seqlatent.emissions.linear import LinearGaussian
-            >>> one = torch.ones(1, 1)
+                >>> one = torch.ones(1, 1)
             >>> p = LinearGaussian.of(one, torch.zeros(1), 0.25 * one)
             >>> p(torch.ones(1, 1), Context.regular(1)).stddev
             tensor([[0.5000]])
@@ -159,24 +133,155 @@ class LinearGaussian(LinearEmission):
         obs_dim, latent_dim = H.shape
         _require("d", d, (obs_dim,))
         _require("R", R, (obs_dim, obs_dim))
-        skew = (R - R.mT).abs().max().item()
-        if skew > 1e-6 * R.abs().max().item():
+        if not torch.allclose(R, R.mT, rtol=1e-6):
             raise ValueError(
-                f"R must be symmetric, found entries that differ by {skew:.3g} from those across "
-                "the diagonal; pass the covariance of the noise, not its factor."
+                "R must be symmetric, found entries that differ from those across the diagonal; "
+                "pass the covariance of the noise, not its factor."
             )
         d, R = d.to(H), R.to(H)
-        psd_factor(R, what="observation covariance R")
         law = cls(latent_dim, obs_dim)
-        law._hold("H", H.clone(), learn=learn)
-        law._hold("d", d.clone(), learn=learn)
-        law.independent = bool((R == R.diag().diag()).all())
-        if learn:
-            L = cholesky(R, what="observation covariance R, which is to be learned,")
-            row, column = torch.tril_indices(obs_dim, obs_dim, -1)
-            law._hold("log_scale", L.diagonal().log())
-            law._hold("below", None if law.independent else L[row, column])
-        else:
-            law._hold("log_scale", None)
-            law._hold("fixed_covariance", R.clone(), learn=False)
+        law.independent = bool((R.diag().diag() == R).all())
+        law.noise = _Covariance(R, diagonal=law.independent, learn=learn)
+        for name, x in (("H", H), ("d", d)):
+            law._hold(name, x, learn=learn)
         return law
+
+    def _hold(
+        self, name: str, value: Tensor | None, *, learn: bool = True, random: bool = False
+    ) -> None:
+        """Registers a tensor, and what it starts from; nothing where that is drawn at random."""
+        self._starts.pop(name, None)
+        if value is not None and not random:
+            self._starts[name] = value.detach().clone()
+        _register(self, name, value, learn)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draws H with rows of about unit length where it is learned; else returns to the start."""
+        with torch.no_grad():
+            for name, value in self._starts.items():
+                getattr(self, name).copy_(value)
+            if self.H is not None and "H" not in self._starts:
+                device = self.H.device if generator is None else generator.device
+                size, dtype = self.H.shape, self.H.dtype
+                noise = torch.randn(size, generator=generator, dtype=dtype, device=device)
+                self.H.copy_(noise / self.latent_dim**0.5)
+
+    def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
+        shift, scale = _shared(c.shift), _shared(c.scale)
+        H = self.H if self.loading is None else self.loading.row(c.u)[..., None, :]
+        R, spread, d = self.noise(), scale, 0.0 if self.d is None else self.d
+        if self.head is not None:
+            features = c.features(c.dt[..., :0])
+            offset, factor = (features @ self.head.mT).chunk(2, -1)
+            d = d + offset
+            spread = spread * nn.functional.softplus(factor + _UNIT)
+        R = spread[..., :, None] * R * spread[..., None, :]
+        return scale[..., None] * H, shift + scale * d, R
+
+    def extra_repr(self) -> str:
+        shape = f"{self.latent_dim}, {self.obs_dim}"
+        return shape + (f", context_dim={self.context_dim}" if self.context_dim else "")
+
+
+class _Covariance(nn.Module):
+    """A covariance: learned by a lower factor with positive diagonal, or fixed, and maybe 0."""
+
+    R: Tensor
+    log_scale: Tensor
+    below: Tensor
+
+    def __init__(self, R: Tensor, *, diagonal: bool, learn: bool) -> None:
+        super().__init__()
+        factor(R, what="observation covariance R")
+        self.learn, self.diagonal = learn, diagonal
+        if not learn:
+            self.register_buffer("R", R.detach().clone())
+            return
+        if int(torch.linalg.matrix_rank(R, hermitian=True)) < len(R):
+            raise ValueError(
+                "R must be positive definite to be learned, found a singular matrix; pass "
+                "learn=False, or give every dimension a little noise."
+            )
+        L = cholesky(R.detach(), what="observation covariance R")
+        self._starts = {"log_scale": L.diagonal().log()}
+        if not diagonal:
+            row, column = torch.tril_indices(len(R), len(R), -1)
+            self._starts["below"] = L[row, column]
+        for name, value in self._starts.items():
+            self.register_parameter(name, nn.Parameter(value.clone()))
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Returns to the values at the start; draws nothing."""
+        with torch.no_grad():
+            for name, value in self._starts.items():
+                getattr(self, name).copy_(value)
+
+    def forward(self) -> Tensor:
+        if not self.learn:
+            return self.R
+        if self.diagonal:
+            return (2 * self.log_scale).exp().diag()
+        L = self.log_scale.exp().diag()
+        row, column = torch.tril_indices(len(L), len(L), -1)
+        L = L.index_put((row, column), self.below)
+        return L @ L.mT
+
+    def extra_repr(self) -> str:
+        scale = self.forward().detach().diagonal().sqrt().tolist()
+        text = f"scale=({', '.join(f'{x:.3g}' for x in scale)})"
+        return text + ("" if self.diagonal else ", correlated=True")
+
+
+def _register(module: nn.Module, name: str, value: Tensor | None, learn: bool) -> None:
+    if hasattr(module, name):
+        delattr(module, name)
+    if value is None:
+        module.register_parameter(name, None)
+    elif learn:
+        module.register_parameter(name, nn.Parameter(value.detach().clone()))
+    else:
+        module.register_buffer(name, value.detach().clone())
+
+
+def _shared(x: Tensor) -> Tensor:
+    """Leaves out of ``(..., D)`` the axes along which nothing differs.
+
+    A filter computes covariances once for all series and steps whose matrices are the same.
+    """
+    for axis in range(x.ndim - 1):
+        first = x.narrow(axis, 0, 1) if x.shape[axis] > 1 else x
+        if first is not x and (x.stride(axis) == 0 or bool((x == first).all())):
+            x = first
+    return x.reshape(x.shape[-1]) if x.numel() == x.shape[-1] else x
+
+
+def _require_size(name: str, size: object, least: int) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, found {size!r}.")
+
+
+def _require_loading(loading: RowLoading, latent_dim: int, obs_dim: int) -> None:
+    if obs_dim != 1:
+        raise ValueError(
+            f"a loading gives the row of one observed dimension, found obs_dim={obs_dim}; leave it "
+            "out to learn H."
+        )
+    if loading.latent_dim != latent_dim:
+        raise ValueError(
+            f"the loading weighs {loading.latent_dim} states, latent_dim is {latent_dim}; pass "
+            "transition.latent_dim and transition.loading of the same transition."
+        )
+
+
+def _require(name: str, x: object, shape: tuple[int, ...] | None) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(
+            f"{name} must be a floating tensor, found {found}; use torch.as_tensor(...).double()."
+        )
+    if shape is not None and tuple(x.shape) != shape:
+        raise ValueError(
+            f"{name} must have shape {shape} to fit the rows of H, found {tuple(x.shape)}."
+        )
+    if not bool(x.isfinite().all()):
+        raise ValueError(f"{name} must be finite, found {x[~x.isfinite()][0].item()} in it.")

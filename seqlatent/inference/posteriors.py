@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from seqlatent.chain import Affine, Correction, Kernel, Linear
-from seqlatent.distributions import Carried, FactorNormal, diagonal_normal
+from seqlatent.chain import Affine, Correction, Kernel, Linear, Sampled, affine_path
+from seqlatent.distributions import Carried, FactorNormal, diagonal_normal, place
 from seqlatent.networks import MLP
 from seqlatent.sequences import Context
 
@@ -30,6 +30,25 @@ class Posterior(nn.Module, ABC):
     @abstractmethod
     def kernel(self, transition: Kernel, c: Context) -> Correction:
         """The posterior's conditionals, given the model's transition and a context of all steps."""
+
+
+def _require_width(posterior: Posterior, transition: Kernel, c: Context) -> None:
+    with torch.no_grad():
+        law = transition.initial(c[0])
+    width = law.random_dim if isinstance(law, Carried) else law.event_shape[0]
+    if width != posterior.latent_dim:
+        raise ValueError(
+            f"{type(posterior).__name__} has {posterior.latent_dim} latent dimensions, and "
+            f"{type(transition).__name__} has {width} random ones; give both the same number."
+        )
+
+
+def _conditional(transition: Kernel, c: Context) -> Distribution:
+    """Law of one step of the transition, to see of which kind they are."""
+    with torch.no_grad():
+        first = transition.initial(c[0])
+        first = first if isinstance(first, Carried) else _require_diagonal(first)
+        return transition(first.mean, c[0])
 
 
 class Tilted(Posterior):
@@ -75,6 +94,7 @@ class Tilted(Posterior):
         return torch.cat([m, nn.functional.softplus(w + self.offset)], -1)
 
     def kernel(self, transition: Kernel, c: Context) -> Correction:
+        _require_width(self, transition, c)
         if isinstance(transition, Affine):
             return _AffineTilt(transition)
         if isinstance(transition, Linear):
@@ -191,7 +211,17 @@ class Combiner(Posterior):
         return self.project(features)
 
     def kernel(self, transition: Kernel, c: Context) -> Correction:
-        return _Combined(self, transition, bool(c.informed.all()))
+        _require_width(self, transition, c)
+        law = _conditional(transition, c)
+        carried = law.carry.shape[-1] if isinstance(law, Carried) and law.base is not None else 0
+        if carried != self.carry_dim:
+            raise ValueError(
+                f"Combiner reads {self.carry_dim} dimensions of memory that a state carries, found "
+                f"{carried}; build it with carry_dim={carried}."
+            )
+        if not isinstance(law, Carried):
+            _require_diagonal(law)
+        return _Combined(self, transition, isinstance(law, Carried) or not bool(c.informed.all()))
 
     def combine(self, state: Tensor, e: Tensor) -> Distribution:
         """Normal law given the last state, or the carried memory, and the statistics."""
@@ -201,8 +231,8 @@ class Combiner(Posterior):
 
 
 class _Combined(Correction):
-    def __init__(self, posterior: Combiner, transition: Kernel, informed: bool) -> None:
-        super().__init__(transition, needs_prior=bool(posterior.carry_dim) or not informed)
+    def __init__(self, posterior: Combiner, transition: Kernel, needs_prior: bool) -> None:
+        super().__init__(transition, needs_prior)
         self.posterior = posterior
 
     def correct(self, p: Distribution | None, z: Tensor | None, c: Context) -> Distribution:
@@ -221,16 +251,18 @@ class _Combined(Correction):
 
 def choose(informed: Tensor, q: Distribution, p: Distribution) -> Distribution:
     """``q`` where informed and ``p`` elsewhere, for diagonal normal laws."""
-    for law in (q, p):
-        if not (isinstance(law, Independent) and isinstance(law.base_dist, Normal)):
-            raise TypeError(
-                "Combiner and Parallel need a transition with diagonal normal conditionals, found "
-                f"{type(law).__name__}; use Tilted, Kalman or Particles."
-            )
-    assert isinstance(q, Independent)
-    assert isinstance(p, Independent)
+    q, p = _require_diagonal(q), _require_diagonal(p)
     loc = torch.where(informed, q.base_dist.loc, p.base_dist.loc)
     return diagonal_normal(loc, torch.where(informed, q.base_dist.scale, p.base_dist.scale))
+
+
+def _require_diagonal(law: Distribution) -> Independent:
+    if isinstance(law, Independent) and isinstance(law.base_dist, Normal):
+        return law
+    raise TypeError(
+        "Combiner and Parallel need a transition with diagonal normal conditionals, found "
+        f"{type(law).__name__}; use Tilted, Kalman or Particles."
+    )
 
 
 class Parallel(Posterior):
@@ -257,10 +289,14 @@ class Parallel(Posterior):
         return torch.cat([torch.tanh(a), b, nn.functional.softplus(s) + 1e-4], -1)
 
     def kernel(self, transition: Kernel, c: Context) -> Correction:
+        _require_width(self, transition, c)
+        _require_diagonal(_conditional(transition, c))
         informed = bool(c.informed.all())
         if informed or isinstance(transition, Affine):
             return _AffineFree(transition, needs_prior=not informed)
-        return _Free(transition)
+        # steps that follow the data, as padding does, need not slow down those that the data inform
+        tail = bool((c.informed[..., 1:, :] <= c.informed[..., :-1, :]).all())
+        return _Spliced(transition) if tail else _Free(transition)
 
 
 class _Free(Correction):
@@ -286,3 +322,20 @@ class _AffineFree(_Free, Affine):
         own = self.transition.affine(c)
         a, b, s = (torch.where(c.informed, f, p) for f, p in zip(free, own, strict=True))
         return a, b, s
+
+
+class _Spliced(_Free, Sampled):
+    """Free while the data inform, the prior after that."""
+
+    def path(
+        self, context: Context, shape: tuple[int, ...], generator: torch.Generator | None
+    ) -> Tensor:
+        free, eps = affine_path(_AffineFree(self.transition, False), context, shape, generator)
+        first = int(context.informed[..., 0].flatten(0, -2).all(0).sum())
+        path = list(free.unbind(-2))
+        for t, c in list(enumerate(context.unbind()))[first:]:
+            with torch.no_grad():  # nothing observed depends on these states, so no gradient does
+                law = self.transition(path[t - 1], c) if t else self.transition.initial(c)
+                prior = place(law, eps[..., t, :])
+            path[t] = torch.where(c.informed, path[t], prior)
+        return torch.stack(path, -2)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from seqlatent.kalman.recursions import closed_loop
 from seqlatent.linalg import cholesky, mask_rows
 
 _LOG_2PI = 1.8378770664093453
@@ -134,10 +135,10 @@ def elements(s: System) -> Elements:
     whitened = torch.linalg.solve_triangular(L, HF, upper=False)
     residual = y - d - apply(H, b)
     eta = apply(torch.cholesky_solve(HF, L).mT, residual)
-    keep = torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device) - gain @ H
-    C = keep @ Q @ keep.mT + gain @ R @ gain.mT
+    C = closed_loop(Q, gain, QH.mT)
+    C = symmetric(closed_loop(C, C @ H.mT - gain @ R, gain.mT))
     return Elements(
-        F - gain @ HF, b + apply(gain, residual), symmetric(C), eta, whitened.mT @ whitened
+        closed_loop(F, gain, HF), b + apply(gain, residual), C, eta, whitened.mT @ whitened
     )
 
 
@@ -179,10 +180,9 @@ def posterior_chain(
     m, P = first_law(s, shift[..., :1, :], precision[..., :1, :, :])
     precision, shift = precision[..., 1:, :, :], shift[..., 1:, :]
     eye = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
-    A, V = torch.linalg.solve(eye + e.C @ precision, torch.cat([e.A, e.C], -1)).chunk(2, -1)
-    V = symmetric(V)
+    V = symmetric(torch.linalg.solve(eye + e.C @ precision, e.C))
     offset = e.b + apply(V, shift - apply(precision, e.b))
-    A = join(torch.zeros_like(P), A, s.steps, 2)
+    A = join(torch.zeros_like(P), e.A - V @ (precision @ e.A), s.steps, 2)
     return A, join(m, offset, s.steps, 1), join(P, V, s.steps, 2)
 
 
@@ -191,10 +191,8 @@ def then_nothing(eta: Tensor, J: Tensor) -> tuple[Tensor, Tensor]:
     return pad(eta, (0, 0, 0, 1)), pad(J, (0, 0, 0, 0, 0, 1))
 
 
-def log_evidence(s: System, mean: Tensor, cov: Tensor) -> Float[Tensor, "*L T"]:
-    """log p(y_t | y_<t) of all steps at once, from predicted moments."""
-    S = s.H @ cov @ s.H.mT + s.R
-    residual = s.y - s.d - apply(s.H, mean)
+def log_evidence(s: System, residual: Tensor, S: Tensor) -> Float[Tensor, "*L T"]:
+    """Logarithm of p(y_t | y_<t), all steps at once, from innovations and their covariances."""
     if S.shape[-1] == 1:
         variance = S[..., 0]
         terms = residual.square() / variance + variance.log()

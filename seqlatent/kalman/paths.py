@@ -13,9 +13,10 @@ from seqlatent.kalman.elements import (
     leading,
     matrix_lead,
     rest,
+    symmetric,
     system,
 )
-from seqlatent.kalman.recursions import information, propagation, stack, unstack
+from seqlatent.kalman.recursions import congruence, information, stack, unstack
 from seqlatent.linalg import cholesky
 from seqlatent.recurrence import affine_recurrence
 
@@ -217,13 +218,11 @@ def backward(F: Tensor, b: Tensor, Q: Tensor, J: Tensor, eta: Tensor) -> tuple[T
 
 def chain_moments(A: Tensor, offset: Tensor, V: Tensor, steps: int) -> Smoothed:
     """Moments of a chain z_t = A_t z_{t-1} + offset_t + N(0, V_t), aligned and shared where it can be."""
-    lead = matrix_lead(A, V)
+    lead, later = matrix_lead(A, V), rest(A, 2, steps)
+    V = V.expand(*V.shape[:-3], steps, -1, -1)
+    cov = unstack(symmetric(congruence(stack(later, lead), stack(V, lead))), lead)
+    cross = join(torch.zeros_like(cov[..., :1, :, :]), later @ cov[..., :-1, :, :], steps, 2)
     mean = affine_recurrence(A, offset)
-    A, first, later = rest(A, 2, steps), V[..., 0, :, :], rest(V, 2, steps)
-    first = first.expand(*lead, *first.shape[-2:]).reshape(-1, *first.shape[-2:])
-    cov = unstack(propagation(stack(A, lead), stack(later, lead), first, steps), lead)
-    cross = A @ cov[..., :-1, :, :]
-    cross = join(torch.zeros_like(cov[..., :1, :, :]), cross, steps, 2)
     shape = (*mean.shape, mean.shape[-1])
     return Smoothed(mean, cov.expand(shape), cross.expand(shape))
 

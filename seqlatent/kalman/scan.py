@@ -72,7 +72,8 @@ def filter_scan(
     later = apply(F, mean[..., :-1, :]) + rest(s.b, 1, s.steps)
     predicted_mean = join(s.m0, later, s.steps, 1)
     predicted_cov = join(s.P0, symmetric(F @ cov[..., :-1, :, :] @ F.mT + Q), s.steps, 2)
-    evidence = log_evidence(s, predicted_mean, predicted_cov)
+    S = s.H @ predicted_cov @ s.H.mT + s.R
+    evidence = log_evidence(s, s.y - s.d - apply(s.H, predicted_mean), S)
     shape = (*mean.shape, mean.shape[-1])
     return Filtered(mean, cov.expand(shape), predicted_mean, predicted_cov.expand(shape), evidence)
 

@@ -18,7 +18,7 @@ from seqlatent.kalman.elements import (
     then_nothing,
 )
 from seqlatent.kalman.paths import Smoothed, backward, chain_moments
-from seqlatent.kalman.recursions import covariances, stack, unstack
+from seqlatent.kalman.recursions import closed_loop, covariances, stack, unstack
 from seqlatent.recurrence import affine_recurrence
 
 
@@ -85,16 +85,17 @@ def filter(  # noqa: A001
     s = system(F, b, Q, m0, P0, H, d, R, y, observed)
     lead = matrix_lead(s.F, s.Q, s.P0, s.H, s.R)
     informed = s.observed.any(-1).reshape(-1, s.observed.shape[-2]).any(0).expand(s.steps).tolist()
-    stacks = (stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R))
-    predicted_cov, cov, gain = (unstack(x, lead) for x in covariances(*stacks, informed))
+    F, Q, P0, H, R = (stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R))
+    predicted_cov, cov, gain, S = covariances(F, Q, P0, H, R, informed)
+    closed = unstack(closed_loop(F, gain, H @ F), lead)
+    predicted_cov, cov, gain, S = (unstack(x, lead) for x in (predicted_cov, cov, gain, S))
     # The prior mean is the first step's offset, to which its update then applies as to any other.
-    first = s.m0.expand(*s.lead, 1, -1)
-    prior = join(first, rest(s.b, 1, s.steps), s.steps, 1)
-    offset = prior + apply(gain, s.y - s.d - apply(s.H, prior))
-    mean = affine_recurrence(s.F - gain @ (s.H @ s.F), offset)
+    offset = join(s.m0, rest(s.b, 1, s.steps), s.steps, 1)
+    offset = offset + apply(gain, s.y - s.d - apply(s.H, offset))
+    mean = affine_recurrence(closed, offset.expand(*s.lead, -1, -1))
     later = apply(rest(s.F, 2, s.steps), mean[..., :-1, :]) + rest(s.b, 1, s.steps)
-    predicted_mean = join(first, later, s.steps, 1)
-    evidence = log_evidence(s, predicted_mean, predicted_cov)
+    predicted_mean = join(s.m0, later, s.steps, 1)
+    evidence = log_evidence(s, s.y - s.d - apply(s.H, predicted_mean), S)
     shape = (*mean.shape, mean.shape[-1])
     return Filtered(mean, cov.expand(shape), predicted_mean, predicted_cov.expand(shape), evidence)
 

@@ -33,18 +33,15 @@ class Batch:
         """Number of observed cells, at least 1."""
         return max(int(self.sequences.observed.sum()), 1)
 
-    def share(self, rank: int, ranks: int) -> "tuple[Batch, float]":
-        """Picks every ``ranks``-th series, and gives the weight of the pick.
-
-        The weight is 0 where nothing is left for this rank: it still computes one series, since all
-        must take part in the exchange of gradients.
-        """
+    def share(self, rank: int, ranks: int) -> "Batch | None":
+        """Picks every ``ranks``-th series; None where nothing is left for this rank."""
         if ranks == 1:
-            return self, 1.0
-        idle = rank >= self.sequences.batch
-        chosen = slice(0, 1) if idle else slice(rank, None, ranks)
+            return self
+        if rank >= self.sequences.batch:
+            return None
+        chosen = slice(rank, None, ranks)
         index = None if self.index is None else self.index[chosen]
-        return Batch(self.sequences.select(chosen), index), 0.0 if idle else 1.0
+        return Batch(self.sequences.select(chosen), index)
 
     def name(self, i: int) -> str:
         """Tells a user which series stands at position ``i``."""
@@ -76,11 +73,6 @@ class Panel:
                 raise TypeError(
                     f"{name} must hold Sequences, item {i} is {type(item).__name__}; "
                     "build it with Sequences.of(y)."
-                )
-            if not item.batch or not item.steps:
-                raise ValueError(
-                    f"{name} must hold series of at least one step, item {i} has {item.batch} "
-                    f"series of {item.steps} steps; leave it out."
                 )
         if not items:
             raise ValueError(f"{name} must hold at least one series, found an empty list.")

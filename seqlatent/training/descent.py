@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from seqlatent.sequences import Sequences
 from seqlatent.training.batches import Batch, Panel
 from seqlatent.training.history import History
-from seqlatent.training.ranks import Ranks, Scored
+from seqlatent.training.ranks import Ranks
 from seqlatent.training.settings import accepts
 
 __all__ = ["Descent"]
@@ -56,7 +56,6 @@ class Descent:
         self.clip = math.inf if clip is None else clip
         self.ranks = ranks
         self.seed = seed
-        self.scored = ranks.wrap(Scored(model, objective))
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.noisy = accepts(objective, "generator")
         self.noise = self.generator("noise")
@@ -72,11 +71,9 @@ class Descent:
 
     def update(self, batch: Batch, step: int) -> None:
         """Makes one step on a batch, or skips it where objective or gradient are not finite."""
-        share, weight = batch.share(self.ranks.rank, self.ranks.count)
-        values = self._values(share, step, self.noise)
-        value, bad = self._agree(values, weight, batch)
+        keywords = {name: schedule(step) for name, schedule in self.schedules.items()}
+        value, bad, error = self._differentiate(batch, keywords, self.noise)
         if not bad:
-            self._backward(values, weight, batch)
             # the norm is that of all ranks together: they skip or move as one
             bad = not bool(nn.utils.clip_grad_norm_(self.parameters, self.clip).isfinite())
         if not bad:
@@ -86,9 +83,8 @@ class Descent:
         self.history.skipped += bad
         self.failures = self.failures + 1 if bad else 0
         if self.failures == _TOLERATED:
-            raise _not_finite(
-                f"in {_TOLERATED} steps in a row, the last of them step {step}", values, share
-            )
+            when = f"in {_TOLERATED} steps in a row, the last of them step {step}"
+            raise _not_finite(when, error)
 
     def update_fully(self, batch: Batch, step: int) -> float:
         """Makes one L-BFGS step on all data, and gives the objective per cell before it.
@@ -96,20 +92,15 @@ class Descent:
         The noise is the same at every evaluation, so that the line search sees a function. Where
         that is not finite it is given a huge value, from which the search turns back.
         """
-        share, weight = batch.share(self.ranks.rank, self.ranks.count)
         found: list[float] = []
 
         def closure() -> float:
             self.optimizer.zero_grad(set_to_none=True)
-            values = self._values(share, step, self.generator("noise"))
-            value, bad = self._agree(values, weight, batch)
-            if not bad:
-                self._backward(values, weight, batch)
-                bad = not all(
-                    bool(p.grad.isfinite().all()) for p in self.parameters if p.grad is not None
-                )
+            value, bad, error = self._differentiate(batch, {}, self.generator("noise"))
+            grads = [p.grad for p in self.parameters if p.grad is not None]
+            bad = bad or not all(bool(g.isfinite().all()) for g in grads)
             if bad and not found:
-                raise _not_finite(f"at step {step}", values, share)
+                raise _not_finite(f"at step {step}", error)
             if bad:
                 self.optimizer.zero_grad(set_to_none=True)
                 return _HUGE
@@ -126,19 +117,39 @@ class Descent:
         generator, total = self.generator("validation"), 0.0
         with torch.no_grad():
             for batch in panel.chunks(size):
-                share, weight = batch.share(self.ranks.rank, self.ranks.count)
-                keywords = {"generator": generator} if self.noisy else {}
-                values = self.objective(self.model, self._placed(share.sequences), **keywords)
-                total += weight * _per_series(values, share.sequences).sum().item()
+                share = batch.share(self.ranks.rank, self.ranks.count)
+                if share is not None:
+                    total += self._values(share, {}, generator).sum().item()
         return self.ranks.total(total)[0] / panel.cells
 
-    def _values(self, share: Batch, step: int, generator: torch.Generator) -> Tensor:
-        keywords: dict[str, Any] = {
-            name: schedule(step) for name, schedule in self.schedules.items()
-        }
-        if self.noisy:
-            keywords["generator"] = generator
-        return _per_series(self.scored(self._placed(share.sequences), keywords), share.sequences)
+    def _differentiate(
+        self, batch: Batch, keywords: dict[str, Any], generator: torch.Generator
+    ) -> tuple[float, bool, str]:
+        """Objective per cell over all ranks; whether it is not finite, and where; gradients."""
+        share = batch.share(self.ranks.rank, self.ranks.count)
+        loss, value, error = None, 0.0, ""
+        if share is not None:
+            values = self._values(share, keywords, generator)
+            loss, error = -values.sum() / batch.cells, _where(values, share)
+            value = 0.0 if error else -loss.item()
+        value, wrong = self.ranks.total(value, float(bool(error)))
+        if not wrong:
+            if loss is not None:
+                loss.backward()
+            self.ranks.add_gradients(self.parameters)
+        return value, wrong > 0, error
+
+    def _values(self, share: Batch, keywords: dict[str, Any], generator: torch.Generator) -> Tensor:
+        noise = {"generator": generator} if self.noisy else {}
+        sequences = self._placed(share.sequences)
+        values: Any = self.objective(self.model, sequences, **keywords, **noise)
+        if not isinstance(values, Tensor) or values.shape != (sequences.batch,):
+            found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(
+                f"the objective must return one value per series, shape ({sequences.batch},), "
+                f"found {found}; sum over steps and average over samples, but not over series."
+            )
+        return values
 
     def _placed(self, sequences: Sequences) -> Sequences:
         dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
@@ -150,37 +161,16 @@ class Descent:
         here = sequences.y.device == self.ranks.device
         return sequences if here else sequences.to(device=self.ranks.device)
 
-    def _agree(self, values: Tensor, weight: float, batch: Batch) -> tuple[float, bool]:
-        """Objective per cell over all ranks, and whether it is not finite on any of them."""
-        finite = bool(values.isfinite().all())
-        total, bad = self.ranks.total(
-            weight * values.sum().item() if finite else 0.0, float(not finite)
-        )
-        return total / batch.cells, bad > 0
 
-    def _backward(self, values: Tensor, weight: float, batch: Batch) -> None:
-        # gradients are averaged over ranks, and the loss is a sum over them
-        (-values.sum() * (weight * self.ranks.count / batch.cells)).backward()
-
-
-def _not_finite(when: str, values: Tensor, share: Batch) -> FloatingPointError:
+def _where(values: Tensor, share: Batch) -> str:
+    """Tells which series have a value that is not finite; empty where all are."""
     wrong = (~values.detach().isfinite()).nonzero()[:, 0].tolist()
-    if wrong:
-        more = f" and {len(wrong) - 1} more of the batch" if len(wrong) > 1 else ""
-        what, where = (
-            "objective",
-            f": it is {values[wrong[0]].item()} for {share.name(wrong[0])}{more}",
-        )
-    else:
-        what, where = "objective's gradient, or the objective of another process,", ""
-    return FloatingPointError(f"the {what} was not finite {when}{where}. {_ADVICE}")
+    if not wrong:
+        return ""
+    more = f" and {len(wrong) - 1} more of the batch" if len(wrong) > 1 else ""
+    return f"it is {values[wrong[0]].item()} for {share.name(wrong[0])}{more}"
 
 
-def _per_series(values: Any, sequences: Sequences) -> Tensor:
-    if not isinstance(values, Tensor) or values.shape != (sequences.batch,):
-        found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(
-            f"the objective must return one value per series, shape ({sequences.batch},), found "
-            f"{found}; sum over steps and average over samples, but not over series."
-        )
-    return values
+def _not_finite(when: str, where: str) -> FloatingPointError:
+    found = where or "its gradient is not, or its value in another process"
+    return FloatingPointError(f"the objective was not finite {when}: {found}. {_ADVICE}")

@@ -91,7 +91,8 @@ def fit(
     Args:
         model: The model; its mode (train or eval) is left alone.
         data: Sequences, or a list of Sequences of different lengths, drawn without replacement
-            epoch after epoch; or a function of a ``torch.Generator`` (on the CPU) that returns one batch.
+            epoch after epoch; or a function of a ``torch.Generator`` (on the CPU) that returns one
+            batch.
         objective: Function ``(model, sequences) -> (B,)``, larger is better, called with
             ``generator=`` if it takes that; set other keywords with ``functools.partial``.
         validation: Held-out Sequences, or a list of them, scored by the objective without scheduled
@@ -168,6 +169,7 @@ def fit(
     every = max(1, steps // 20) if evaluate_every is None else evaluate_every
     history, began = History(), time.perf_counter()
     with joined(place) as ranks, torch.enable_grad():
+        ranks.begin(model)
         descent = Descent(model, objective, schedules or {}, optim, clip, ranks, seed, history)
         mean = None if average is None else Average(model, average)
         watch = None
@@ -280,6 +282,8 @@ class _Bar:
 
     def show(self, history: History) -> None:
         if self.bar is not None:
-            held = {"validation": f"{history.validation[-1]:.4g}"} if history.validation else {}
-            self.bar.set_postfix(objective=f"{history.objective[-1]:.4g}", refresh=False, **held)
+            shown = f"objective={history.objective[-1]:.4g}"
+            if history.validation:
+                shown += f", validation={history.validation[-1]:.4g}"
+            self.bar.set_postfix_str(shown, refresh=False)
             self.bar.update()

@@ -1,24 +1,25 @@
 """Ranks: the processes that train one model together, each on its share of every batch."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
-from seqlatent.sequences import Sequences
-
-__all__ = ["Ranks", "Scored", "joined"]
+__all__ = ["Ranks", "chosen_device", "joined"]
 
 
 @dataclass(frozen=True)
 class Ranks:
     """This process among those that train together; one of one where there are no others.
+
+    Gradients are exchanged as one tensor after the backward pass, which is also what
+    ``DistributedDataParallel`` does with a model of up to some million parameters, its first bucket.
+    Here nothing stays behind on the parameters, none of them must take part in every step, and the
+    group can be left at once.
 
     Args:
         rank: Number of this process.
@@ -34,45 +35,32 @@ class Ranks:
         """Sums of numbers over all ranks."""
         if self.count == 1:
             return list(values)
-        both = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(both)
-        return both.tolist()
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(sums)
+        return sums.tolist()
 
     def any(self, here: bool) -> bool:
         """Whether something is true on any rank."""
         return self.total(float(here))[0] > 0
 
-    def wrap(self, scored: "Scored") -> nn.Module:
-        """Lets the backward pass average gradients over ranks; all start with rank 0's weights."""
+    def begin(self, model: nn.Module) -> None:
+        """Gives every rank the weights of rank 0."""
+        if self.count > 1:
+            with torch.no_grad():
+                for x in (*model.parameters(), *model.buffers()):
+                    dist.broadcast(x, 0)
+
+    def add_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Sums gradients over ranks; a parameter that none of them used keeps having none."""
         if self.count == 1:
-            return scored
-        scored.touch = True
-        return DistributedDataParallel(scored, broadcast_buffers=False)
-
-
-class Scored(nn.Module):
-    """A model under an objective, as a module whose forward pass can be distributed.
-
-    Args:
-        model: The model.
-        objective: Function of model and sequences.
-    """
-
-    def __init__(self, model: nn.Module, objective: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.model = model
-        self.objective = objective
-        self.touch = False
-
-    def forward(self, sequences: Sequences, keywords: dict[str, Any]) -> Tensor:
-        values = self.objective(self.model, sequences, **keywords)
-        if not self.touch:
-            return values
-        # Ranks wait for every parameter's gradient, also where a batch leaves one unused.
-        return (
-            values
-            + 0.0 * torch.stack([p.sum() for p in self.model.parameters() if p.requires_grad]).sum()
-        )
+            return
+        used = [p.grad is not None for p in parameters]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([g.flatten() for g in grads] + [grads[0].new_tensor(used)])
+        dist.all_reduce(flat)
+        *pieces, used_by = flat.split([p.numel() for p in parameters] + [len(parameters)])
+        for p, piece, users in zip(parameters, pieces, used_by.tolist(), strict=True):
+            p.grad = piece.to(p.dtype).view_as(p) if users else None
 
 
 def chosen_device(model: nn.Module, device: torch.device | str | None) -> torch.device:
@@ -97,7 +85,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     launched = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()
     own = launched and not dist.is_initialized() and int(os.environ["WORLD_SIZE"]) > 1
     if own:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        _join(device)
     try:
         if dist.is_initialized():
             yield Ranks(dist.get_rank(), dist.get_world_size(), device)
@@ -106,3 +94,18 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     finally:
         if own:
             dist.destroy_process_group()
+
+
+def _join(device: torch.device) -> None:
+    """Joins the group that torchrun's environment describes, also for a second and third time."""
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, count = next(rendezvous("env://"))
+    # the store outlives a group and holds its addresses: every group needs a prefix of its own
+    generation = (store.add("seqlatent/joined", 1) - 1) // count
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=dist.PrefixStore(f"seqlatent/{generation}", store),  # pyright: ignore[reportPrivateImportUsage]
+        rank=rank,
+        world_size=count,
+    )

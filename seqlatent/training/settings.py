@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from seqlatent.training.batches import Panel
 
@@ -55,7 +55,7 @@ def check(
     _check_schedules(objective, schedules)
 
 
-def _check_schedules(objective: Callable[..., Tensor], schedules: Any) -> None:
+def _check_schedules(objective: Callable[..., Any], schedules: Any) -> None:
     if schedules is None:
         return
     if not isinstance(schedules, Mapping):
@@ -78,17 +78,17 @@ def _check_schedules(objective: Callable[..., Tensor], schedules: Any) -> None:
             )
 
 
-def _title(objective: Callable[..., Tensor]) -> str:
+def _title(objective: Callable[..., Any]) -> str:
     inner = getattr(objective, "func", objective)
     return getattr(inner, "__name__", type(inner).__name__)
 
 
-def _keywords(objective: Callable[..., Tensor]) -> list[str]:
+def _keywords(objective: Callable[..., Any]) -> list[str]:
     parameters = inspect.signature(objective).parameters.values()
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY or p.default is not p.empty]
 
 
-def accepts(objective: Callable[..., Tensor], name: str) -> bool:
+def accepts(objective: Callable[..., Any], name: str) -> bool:
     """Whether a function takes a keyword of this name."""
     parameters = inspect.signature(objective).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):

@@ -4,6 +4,8 @@ from seqlatent.transitions.contextual import ContextAffine, ContextualNoise
 from seqlatent.transitions.continuous import LinearSDE, OrnsteinUhlenbeck
 from seqlatent.transitions.cycles import AR, Cycle
 from seqlatent.transitions.linear import LinearGaussian
+from seqlatent.transitions.neural import CarriedRecurrence, Gated, InitialNormal
+from seqlatent.transitions.ode import BoundedField, NeuralODE
 from seqlatent.transitions.seasonals import Seasonal, TrigonometricSeasonal
 from seqlatent.transitions.structural import Component, Loading, Structural, Sum
 from seqlatent.transitions.transition import (
@@ -16,18 +18,23 @@ from seqlatent.transitions.trends import DampedTrend, LocalLevel, LocalLinearTre
 
 __all__ = [
     "AR",
+    "BoundedField",
+    "CarriedRecurrence",
     "Component",
     "ContextAffine",
     "ContextualNoise",
     "Cycle",
     "DampedTrend",
     "DiagonalTransition",
+    "Gated",
+    "InitialNormal",
     "LinearGaussian",
     "LinearSDE",
     "LinearTransition",
     "Loading",
     "LocalLevel",
     "LocalLinearTrend",
+    "NeuralODE",
     "NoLatent",
     "OrnsteinUhlenbeck",
     "Regression",

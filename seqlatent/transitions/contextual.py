@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from seqlatent.networks import MLP
 from seqlatent.sequences import Context
 from seqlatent.transitions.parameters import Initialised
-from seqlatent.transitions.transition import DiagonalTransition, LinearTransition
+from seqlatent.transitions.transition import DiagonalTransition, LinearTransition, Transition
 
 __all__ = ["ContextAffine", "ContextualNoise"]
 
@@ -39,6 +40,7 @@ class ContextualNoise(LinearTransition, Initialised):
         ValueError: If there is no context, or no noise to scale.
 
     Example:
+        >>> from seqlatent.transitions import LocalLevel
         >>> p = ContextualNoise(LocalLevel(), context_dim=2)
         >>> p(torch.zeros(3, 1), Context.regular(3, u=torch.ones(3, 2))).event_shape
         torch.Size([1])
@@ -47,21 +49,26 @@ class ContextualNoise(LinearTransition, Initialised):
         Deep State Space Models for Time Series Forecasting (Rangapuram et al., 2018).
     """
 
-    def __init__(self, inner: LinearTransition, context_dim: int, *, initial: bool = True) -> None:
+    noise_weight: Tensor
+    mean_weight: Tensor | None
+
+    def __init__(self, inner: Transition, context_dim: int, *, initial: bool = True) -> None:
         super().__init__()
         if not isinstance(inner, LinearTransition):
             raise TypeError(
-                f"ContextualNoise scales the noises of a LinearTransition, found {type(inner).__name__}; "
-                "ContextAffine has independent coordinates that follow the context."
+                "ContextualNoise scales the noises of a LinearTransition, found "
+                f"{type(inner).__name__}; ContextAffine has independent coordinates that follow "
+                "the context."
             )
         if isinstance(context_dim, bool) or not isinstance(context_dim, int) or context_dim < 1:
             raise ValueError(
-                f"context_dim must be the width of [m, u], an integer of at least 1, found {context_dim!r}; "
-                "without memory and covariates use the law inside."
+                "context_dim must be the width of [m, u], an integer of at least 1, found "
+                f"{context_dim!r}; without memory and covariates use the law inside."
             )
-        probe = next(inner.parameters(), torch.empty(0))
+        probe = next(chain(inner.parameters(), inner.buffers()), torch.empty(0))
         c = Context.regular(1, u=probe.new_zeros(1, context_dim), dtype=probe.dtype)
-        noises = inner.matrices(c.replace(dt=c.dt.to(probe)))[2].shape[-1]
+        c = c.replace(dt=c.dt.to(probe), m=c.m.to(probe))
+        noises = inner.matrices(c)[2].shape[-1]
         if noises == 0:
             raise ValueError("the law inside has no noise to scale; give it one, e.g. scale=0.1.")
         self.inner = inner
@@ -89,7 +96,7 @@ class ContextualNoise(LinearTransition, Initialised):
 
 
 class ContextAffine(DiagonalTransition):
-    r"""Independent coordinates, linear in the last state, with coefficients from a network of the context.
+    r"""Independent linear coordinates whose coefficients a network reads off the context.
 
     .. math:: z_t = a(c_t) \odot z_{t-1} + b(c_t) + s(c_t) \odot \varepsilon_t, \qquad a \in (-1, 1)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from seqlatent.linalg import cholesky, van_loan
 from seqlatent.sequences import Context
 from seqlatent.transitions.linear import require, require_square, require_symmetric
-from seqlatent.transitions.parameters import Factor, Initialised
+from seqlatent.transitions.parameters import Factor, Initialised, Number
 from seqlatent.transitions.structural import Component, Loading, gap
 from seqlatent.transitions.transition import DiagonalTransition, LinearTransition
 
@@ -21,13 +21,14 @@ class OrnsteinUhlenbeck(DiagonalTransition, Component, Initialised):
 
     .. math::
         dz = \tfrac{1}{\tau}(\mu - z)\,dt + \sigma \sqrt{2 / \tau}\,dW, \qquad
-        z_t \mid z_{t-1} \sim N(\mu + a (z_{t-1} - \mu),\; \sigma^2 (1 - a^2)), \quad a = e^{-\Delta_t / \tau}
+        z_t \mid z_{t-1} \sim N(\mu + a (z_{t-1} - \mu),\; \sigma^2 (1 - a^2)), \quad
+        a = e^{-\Delta_t / \tau}
 
     The limit of a stationary AR(1) for any gap. As a component of a sum, its coordinates add up.
 
     Args:
         latent_dim: Width ``K`` of the state.
-        time_scale: Initial :math:`\tau` in sampling steps: one for all coordinates, or one for each.
+        time_scale: Initial :math:`\tau` in sampling steps: one for all coordinates, or one each.
         scale: Initial stationary standard deviation :math:`\sigma`.
         mean: Initial mean :math:`\mu`.
 
@@ -44,13 +45,17 @@ class OrnsteinUhlenbeck(DiagonalTransition, Component, Initialised):
         On the Theory of the Brownian Motion (Uhlenbeck & Ornstein, 1930).
     """
 
+    log_time_scale: Tensor
+    log_scale: Tensor
+    mean: Tensor
+
     def __init__(
         self,
         latent_dim: int,
         *,
-        time_scale: float | Iterable[float] = 10.0,
-        scale: float = 1.0,
-        mean: float = 0.0,
+        time_scale: Number | Iterable[Number] = 10.0,
+        scale: Number = 1.0,
+        mean: Number = 0.0,
     ) -> None:
         super().__init__()
         if isinstance(latent_dim, bool) or not isinstance(latent_dim, int) or latent_dim < 1:
@@ -58,7 +63,8 @@ class OrnsteinUhlenbeck(DiagonalTransition, Component, Initialised):
         each = tuple(time_scale) if isinstance(time_scale, Iterable) else (time_scale,) * latent_dim
         if len(each) != latent_dim or not all(0 < x < math.inf for x in each):
             raise ValueError(
-                f"time_scale must be a positive number of steps, or {latent_dim} of them, found {time_scale!r}."
+                f"time_scale must be a positive number of steps, or {latent_dim} of them, found "
+                f"{time_scale!r}."
             )
         if not 0 < scale < math.inf:
             raise ValueError(f"scale must be a positive standard deviation, found {scale!r}.")
@@ -113,13 +119,19 @@ class LinearSDE(LinearTransition, Initialised):
         ``forward``: z ``(*S, B, T, K)`` -> Distribution, batch ``(*S, B, T)``, event ``(K,)``.
 
     Example:
-        >>> p = LinearSDE(2)
-        >>> p(torch.zeros(3, 2), Context.regular(3, dt=torch.tensor([[0.5], [1.0], [7.3]]))).batch_shape
+        >>> p, dt = LinearSDE(2), torch.tensor([[0.5], [1.0], [7.3]])
+        >>> p(torch.zeros(3, 2), Context.regular(3, dt=dt)).batch_shape
         torch.Size([3])
 
     References:
         Applied Stochastic Differential Equations (Särkkä & Solin, 2019), section 6.2.
     """
+
+    A: Tensor
+    a: Tensor
+    m0: Tensor
+    turn: Tensor
+    mean: Tensor
 
     def __init__(self, latent_dim: int, *, stable: bool = True) -> None:
         super().__init__()
@@ -150,7 +162,7 @@ class LinearSDE(LinearTransition, Initialised):
         Args:
             A: Drift.
             a: Offset of the drift.
-            LLT: Diffusion :math:`L L^\top`, possibly singular, as where noise enters a velocity alone.
+            LLT: Diffusion :math:`L L^\top`, possibly singular, as where noise enters a velocity.
             m0: Mean of the first state.
             P0: Covariance of the first state.
             learn: Whether the matrices are starting values of parameters, or fixed.
@@ -160,12 +172,13 @@ class LinearSDE(LinearTransition, Initialised):
 
         Raises:
             TypeError: If an argument is no floating tensor.
-            ValueError: If a shape does not fit, a value is not finite, LLT or P0 is no covariance, or
-                the noise does not reach every direction of the state.
+            ValueError: If a shape does not fit, a value is not finite, LLT or P0 is no covariance,
+                or the noise does not reach every direction of the state.
 
         Example:
-            >>> A, LLT = torch.tensor([[0.0, 1.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 1.0]])
-            >>> p = LinearSDE.of(A, torch.zeros(2), LLT, torch.zeros(2), torch.eye(2))
+            >>> A = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+            >>> zeros, noise = torch.zeros(2), torch.tensor([[0.0, 0.0], [0.0, 1.0]])
+            >>> p = LinearSDE.of(A, zeros, noise, zeros, torch.eye(2))
             >>> p.matrices(Context.regular(1))[0]
             tensor([[1., 1.],
                     [0., 1.]])
@@ -188,10 +201,11 @@ class LinearSDE(LinearTransition, Initialised):
         for name, x in (("A", A), ("a", a), ("m0", m0)):
             law.start(name, x, learn=learn)
         _, Q = van_loan(A, LLT, A.new_ones(()))
-        if int(torch.linalg.matrix_rank(Q, hermitian=True)) < size:
+        rank = int(torch.linalg.matrix_rank(Q, hermitian=True))
+        if rank < size:
             raise ValueError(
-                "the noise does not reach every direction of the state: the covariance of a unit step has rank "
-                f"{int(torch.linalg.matrix_rank(Q, hermitian=True))} of {size}. Give LLT a small variance there, or leave "
+                "the noise must reach every direction of the state, found that the covariance of a "
+                f"unit step has rank {rank} of {size}. Give LLT a small variance there, or leave "
                 "out of the state what has no noise."
             )
         return law

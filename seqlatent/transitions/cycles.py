@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from seqlatent.sequences import Context
-from seqlatent.transitions.parameters import Initialised, positive
+from seqlatent.transitions.parameters import Initialised, Number, positive
 from seqlatent.transitions.seasonals import rotation
 from seqlatent.transitions.structural import Component, Loading, constant, gap
 from seqlatent.transitions.transition import LinearTransition
@@ -38,14 +38,19 @@ class Cycle(LinearTransition, Component, Initialised):
         Cycle(period=40, damping=0.95, scale=0.1)
 
     References:
-        Forecasting, Structural Time Series Models and the Kalman Filter (Harvey, 1989), section 2.3.3.
+        Forecasting, Structural Time Series Models and the Kalman Filter (Harvey, 1989), ch. 2.3.3.
     """
 
-    def __init__(self, period: float, scale: float = 0.1, *, damping: float = 0.95) -> None:
+    period_excess: Tensor
+    damping_logit: Tensor
+    log_scale: Tensor
+
+    def __init__(self, period: Number, scale: Number = 0.1, *, damping: Number = 0.95) -> None:
         super().__init__()
         if not 2 < period < math.inf:
             raise ValueError(
-                f"period must be more than 2 steps, found {period!r}: faster cycles look like slower ones."
+                f"period must be more than 2 steps, found {period!r}: faster cycles look like "
+                "slower ones."
             )
         if not 0 < damping < 1:
             raise ValueError(
@@ -89,9 +94,9 @@ class Cycle(LinearTransition, Component, Initialised):
 
     def extra_repr(self) -> str:
         period, damping, scale = (
-            float(self.period),
-            float(self.damping),
-            float(self.log_scale.exp()),
+            self.period.item(),
+            self.damping.item(),
+            self.log_scale.exp().item(),
         )
         return f"period={period:.3g}, damping={damping:.3g}, scale={scale:.3g}"
 
@@ -102,8 +107,8 @@ class AR(LinearTransition, Component, Initialised):
     .. math:: x_t = \sum_{j=1}^p \phi_j x_{t-j} + \sigma \varepsilon_t, \qquad
         z_t = [x_t, \dots, x_{t-p+1}]
 
-    The coefficients are functions of partial autocorrelations :math:`r_j = \tanh(\cdot)`, so that it
-    is stationary whatever the parameters. The first state follows the stationary law.
+    The coefficients are functions of partial autocorrelations :math:`r_j = \tanh(\cdot)`, so that
+    it is stationary whatever the parameters. The first state follows the stationary law.
 
     Args:
         order: Number of lags :math:`p`.
@@ -121,8 +126,11 @@ class AR(LinearTransition, Component, Initialised):
         On the Partial Autocorrelation Parameterization (Monahan, 1984).
     """
 
+    partial: Tensor
+    log_scale: Tensor
+
     def __init__(
-        self, order: int, scale: float = 0.3, *, coefficients: Iterable[float] | None = None
+        self, order: int, scale: Number = 0.3, *, coefficients: Iterable[Number] | None = None
     ) -> None:
         super().__init__()
         if isinstance(order, bool) or not isinstance(order, int) or order < 1:
@@ -137,8 +145,8 @@ class AR(LinearTransition, Component, Initialised):
         partial = partial_autocorrelations(torch.tensor(phi, dtype=torch.float64))
         if not bool((partial.abs() < 1).all()):
             raise ValueError(
-                f"the coefficients {phi} are not stationary; difference the series, or use LocalLevel or Seasonal "
-                "for what does not return to its mean."
+                f"the coefficients {phi} are not stationary; difference the series, or use "
+                "LocalLevel or Seasonal for what does not return to its mean."
             )
         self.start("partial", partial.atanh().to(torch.get_default_dtype()))
         self.start("log_scale", torch.tensor(float(scale)).log())
@@ -175,7 +183,7 @@ class AR(LinearTransition, Component, Initialised):
 
     def extra_repr(self) -> str:
         phi = ", ".join(f"{x:.3g}" for x in self.coefficients.tolist())
-        return f"{self.latent_dim}, scale={float(self.log_scale.exp()):.3g}, coefficients=({phi})"
+        return f"{self.latent_dim}, scale={self.log_scale.exp().item():.3g}, coefficients=({phi})"
 
 
 def autoregressive_coefficients(partial: Tensor) -> list[Tensor]:
@@ -197,7 +205,7 @@ def autoregressive_coefficients(partial: Tensor) -> list[Tensor]:
 
 
 def partial_autocorrelations(coefficients: Tensor) -> Tensor:
-    """Partial autocorrelations ``(p,)`` of an autoregression; one beyond (-1, 1) says it is not stationary."""
+    """Partial autocorrelations ``(p,)``: all in (-1, 1) if and only if it is stationary."""
     phi, partial = coefficients, []
     while len(phi):
         r = phi[-1]

@@ -32,6 +32,10 @@ class LinearGaussian(LinearTransition, Initialised):
         torch.Size([3, 5])
     """
 
+    F: Tensor
+    b: Tensor
+    m0: Tensor
+
     def __init__(self, latent_dim: int, *, diagonal: bool = False) -> None:
         super().__init__()
         if isinstance(latent_dim, bool) or not isinstance(latent_dim, int) or latent_dim < 1:
@@ -143,6 +147,6 @@ def require_symmetric(name: str, x: Tensor) -> None:
     skew = (x - x.mT).abs().max().item()
     if skew > 1e-6 * x.abs().max().item():
         raise ValueError(
-            f"{name} must be symmetric, found entries that differ by {skew:.3g} from those across the "
-            "diagonal; pass a covariance, not its Cholesky factor (L @ L.mT), or (x + x.mT) / 2."
+            f"{name} must be symmetric, found entries that differ by {skew:.3g} from those across "
+            "the diagonal; pass a covariance, not its Cholesky factor (L @ L.mT)."
         )

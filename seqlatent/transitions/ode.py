@@ -83,13 +83,14 @@ class NeuralODE(Transition):
     noise :math:`\sigma` nor jumps :math:`\kappa` all randomness is in the first state: that is the
     latent ODE, whose conditionals are :class:`~seqlatent.distributions.Carried` without a random
     part. It has no way to take up a later surprise; with noise, every observation corrects the
-    path.
+    path. The flow over a gap is the flow over its parts; the noise enters at the end of a gap, so
+    splitting one with an unobserved step changes the law a little.
 
     Every series has its own gap: the equation is solved in the time :math:`\tau = s / \Delta_t`, in
-    which all gaps are one long. A method with fixed steps cuts each gap into :math:`\lceil \Delta_t
-    / \mathrm{max\_step} \rceil` equal ones, so a series does not depend on what it is batched with,
-    and a call costs as many steps as its longest gap needs. Adaptive methods choose one step for
-    all series, whose results then agree within the tolerance only.
+    which all gaps are one long. A method with fixed steps cuts each gap into
+    :math:`\lceil \Delta_t / \mathrm{max\_step} \rceil` equal ones, so a series does not depend on
+    what it is batched with, and a call costs as many steps as its longest gap needs. Adaptive
+    methods choose one step for all series, whose results then agree within the tolerance only.
 
     Args:
         latent_dim: Width ``K`` of the state, at least 1.
@@ -215,11 +216,13 @@ class NeuralODE(Transition):
     ) -> Tensor:
         from torchdiffeq import odeint, odeint_adjoint
 
-        options = {}
+        times = torch.tensor([0.0, float(steps)], dtype=z.dtype, device=z.device)
         if self.method in _FIXED:
             # the pace jumps between steps: a solver asks for it just inside the step it is taking
             options = {"step_size": 1.0, "perturb": steps > 1}
-        times = torch.tensor([0.0, float(steps)], dtype=z.dtype, device=z.device)
+        else:
+            # an adaptive solver that steps beyond the end interpolates back, with a greater error
+            options = {"step_t": times}
         settings: dict[str, Any] = {
             "method": self.method,
             "rtol": self.rtol,

@@ -6,7 +6,9 @@ from torch import Tensor, nn
 
 from seqlatent.linalg import cholesky, factor
 
-__all__ = ["Factor", "Initialised", "positive"]
+__all__ = ["Factor", "Initialised", "Number", "positive"]
+
+Number = int | float
 
 
 class Initialised(nn.Module):
@@ -52,11 +54,14 @@ class Factor(Initialised):
         P ``(K, K)``; the factor is ``(K, R)`` with independent columns.
 
     Example:
-        >>> from seqlatent.transitions.parameters import Factor
         >>> Factor(torch.tensor([[4.0, 0.0], [0.0, 0.0]]))()
         tensor([[2.],
                 [0.]], grad_fn=<MmBackward0>)
     """
+
+    basis: Tensor | None
+    log_scale: Tensor
+    below: Tensor
 
     def __init__(
         self, P: Tensor, *, diagonal: bool = False, learn: bool = True, what: str = "covariance"
@@ -94,7 +99,7 @@ def _below(size: int) -> tuple[Tensor, Tensor]:
     return row, column
 
 
-def positive(name: str, value: float | None) -> float | None:
+def positive(name: str, value: Number | None) -> float | None:
     """Checks a standard deviation that may be absent; none is None or 0.
 
     Raises:

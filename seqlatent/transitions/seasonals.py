@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from seqlatent.sequences import Context
+from seqlatent.transitions.parameters import Number
 from seqlatent.transitions.structural import Loading, Structural, constant, gap, noise_columns
 
 __all__ = ["Seasonal", "TrigonometricSeasonal", "rotation"]
@@ -42,9 +43,9 @@ class Seasonal(Structural):
     def __init__(
         self,
         period: int,
-        scale: float | None = 0.05,
+        scale: Number | None = 0.05,
         *,
-        initial_scale: float = 10.0,
+        initial_scale: Number = 10.0,
         learn_initial: bool = False,
     ) -> None:
         if isinstance(period, bool) or not isinstance(period, int) or period < 2:
@@ -79,8 +80,8 @@ class TrigonometricSeasonal(Structural):
         \lambda_j = 2 \pi j / s, \quad R(\lambda) = \begin{bmatrix} \cos\lambda & \sin\lambda \\
         -\sin\lambda & \cos\lambda \end{bmatrix}
 
-    Two states per harmonic, so it fits long and broken periods, and smooth patterns. The harmonic of
-    period two has one state; it is defined on the grid alone, so irregular times are for
+    Two states per harmonic, so it fits long and broken periods, and smooth patterns. The harmonic
+    of period two has one state; it is defined on the grid alone, so that irregular times need
     fewer harmonics.
 
     Args:
@@ -98,16 +99,16 @@ class TrigonometricSeasonal(Structural):
         (6, 3)
 
     References:
-        Forecasting, Structural Time Series Models and the Kalman Filter (Harvey, 1989), section 2.3.4.
+        Forecasting, Structural Time Series Models and the Kalman Filter (Harvey, 1989), ch. 2.3.4.
     """
 
     def __init__(
         self,
-        period: float,
+        period: Number,
         harmonics: int | None = None,
-        scale: float | None = 0.05,
+        scale: Number | None = 0.05,
         *,
-        initial_scale: float = 10.0,
+        initial_scale: Number = 10.0,
         learn_initial: bool = False,
     ) -> None:
         if not 2 <= period < math.inf:
@@ -116,8 +117,8 @@ class TrigonometricSeasonal(Structural):
         harmonics = most if harmonics is None else harmonics
         if not 1 <= harmonics <= most:
             raise ValueError(
-                f"a period of {period:g} steps has 1 to {most} harmonics, found {harmonics!r}: faster ones look "
-                "like slower ones on the grid."
+                f"a period of {period:g} steps has 1 to {most} harmonics, found {harmonics!r}: "
+                "faster ones look like slower ones on the grid."
             )
         frequencies = [2 * math.pi * j / period for j in range(1, harmonics + 1)]
         alternates = 2 * harmonics == period

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from seqlatent.chain import Linear
 from seqlatent.sequences import Context
-from seqlatent.transitions.parameters import Initialised, positive
+from seqlatent.transitions.parameters import Initialised, Number, positive
 from seqlatent.transitions.transition import LinearTransition, Transition
 
 __all__ = ["Component", "Loading", "Structural", "Sum"]
@@ -16,7 +17,7 @@ __all__ = ["Component", "Loading", "Structural", "Sum"]
 
 @dataclass(frozen=True)
 class Loading:
-    r"""How a state enters a scalar observation: the row of the observation matrix, as plain numbers.
+    r"""How a state enters a scalar observation: its row of the observation matrix, in numbers.
 
     .. math:: h_k = \text{constant}_k + u_{\text{covariate}_k}
 
@@ -36,7 +37,7 @@ class Loading:
     covariate: tuple[int, ...]
 
     @classmethod
-    def of(cls, *constant: float) -> "Loading":
+    def of(cls, *constant: Number) -> "Loading":
         """Builds a loading of fixed weights."""
         return cls(tuple(float(x) for x in constant), (-1,) * len(constant))
 
@@ -62,8 +63,9 @@ class Loading:
             return constant
         if max(self.covariate) >= u.shape[-1]:
             raise ValueError(
-                f"the loading reads covariate {max(self.covariate)}, the first being 0, and the sequences have "
-                f"{u.shape[-1]}; pass them as Sequences.of(..., u=...), or change Regression's indices."
+                f"the loading reads covariate {max(self.covariate)}, the first being 0, and the "
+                f"sequences have {u.shape[-1]}; pass them as Sequences.of(..., u=...), or change "
+                "the indices of Regression."
             )
         # index U, for which there is no covariate, reads a column of zeros
         padded = nn.functional.pad(u, (0, 1))
@@ -99,7 +101,7 @@ class Structural(LinearTransition, Component, Initialised):
     initial_mean: Tensor | None
 
     def __init__(
-        self, loading: Loading, *, initial_scale: Iterable[float], learn_initial: bool = False
+        self, loading: Loading, *, initial_scale: Iterable[Number], learn_initial: bool = False
     ) -> None:
         super().__init__()
         self.loading = loading
@@ -115,7 +117,7 @@ class Structural(LinearTransition, Component, Initialised):
             scale
         ) if self.initial_mean is None else self.initial_mean, scale.diag()
 
-    def learn_scale(self, name: str, scale: float | None, size: int = 1) -> None:
+    def learn_scale(self, name: str, scale: Number | None, size: int = 1) -> None:
         """Registers the logarithms of standard deviations, or None where there is no noise."""
         scale = positive(name, scale)
         if scale is None:
@@ -129,12 +131,8 @@ class Structural(LinearTransition, Component, Initialised):
         return None if log_scale is None else log_scale.exp()
 
     def extra_repr(self) -> str:
-        names = [
-            name[4:] for name, _ in self.named_parameters(recurse=False) if name.startswith("log_")
-        ]
-        return ", ".join(
-            f"{name}={float(getattr(self, f'log_{name}').exp().mean()):.3g}" for name in names
-        )
+        scales = {k[4:]: p for k, p in self.named_parameters(recurse=False) if k.startswith("log_")}
+        return ", ".join(f"{k}={p.detach().exp().mean().item():.3g}" for k, p in scales.items())
 
 
 class Sum(LinearTransition, Component):
@@ -150,6 +148,7 @@ class Sum(LinearTransition, Component):
         ValueError: If there is none.
 
     Example:
+        >>> from seqlatent.transitions import LocalLevel, Seasonal
         >>> p = Sum([LocalLevel(), Seasonal(4)])
         >>> p.latent_dim, p.loading.constant
         (4, (1.0, 1.0, 0.0, 0.0))
@@ -158,19 +157,21 @@ class Sum(LinearTransition, Component):
         Forecasting, Structural Time Series Models and the Kalman Filter (Harvey, 1989), ch. 2.
     """
 
-    def __init__(self, components: Iterable[Component]) -> None:
+    def __init__(self, components: Iterable[Transition]) -> None:
         super().__init__()
-        parts = list(components)
+        parts: list[Component] = []
+        for part in components:
+            if not isinstance(part, Component):
+                raise TypeError(
+                    "Sum adds components (LocalLevel, Seasonal, ...), found "
+                    f"{type(part).__name__} at position {len(parts)}; a transition joins by "
+                    "subclassing Component, which has a loading."
+                )
+            parts.append(part)
         if not parts:
             raise ValueError(
                 "Sum needs at least one component, found none; try Sum([LocalLevel()])."
             )
-        for i, part in enumerate(parts):
-            if not isinstance(part, Component):
-                raise TypeError(
-                    f"Sum adds components (LocalLevel, Seasonal, ...), found {type(part).__name__} at position {i}; "
-                    "a transition joins by subclassing Component, which has a loading."
-                )
         self.components = nn.ModuleList(parts)
         self.latent_dim = sum(part.latent_dim for part in parts)
         self.handles_gaps = all(part.handles_gaps for part in parts)
@@ -190,9 +191,11 @@ class Sum(LinearTransition, Component):
         ends = [0]
         for part in self.parts:
             ends.append(ends[-1] + part.latent_dim)
-        return tuple(slice(start, stop) for start, stop in zip(ends, ends[1:], strict=False))
+        return tuple(slice(start, stop) for start, stop in pairwise(ends))
 
     def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
+        if not self.handles_gaps:
+            c = c.replace(dt=torch.ones_like(c.dt))
         F, b, G = zip(*(part.matrices(c) for part in self.parts), strict=True)
         return block_diagonal(F), _join(b), block_diagonal(G)
 
@@ -202,7 +205,7 @@ class Sum(LinearTransition, Component):
 
 
 def block_diagonal(blocks: Iterable[Tensor]) -> Tensor:
-    """Matrices along the diagonal; those that are the same at every step stay without other axes."""
+    """Matrices along the diagonal; where all are the same at every step, so is what comes out."""
     blocks = list(blocks)
     if all(block.ndim == 2 for block in blocks):
         return torch.block_diag(*blocks)
@@ -243,7 +246,7 @@ def gap(c: Context) -> Tensor | None:
     return None if bool((c.dt == 1).all()) else c.dt
 
 
-def _vague(scale: float) -> float:
+def _vague(scale: Number) -> float:
     if not 0 < scale < float("inf"):
         raise ValueError(f"initial_scale must be a positive standard deviation, found {scale!r}.")
     return float(scale)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from seqlatent.sequences import Context
+from seqlatent.transitions.parameters import Number
 from seqlatent.transitions.structural import Loading, Structural, constant, gap, noise_columns
 
 __all__ = ["DampedTrend", "LocalLevel", "LocalLinearTrend", "Regression"]
@@ -19,7 +20,7 @@ class LocalLevel(Structural):
     The level of a series that wanders without direction. Over any gap it is Brownian motion.
 
     Args:
-        scale: Initial standard deviation :math:`\sigma` of one unit step; None for a constant level.
+        scale: Initial standard deviation :math:`\sigma` of a unit step; None for a constant level.
         initial_scale: Standard deviation of the first level, in units of the standardised series.
         learn_initial: Whether the mean of the first level is learned, or 0.
 
@@ -37,9 +38,9 @@ class LocalLevel(Structural):
 
     def __init__(
         self,
-        scale: float | None = 0.1,
+        scale: Number | None = 0.1,
         *,
-        initial_scale: float = 10.0,
+        initial_scale: Number = 10.0,
         learn_initial: bool = False,
     ) -> None:
         super().__init__(Loading.of(1), initial_scale=(initial_scale,), learn_initial=learn_initial)
@@ -88,12 +89,12 @@ class LocalLinearTrend(Structural):
 
     def __init__(
         self,
-        level_scale: float | None = 0.1,
-        slope_scale: float | None = 0.01,
+        level_scale: Number | None = 0.1,
+        slope_scale: Number | None = 0.01,
         *,
         continuous: bool = False,
-        initial_scale: float = 10.0,
-        initial_slope_scale: float = 1.0,
+        initial_scale: Number = 10.0,
+        initial_slope_scale: Number = 1.0,
         learn_initial: bool = False,
     ) -> None:
         super().__init__(
@@ -122,7 +123,7 @@ def _shear(dt: Tensor) -> Tensor:
 
 
 def _integrated(level: Tensor | None, slope: Tensor | None, dt: Tensor) -> Tensor:
-    """Factor of the noise over gaps ``(..., 1)``: a column for the slope's end, one for the rest of the level."""
+    """Factor of the noise over gaps ``(..., 1)``: the slope's end, then the level given that."""
     zero = torch.zeros_like(dt)
     if slope is None:
         if level is None:
@@ -166,14 +167,16 @@ class DampedTrend(Structural):
         Forecasting Trends in Time Series (Gardner & McKenzie, 1985).
     """
 
+    damping_logit: Tensor
+
     def __init__(
         self,
-        level_scale: float | None = 0.1,
-        slope_scale: float | None = 0.05,
+        level_scale: Number | None = 0.1,
+        slope_scale: Number | None = 0.05,
         *,
-        damping: float = 0.9,
-        initial_scale: float = 10.0,
-        initial_slope_scale: float = 1.0,
+        damping: Number = 0.9,
+        initial_scale: Number = 10.0,
+        initial_slope_scale: Number = 1.0,
         learn_initial: bool = False,
     ) -> None:
         super().__init__(
@@ -185,7 +188,7 @@ class DampedTrend(Structural):
         self.learn_scale("slope_scale", slope_scale)
         if not 0 < damping < 1:
             raise ValueError(
-                f"damping must lie in (0, 1), found {damping!r}; LocalLinearTrend is its limit at 1."
+                f"damping must lie in (0, 1), found {damping!r}; at 1 it is LocalLinearTrend."
             )
         self.start("damping_logit", torch.tensor([float(damping)]).logit())
 
@@ -197,7 +200,7 @@ class DampedTrend(Structural):
         return F, torch.zeros_like(lower.detach()), noise_columns(2, noises, c)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, damping={float(self.damping_logit.sigmoid()):.3g}"
+        return f"{super().extra_repr()}, damping={self.damping_logit.sigmoid().item():.3g}"
 
 
 class Regression(Structural):
@@ -210,7 +213,7 @@ class Regression(Structural):
 
     Args:
         covariates: Indices of the columns of ``u``.
-        scale: Initial standard deviation of each coefficient's unit step; None for fixed coefficients.
+        scale: Initial standard deviation of each coefficient's unit step; None for fixed ones.
         initial_scale: Standard deviation of the coefficients at the first step, in units of the
             standardised series per unit of the covariate.
         learn_initial: Whether the mean of the first coefficients is learned, or 0.
@@ -230,8 +233,8 @@ class Regression(Structural):
         self,
         covariates: Iterable[int],
         *,
-        scale: float | None = None,
-        initial_scale: float = 10.0,
+        scale: Number | None = None,
+        initial_scale: Number = 10.0,
         learn_initial: bool = False,
     ) -> None:
         index = tuple(covariates)

@@ -1,0 +1,156 @@
+"""Every named model with every emission that suits it: trains, gains, and stays finite."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from seqlatent.emissions import (
+    Bernoulli,
+    Categorical,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+    StudentT,
+)
+from seqlatent.inference import Combiner, Parallel, Tilted
+from seqlatent.networks import reinitialise
+from seqlatent.objectives import elbo, evidence
+from seqlatent.sequences import Sequences
+from seqlatent.training import fit
+from seqlatent.zoo import deep_markov, deep_state, latent_ode, srnn, structural, vrnn
+
+SEEDS = range(5)
+BATCH, STEPS = 8, 12
+
+
+def _categorical(latent_dim, obs_dim, **rest):
+    return Categorical(latent_dim, 3, obs_dim, **rest)
+
+
+EMISSIONS = {
+    "normal": Normal,
+    "student": StudentT,
+    "poisson": Poisson,
+    "negative_binomial": NegativeBinomial,
+    "bernoulli": Bernoulli,
+    "categorical": _categorical,
+}
+small = {"latent_dim": 3, "hidden_dim": 8}
+NEURAL = {
+    "deep_markov": partial(deep_markov, **small),
+    "deep_markov_combiner": partial(deep_markov, posterior=Combiner, **small),
+    "deep_markov_parallel": partial(deep_markov, posterior=Parallel, **small),
+    "deep_markov_causal": partial(deep_markov, causal=True, **small),
+    "srnn": partial(srnn, lags=(1, 2), **small),
+    "srnn_deterministic": partial(srnn, latent_dim=0, hidden_dim=8),
+    "vrnn": partial(vrnn, **small),
+    "latent_ode": partial(latent_ode, **small),
+    "latent_ode_noisy": partial(latent_ode, diffusion=0.2, **small),
+}
+EXACT = {
+    "structural": structural,
+    "structural_full": partial(structural, trend=True, season_length=4),
+    "deep_state": partial(deep_state, season_length=4, hidden_dim=8),
+}
+
+
+def series(emission, seed, steps=STEPS):
+    """Returns a seasonal panel with missing cells and an unequal length, in the emission's support."""
+    generator = torch.Generator().manual_seed(seed)
+    t = torch.arange(steps, dtype=torch.get_default_dtype())
+    wave = (t / 2).sin() + torch.randn(BATCH, steps, generator=generator) / 3
+    y = {
+        "normal": 50 + 10 * wave,
+        "student": 50 + 10 * wave,
+        "poisson": torch.poisson(wave.exp() * 3, generator=generator),
+        "negative_binomial": torch.poisson(wave.exp() * 3, generator=generator),
+        "bernoulli": (wave > 0).to(wave.dtype),
+        "categorical": (wave > 0.3).to(wave.dtype) + (wave > -0.3).to(wave.dtype),
+    }[emission][..., None]
+    y[torch.rand(y.shape, generator=generator) < 0.2] = torch.nan
+    y[0, steps // 2 :] = torch.nan
+    if emission in ("normal", "student"):
+        return Sequences.of(
+            y, shift=torch.full((BATCH, 1), 50.0), scale=torch.full((BATCH, 1), 10.0)
+        )
+    scale = torch.full((BATCH, 1), 3.0 if "i" in emission and "bern" not in emission else 1.0)
+    return Sequences.of(y, scale=scale if emission in ("poisson", "negative_binomial") else None)
+
+
+def train(model, sequences, objective, seed, steps):
+    """Trains, and returns the objective per series before and after with common random numbers."""
+    reinitialise(model, torch.Generator().manual_seed(seed))
+
+    def score():
+        with torch.no_grad():
+            return objective(model, sequences, generator=torch.Generator().manual_seed(9)).mean()
+
+    before = score()
+    history = fit(model, sequences, objective, steps=steps, batch_size=BATCH, seed=seed)
+    assert history.skipped == 0
+    return before, score()
+
+
+def check(model, sequences, before, after):
+    assert torch.isfinite(after)
+    assert after > before
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    generator = torch.Generator().manual_seed(0)
+    belief = model.belief(sequences, generator=generator)
+    paths = model.forecast(belief, 1000, n=2, generator=generator)
+    assert torch.isfinite(paths.y).all()
+    assert torch.isfinite(paths.z).all()
+
+
+@pytest.mark.parametrize("emission", EMISSIONS)
+@pytest.mark.parametrize("name", NEURAL)
+def test_trains_a_few_steps_and_rolls_out(name, emission):
+    sequences = series(emission, 0)
+    model = NEURAL[name](emission=EMISSIONS[emission])
+    objective = evidence if name == "srnn_deterministic" else partial(elbo, samples=4)
+    before, after = train(model, sequences, objective, 0, 20)
+    check(model, sequences, before, after)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_model_trains_and_rolls_out(name):
+    sequences = series("normal", 0, steps=24)
+    model = EXACT[name]()
+    before, after = train(model, sequences, evidence, 0, 30)
+    check(model, sequences, before, after)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("emission", EMISSIONS)
+@pytest.mark.parametrize("name", NEURAL)
+def test_trains_300_steps_over_seeds(name, emission):
+    objective = evidence if name == "srnn_deterministic" else partial(elbo, samples=2)
+    for seed in SEEDS:
+        sequences = series(emission, seed)
+        model = NEURAL[name](emission=EMISSIONS[emission])
+        before, after = train(model, sequences, objective, seed, 300)
+        check(model, sequences, before, after)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_model_trains_300_steps_over_seeds(name):
+    for seed in SEEDS:
+        sequences = series("normal", seed, steps=24)
+        model = EXACT[name]()
+        before, after = train(model, sequences, evidence, seed, 300)
+        check(model, sequences, before, after)
+
+
+@pytest.mark.parametrize("build", [*NEURAL.values(), *EXACT.values()], ids=[*NEURAL, *EXACT])
+def test_says_what_it_is_made_of(build):
+    text = repr(build())
+    assert "transition" in text
+    assert "emission" in text
+
+
+@pytest.mark.parametrize("posterior", [Tilted, Combiner, Parallel])
+def test_posterior_is_a_choice(posterior):
+    model = deep_markov(posterior=posterior, **small)
+    assert isinstance(model.inference.posterior, posterior)
