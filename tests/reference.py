@@ -14,8 +14,8 @@ from torch import Tensor
 class LinearGaussian(NamedTuple):
     """z_1 ~ N(m0, P0), z_t = F_t z_{t-1} + b_t + N(0, Q_t), y_t = H_t z_t + d_t + N(0, R_t).
 
-    In the order in which the functions of `seqlatent.kalman` take them. Leading axes and time may be
-    left out where nothing differs along them.
+    In the order in which the functions of `seqlatent.kalman` take them. Leading axes and time may
+    be left out where nothing differs along them.
     """
 
     F: Tensor
@@ -134,7 +134,7 @@ def each(
 def random_covariance(
     *shape: int, rank: int | None = None, generator: torch.Generator | None = None
 ) -> Tensor:
-    """A covariance of shape ``(*, K, K)``, with eigenvalues of order one; of lower ``rank`` if given."""
+    """A covariance ``(*, K, K)`` with eigenvalues of order one, or of lower ``rank``."""
     *lead, size = shape
     rank = size if rank is None else rank
     G = torch.randn(*lead, size, rank, dtype=torch.float64, generator=generator)
@@ -190,7 +190,7 @@ def structural(
     noise: float = 1.0,
     initial_variance: float = 1e6,
 ) -> LinearGaussian:
-    """A local linear trend with a dummy seasonal: ``period + 1`` states, three of them with noise."""
+    """A local linear trend with a dummy seasonal: ``period + 1`` states, three with noise."""
     K = period + 1
     F = torch.zeros(K, K, dtype=torch.float64)
     F[0, :2] = F[1, 1] = 1

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from seqlatent.emissions.linear import LinearGaussian
+from seqlatent.emissions import LinearGaussian
 from seqlatent.inference import Amortised, FilteringEncoder, Kalman, Tilted
 from seqlatent.model import LatentModel
 from seqlatent.networks import MinGRU, reinitialise

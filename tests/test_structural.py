@@ -361,6 +361,29 @@ def test_a_damped_trend_agrees_with_statsmodels_filter_on_its_matrices():
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("components", "irregular"),
+    [
+        (lambda: [LocalLinearTrend(0.3, 0.1), Seasonal(4, 0.2), AR(2), Regression([0])], False),
+        (lambda: [LocalLevel(0.3), Cycle(7.0), TrigonometricSeasonal(5, 2, None)], True),
+    ],
+)
+def test_every_path_of_the_posterior_gives_the_evidence(components, irregular):
+    """The noise is singular: densities live on the subspace where the state moves."""
+    ours = model(Sum(components()))
+    sequences = series(steps=20, covariates=1)
+    if irregular:
+        gaps = 0.2 + torch.rand(2, 20, dtype=torch.float64)
+        observed, u = sequences.observed, sequences.u
+        sequences = Sequences.of(sequences.y, observed=observed, t=gaps.cumsum(1), u=u)
+    with torch.no_grad():
+        posterior = ours.posterior(sequences)
+        z = posterior.rsample((3,))
+        found = ours.log_joint(z, sequences).sum(-1) - posterior.log_prob(z).sum(-1)
+        evidence = ours.filter(sequences).log_evidence.sum(-1)
+    torch.testing.assert_close(found, evidence.expand_as(found), rtol=1e-10, atol=1e-10)
+
+
 # Laws of each component --------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from seqlatent.emissions.linear import LinearGaussian
+from seqlatent.emissions import LinearGaussian
 from seqlatent.inference import Amortised, FilteringEncoder, Kalman, Tilted
 from seqlatent.model import LatentModel
 from seqlatent.networks import MinGRU, reinitialise

@@ -67,32 +67,32 @@ class TestCarriedRecurrenceOverGaps(TransitionContract):
         return context(batch, steps, irregular=True)
 
 
-def test_gated_is_the_formula_of_the_paper():
+def test_gated_is_its_formula():
     p = perturbed(Gated(3, context_dim=2, hidden_dim=8)).double()
     c = context(4, 5, covariate_dim=2)
     z = torch.randn(4, 5, 3, dtype=torch.float64)
-    x = torch.cat([z, c.u], -1)
-
-    def layer(rows):
-        return functional.linear(x, p.weight[rows], p.bias[rows])
-
-    gate = p.gate(layer(slice(0, 8)).relu()).sigmoid()
-    proposal = p.proposal(layer(slice(8, 16)).relu())
-    loc = (1 - gate) * layer(slice(16, 19)) + gate * proposal
+    x = p.hidden(torch.cat([z, c.u], -1)).tanh()
+    gate, proposal, scale = (
+        functional.linear(x, p.head.weight[rows], p.head.bias[rows])
+        for rows in (slice(0, 3), slice(3, 6), slice(6, 9))
+    )
+    gate = gate.sigmoid()
     law = p(z, c)
+    loc = (1 - gate) * p.raw_decay.tanh() * z + gate * proposal
     torch.testing.assert_close(law.mean, loc, **exact)
-    scale = functional.softplus(p.scale(proposal.relu())) + 1e-4
-    torch.testing.assert_close(law.stddev, scale, **exact)
+    torch.testing.assert_close(law.stddev, functional.softplus(scale) + 1e-4, **exact)
 
 
-def test_a_shut_gate_is_a_random_walk_at_the_start():
-    p = Gated(3, context_dim=2, hidden_dim=8).double()
-    reinitialise(p, torch.Generator().manual_seed(0))  # keeps the identity
+def test_gated_states_stay_within_bounds_for_large_weights():
+    p = Gated(3, hidden_dim=8).double()
     with torch.no_grad():
-        p.gate.bias.fill_(-1e3)
-    c = context(4, 5, covariate_dim=2)
-    z = torch.randn(4, 5, 3, dtype=torch.float64)
-    torch.testing.assert_close(p(z, c).mean, z, **exact)
+        for parameter in p.parameters():
+            parameter.mul_(30)
+    c = Context.regular(2, 1000, dtype=torch.float64)
+    z = MarkovChain(p, c).rsample((5,), torch.Generator().manual_seed(0))
+    bound = p.head.weight.abs().sum(1) + p.head.bias.abs()
+    scale = functional.softplus(bound[6:]).max()
+    assert z.abs().max() < 10 * (bound.max() + 5 * scale)
 
 
 @pytest.mark.parametrize(

@@ -24,17 +24,13 @@ SEEDS = range(5)
 BATCH, STEPS = 8, 12
 
 
-def _categorical(latent_dim, obs_dim, **rest):
-    return Categorical(latent_dim, 3, obs_dim, **rest)
-
-
 EMISSIONS = {
     "normal": Normal,
     "student": StudentT,
     "poisson": Poisson,
     "negative_binomial": NegativeBinomial,
     "bernoulli": Bernoulli,
-    "categorical": _categorical,
+    "categorical": partial(Categorical, categories=3),
 }
 small = {"latent_dim": 3, "hidden_dim": 8}
 NEURAL = {

@@ -55,7 +55,7 @@ class Ranks:
         relative = (self.ranks.double() + 0.5) / (self.draws + 1) - 0.5
         return 12 * relative.square().mean(0)
 
-    def uniform(self, level: float = 0.01) -> bool:
+    def uniform(self, level: int | float = 0.01) -> bool:
         """Whether no histogram is too uneven, at a false-alarm rate of ``level`` for all together.
 
         Args:
@@ -147,7 +147,7 @@ def simulation_based_calibration(
         for _ in range(replications):
             y, z = model.rollout(template, generator=generator)
             y = torch.where(template.observed, y[0], torch.zeros_like(y[0]))
-            simulated = replace(template, y=y, _cache={})
+            simulated = replace(template, y=y)
             sample = model.posterior(simulated).rsample((draws,), generator)
             found.append(_ranks(z[0][:, index], sample[:, :, index], generator))
     return Ranks(torch.cat(found), draws, at, bins)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from seqlatent.chain import Chain, MarkovChain
+from seqlatent.inference import Particles
 from seqlatent.model import LatentModel
 from seqlatent.objectives import divergence
 from seqlatent.sequences import Sequences
@@ -106,14 +107,15 @@ def latent_use(
 
     - the divergence :math:`KL(q(z_t \mid z_{t-1}) \| p(z_t \mid z_{t-1}))` of each step and
       dimension;
-    - the activity of a dimension, the share of its variance that the posterior mean explains, where
-      :math:`\delta` is the posterior mean less that of the prior,
+    - the activity of a dimension: the share of the variance of its innovations over the data that
+      the posterior explains, where :math:`\delta` is the mean of the posterior less that of the
+      prior, given the last state,
 
-      .. math:: \mathrm{Var}_{b,t}(\delta) \, / \,
-          \big(\mathrm{Var}_{b,t}(\delta) + E_{b,t}[\mathrm{Var}_q(z)]\big)
+      .. math:: \frac{\mathrm{Var}(\delta)}{\mathrm{Var}(\delta) + E[\mathrm{Var}_q(z_t \mid z_{t-1})]},
+          \quad \delta = E_q[z_t \mid z_{t-1}] - E_p[z_t \mid z_{t-1}]
 
       For a standard normal prior and a fitted model the denominator is 1, and a dimension is active
-      if :math:`\mathrm{Var}(\delta) > 0.01`, as in the reference;
+      if the variance of its posterior mean is above 0.01, as in the reference;
     - what the observations lose when each series is given the latents of another one (a single
       series those of another time), or draws from the prior, while the context stays its own.
 
@@ -124,6 +126,7 @@ def latent_use(
         generator: Source of randomness.
 
     Raises:
+        TypeError: If the model's posterior has no density (particles).
         ValueError: If the model has no latents, or nothing was observed.
 
     Example:
@@ -140,6 +143,11 @@ def latent_use(
         raise ValueError(
             f"samples must be at least 2, to tell noise from activity; found {samples!r}."
         )
+    if isinstance(model.inference, Particles):
+        raise TypeError(
+            "a particle posterior has no density, hence no divergence from the prior: look at the "
+            "model under an Amortised or Kalman inference."
+        )
     if model.transition.latent_dim == 0:
         raise ValueError("the model has no latents (latent_dim is 0): there is no use to measure.")
     observed = sequences.observed.sum()
@@ -152,14 +160,10 @@ def latent_use(
     generator = private(generator, sequences.y.device)
     with torch.no_grad():
         q = model.posterior(sequences)
-        state = generator.get_state()
         z = q.rsample((samples,), generator)
-        # The same noise drives the prior's paths, so that where q is p the two are the same.
-        again = torch.Generator(generator.device)
-        again.set_state(state)
-        prior = MarkovChain(model.transition, q.context).rsample((samples,), again)
         kl = divergence(model, q, z).mean(0)
         informed = _informed(sequences, q)
+        chain = MarkovChain(model.transition, q.context)
 
         def score(path: Tensor) -> float:
             values = model.emission.log_prob(sequences.y, sequences.observed, path, q.context)
@@ -170,10 +174,10 @@ def latent_use(
             kl=(kl * informed).sum(0) / informed.sum(0).clamp_min(1),
             kl_per_step=((kl * informed).sum() / informed.sum().clamp_min(1)).item(),
             kl_share=total / max(total + abs(own), torch.finfo(z.dtype).tiny),
-            activity=_activity(z, prior, informed[..., 0]),
+            activity=_activity(q, chain, z, informed[..., 0], generator),
             score=own,
             shuffled=score(_shuffled(z, generator)),
-            prior=score(prior),
+            prior=score(chain.rsample((samples,), generator)),
         )
 
 
@@ -190,12 +194,20 @@ def _informed(sequences: Sequences, q: Chain) -> Tensor:
     return q.context.informed & (position <= sequences.last[:, None])[..., None]
 
 
-def _activity(z: Tensor, prior: Tensor, informed: Tensor) -> Tensor:
-    moved, spread = (z - prior)[:, informed], z.var(0)[informed]
-    # the mean over samples is noisy, and its noise is no activity
-    explained = moved.mean(0).var(0, correction=0) - moved.var(0).mean(0) / len(z)
-    explained = explained.clamp_min(0)
-    return explained / (explained + spread.mean(0)).clamp_min(torch.finfo(z.dtype).tiny)
+def _activity(
+    q: Chain, prior: Chain, z: Tensor, informed: Tensor, generator: torch.Generator
+) -> Tensor:
+    p = prior.conditionals(z)
+    parts = []
+    for of_q, of_p, seen in zip(
+        q.conditionals(z, p), p, (informed[:, :1], informed[:, 1:]), strict=True
+    ):
+        mean, variance = _moments(of_q, generator)
+        shift, shape = mean - _moments(of_p, generator)[0], (len(z), *seen.shape, mean.shape[-1])
+        if of_q is not None and mean.ndim < z.ndim:
+            shift, variance = shift[..., None, :], variance[..., None, :]
+        parts.append((shift.expand(shape)[:, seen], variance.expand(shape)[:, seen]))
+    return parts
 
 
 def _shuffled(z: Tensor, generator: torch.Generator) -> Tensor:

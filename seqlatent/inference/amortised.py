@@ -176,4 +176,5 @@ def _last_of(z: Tensor, sequences: Sequences, start: Latest | None, end: bool) -
         if start.values is not None and len(start.values) == len(values):
             values = torch.where(started[:, None], values, start.values)
         started = started | start.started
-    return Latest(None, None, values, torch.zeros_like(values[..., 0]), started)
+    log_weights = values.new_zeros(values.shape[:-1]).log_softmax(0)
+    return Latest(None, None, values, log_weights, started)

@@ -17,9 +17,9 @@ __all__ = ["Kalman", "Prior"]
 class Kalman(Inference):
     r"""Exact posterior of a model that is linear and Gaussian given its context.
 
-    Filtering and smoothing marginals come from the Kalman recursions, the evidence from the innovations. The
-    posterior over paths is the model's own chain corrected by the backward messages
-    :math:`\beta_t(z_t) = p(y_{t:T} \mid z_t)`:
+    Filtering and smoothing marginals come from the Kalman recursions, the evidence from the
+    innovations. The posterior over paths is the model's own chain corrected by the backward
+    messages :math:`\beta_t(z_t) = p(y_{t:T} \mid z_t)`:
 
     .. math:: q(z_t \mid z_{t-1}) \propto p(z_t \mid z_{t-1}) \beta_t(z_t)
 
@@ -27,7 +27,8 @@ class Kalman(Inference):
     :math:`\log p(y, z) - \log q(z)` is the log evidence on every path.
 
     Args:
-        scan: Whether to use the associative scan over time, which is parallel in time, rather than the loop.
+        scan: Whether filter and smoother are associative scans, parallel in time, rather than
+            loops.
 
     References:
         A New Approach to Linear Filtering and Prediction Problems (Kalman, 1960).
@@ -51,23 +52,20 @@ class Kalman(Inference):
         if lacking:
             names = " and ".join(f"the {part} {type(module).__name__}" for part, module in lacking)
             raise TypeError(
-                f"Kalman needs matrices(c) of transition and emission: {names} is not linear and Gaussian. Use Amortised "
-                "(a trained encoder) or Particles instead, or a LinearTransition and a LinearEmission."
+                f"Kalman needs matrices(c) of transition and emission: {names} is not linear and "
+                "Gaussian. Use Amortised (a trained encoder) or Particles instead, or a "
+                "LinearTransition and a LinearEmission."
             )
 
     def forward(self, model: Generative, sequences: Sequences, c: Context | None = None) -> Chain:
         c = model.context(sequences) if c is None else c
-        F, b, G = self._transition(model, c)
-        m0, G0 = model.transition.initial_moments(c[0])
-        H, d, R = model.emission.matrices(c)
+        transition, emission = _linear(model)
+        F, b, G = transition.matrices(c)
+        m0, G0 = transition.initial_moments(c[0])
+        H, d, R = emission.matrices(c)
         potentials = kalman.potentials(F, b, G @ G.mT, H, d, R, sequences.y, sequences.observed)
         kernels = kalman.posterior_kernels(F, b, G, m0, G0, potentials)
         return PosteriorChain(kernels, c, (G0.shape[-1], G.shape[-1]))
-
-    @staticmethod
-    def _transition(model: Generative, c: Context) -> tuple[Tensor, Tensor, Tensor]:
-        assert isinstance(model.transition, Linear)
-        return model.transition.matrices(c)
 
     def filter(
         self,
@@ -102,13 +100,16 @@ class Kalman(Inference):
             started = started | start.started
         return Latest(mean, cov, None, None, started)
 
-    def _filtered(self, model: Generative, sequences: Sequences, c: Context, start: Latest | None) -> "kalman.Filtered":
-        F, b, G = self._transition(model, c)
-        m0, G0 = model.transition.initial_moments(c[0])
-        H, d, R = model.emission.matrices(c)
+    def _filtered(
+        self, model: Generative, sequences: Sequences, c: Context, start: Latest | None
+    ) -> "kalman.Filtered":
+        transition, emission = _linear(model)
+        F, b, G = transition.matrices(c)
+        m0, G0 = transition.initial_moments(c[0])
+        H, d, R = emission.matrices(c)
         Q, P0 = G @ G.mT, G0 @ G0.mT
         if start is not None and start.mean is not None and start.cov is not None:
-            F1, b1, G1 = self._transition(model, c[0])
+            F1, b1, G1 = transition.matrices(c[0])
             moved = (F1 @ start.mean[..., None])[..., 0] + b1
             spread = F1 @ start.cov @ F1.mT + G1 @ G1.mT
             m0 = torch.where(start.started[:, None], moved, m0)
@@ -125,11 +126,19 @@ class Kalman(Inference):
         generator: torch.Generator | None = None,
     ) -> States:
         c = model.context(sequences) if c is None else c
-        F, b, G = self._transition(model, c)
-        H, d, R = model.emission.matrices(c)
+        transition, emission = _linear(model)
+        F, b, G = transition.matrices(c)
+        H, d, R = emission.matrices(c)
         filtered = self._filtered(model, sequences, c, None)
-        smoothed = kalman.smoother(F, b, G @ G.mT, filtered, H, d, R, sequences.y, sequences.observed)
+        run = kalman.smoother_scan if self.scan else kalman.smoother
+        smoothed = run(F, b, G @ G.mT, filtered, H, d, R, sequences.y, sequences.observed)
         return States(CovarianceNormal(smoothed.mean, smoothed.cov), filtered.log_evidence)
+
+
+def _linear(model: Generative) -> tuple[Linear, LinearEmission]:
+    assert isinstance(model.transition, Linear)
+    assert isinstance(model.emission, LinearEmission)
+    return model.transition, model.emission
 
 
 class PosteriorChain(Chain):
@@ -146,9 +155,13 @@ class PosteriorChain(Chain):
         self.context = context
         self.ranks = ranks
 
-    def rsample(self, shape: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Tensor:
+    def rsample(
+        self, shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
         size = torch.Size(shape) + self.kernels.offset.shape[:-1] + self.kernels.factor.shape[-1:]
-        return kalman.sample_paths(self.kernels, standard_normal(size, self.kernels.offset, generator))
+        return kalman.sample_paths(
+            self.kernels, standard_normal(size, self.kernels.offset, generator)
+        )
 
     def log_prob(self, z: Tensor) -> Tensor:
         first, rest = self.conditionals(z)
@@ -170,8 +183,9 @@ class Prior(Inference):
     def check(self, model: Generative) -> None:
         if model.transition.latent_dim:
             raise TypeError(
-                f"Prior infers nothing, and {type(model.transition).__name__} has {model.transition.latent_dim} latent "
-                "dimensions; use Kalman, Amortised or Particles."
+                f"Prior infers nothing, and {type(model.transition).__name__} has "
+                f"{model.transition.latent_dim} latent dimensions; use Kalman, Amortised or "
+                "Particles."
             )
 
     def forward(self, model: Generative, sequences: Sequences, c: Context | None = None) -> Chain:

@@ -42,7 +42,7 @@ class Latest:
         mean: Mean ``(B, K)``, or None.
         cov: Covariance ``(B, K, K)``, or None.
         values: Particles ``(N, B, K)``, or None.
-        log_weights: Log weights ``(N, B)``, or None.
+        log_weights: Normalised log weights ``(N, B)``, or None.
         started: Whether a series had a step yet ``(B,)``; if not, its next state follows the
             initial law.
         encoder: State of a causal encoder after that step, leading axis ``(B,)``.

@@ -8,11 +8,14 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from seqlatent.chain import Chain, Correction
-from seqlatent.distributions import Carried, Empirical, draw
+from seqlatent.distributions import Carried, Empirical, FactorNormal, draw
 from seqlatent.inference.inference import Generative, Inference, Latest, States, at, position
 from seqlatent.sequences import Context, Sequences
 
 __all__ = ["Cloud", "ParticleChain", "Particles", "particle_filter", "systematic_resampling"]
+
+# Densities that backward sampling evaluates at a time: enough to keep a processor busy.
+_CELLS = 1 << 20
 
 
 class Cloud(NamedTuple):
@@ -51,11 +54,11 @@ def systematic_resampling(
     )
     cdf = log_weights.detach().softmax(0).cumsum(0).T.contiguous()
     points = (torch.arange(n, dtype=cdf.dtype, device=cdf.device) + u) / n
-    return torch.searchsorted(cdf, points).clamp_max(n - 1).T
+    return torch.searchsorted(cdf, points, right=True).clamp_max(n - 1).T
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:
-    return values.gather(0, index[..., None].expand_as(values))
+    return values.gather(0, index[..., None].expand(*index.shape, values.shape[-1]))
 
 
 def particle_filter(
@@ -89,7 +92,7 @@ def particle_filter(
     """
     steps = c.unbind()
     batch = sequences.batch
-    log_weights = sequences.y.new_zeros(n, batch).log_softmax(0)
+    log_weights = uniform = sequences.y.new_zeros(n, batch).log_softmax(0)
     own = torch.arange(n, device=log_weights.device)[:, None].expand(n, batch)
     z, started = None, None
     if start is not None and bool(start.started.any()):
@@ -107,7 +110,9 @@ def particle_filter(
         )
         log_weights = log_weights + increment
         log_evidence = log_weights.logsumexp(0)
-        log_weights = log_weights - log_evidence
+        # Where no particle explains a step the evidence is zero, and the filter goes on with all.
+        lost = log_evidence == -torch.inf
+        log_weights = torch.where(lost, uniform, log_weights - log_evidence)
         record.append((z, log_weights, ancestors, log_evidence))
     values, weights, ancestors, log_evidence = zip(*record, strict=True)
     return Cloud(
@@ -123,8 +128,7 @@ def _continue(
 ) -> tuple[Tensor, Tensor]:
     """Particles and weights to go on from: the start's where their number fits, else draws."""
     if start.values is not None and start.log_weights is not None and len(start.values) == n:
-        weights = start.log_weights.log_softmax(0)
-        return start.values, torch.where(start.started, weights, uniform)
+        return start.values, torch.where(start.started, start.log_weights, uniform)
     return start.draw(n, generator), uniform
 
 
@@ -341,8 +345,8 @@ def backward_sample(
 ) -> Tensor:
     """Draws smoothed paths ``(count, B, T, K)`` from a filter's particles, without gradients.
 
-    Where the state carries deterministic memory no particle but the parent can lead to a child, and
-    the paths are traced along their ancestors.
+    Where the state carries deterministic memory, or moves on a subspace, no particle but the parent
+    can lead to a child, and the paths are traced along their ancestors.
     """
     with torch.no_grad():
         steps = c.unbind()
@@ -355,7 +359,7 @@ def backward_sample(
         path = [_take(cloud.values[..., -1, :], index)]
         for t in range(len(steps) - 2, -1, -1):
             law = model.transition(cloud.values[..., t, :], steps[t + 1])
-            if isinstance(law, Carried):
+            if isinstance(law, Carried) or _is_thin(law):
                 index = cloud.ancestors[..., t + 1].gather(0, index)
             else:
                 index = _backward_index(law, weights[..., t], path[-1], generator)
@@ -364,9 +368,21 @@ def backward_sample(
         return torch.stack(path, -2)
 
 
+def _is_thin(law: Distribution) -> bool:
+    return isinstance(law, FactorNormal) and law.factor.shape[-1] < law.event_shape[0]
+
+
 def _backward_index(
-    law: Distribution, log_weights: Tensor, following: Tensor, generator: torch.Generator | None
+    law: Distribution,
+    log_weights: Tensor,
+    following: Tensor,
+    generator: torch.Generator | None,
 ) -> Tensor:
-    scores = [log_weights + law.log_prob(z) for z in following]
-    logits = torch.stack(scores).movedim(1, -1)
-    return draw(torch.distributions.Categorical(logits=logits, validate_args=False), (), generator)
+    """Index of a parent for each following state, many of them at a time."""
+    size = max(1, _CELLS // max(1, log_weights.numel()))
+    drawn = []
+    for part in following.split(size):
+        logits = (log_weights + law.log_prob(part[:, None])).movedim(1, -1)
+        choice = torch.distributions.Categorical(logits=logits, validate_args=False)
+        drawn.append(draw(choice, (), generator))
+    return torch.cat(drawn)

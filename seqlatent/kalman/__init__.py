@@ -10,7 +10,7 @@ from seqlatent.kalman.paths import (
     sample_paths,
 )
 from seqlatent.kalman.scan import filter_scan, smoother_scan
-from seqlatent.kalman.sequential import Filtered, filter, smoother  # noqa: A004
+from seqlatent.kalman.sequential import Filtered, filter, smoother
 
 __all__ = [
     "Filtered",

@@ -1,5 +1,6 @@
-"""What every algorithm of this folder starts from: aligned axes, masked rows, one step's elements."""
+"""What all algorithms of this folder start from: aligned axes, masked rows, elements of a step."""
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from torch.nn.functional import pad
 from seqlatent.kalman.recursions import closed_loop
 from seqlatent.linalg import cholesky, mask_rows
 
-_LOG_2PI = 1.8378770664093453
+_LOG_2PI = math.log(2 * math.pi)
 
 
 class System(NamedTuple):
@@ -36,9 +37,11 @@ class System(NamedTuple):
 
 
 class Elements(NamedTuple):
-    """Law of z_t given z_{t-1} and y_t, and what y_t says of z_{t-1}.
+    r"""The law of z_t given z_{t-1} and y_t, and what y_t says of z_{t-1}.
 
-    .. math:: N(z_t; A z_{t-1} + b, C), \\qquad \\exp(-\\tfrac12 z_{t-1}^\\top J z_{t-1} + \\eta^\\top z_{t-1})
+    .. math::
+        N(z_t;\, A z_{t-1} + b,\, C), \quad
+        \exp(-\tfrac12 z_{t-1}^\top J z_{t-1} + \eta^\top z_{t-1})
     """
 
     A: Tensor
@@ -56,7 +59,7 @@ def leading(matrices: Iterable[Tensor], vectors: Iterable[Tensor]) -> tuple[tupl
 
 
 def align(x: Tensor, axes: int, event: int) -> Tensor:
-    """Gives ``x`` as many leading axes as asked; those along which it is a repeated view get length one."""
+    """Gives ``x`` as many leading axes as asked; axes that are expanded views get length one."""
     x = x.reshape((1,) * (axes + event - x.dim()) + x.shape)
     for i in range(axes):
         if x.stride(i) == 0 and x.shape[i] > 1:
@@ -78,8 +81,8 @@ def join(first: Tensor, later: Tensor, steps: int, event: int) -> Tensor:
     return torch.cat([first.expand(*lead, 1, *tail), later], -1 - event)
 
 
-def apply(M: Tensor, v: Tensor) -> Tensor:
-    """Matrix times vector; axes that ``M`` shares become columns of one product, not copies of ``M``."""
+def apply(M: Float[Tensor, "*m i j"], v: Float[Tensor, "*v j"]) -> Float[Tensor, "... i"]:
+    """Matrix times vector; along axes that ``M`` shares, vectors are columns of one product."""
     return torch.einsum("...ij,...j->...i", M, v)
 
 
@@ -124,7 +127,7 @@ def system(
 def elements(s: System) -> Elements:
     """Elements of the steps from the second on: a Kalman update of each step's own noise.
 
-    Nothing is divided by R, which may be singular, and the prior, which may be vast, has no part in it.
+    Nothing is divided by R, which may be singular. The prior, which may be vast, has no part in it.
     """
     F, Q, H, R = (rest(x, 2, s.steps) for x in (s.F, s.Q, s.H, s.R))
     b, d, y = (rest(x, 1, s.steps) for x in (s.b, s.d, s.y))
@@ -176,7 +179,7 @@ def _tilted(P: Tensor, J: Tensor, eye: Tensor) -> Tensor:
 def posterior_chain(
     s: System, e: Elements, precision: Tensor, shift: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Matrices, offsets and noise covariances of the posterior, given the potential after each step."""
+    """Matrices, offsets and noise covariances of the posterior, from the potentials after steps."""
     m, P = first_law(s, shift[..., :1, :], precision[..., :1, :, :])
     precision, shift = precision[..., 1:, :, :], shift[..., 1:, :]
     eye = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
@@ -187,13 +190,13 @@ def posterior_chain(
 
 
 def then_nothing(eta: Tensor, J: Tensor) -> tuple[Tensor, Tensor]:
-    """Moves potentials from the steps whose past they describe to the steps before; the last has none."""
+    """Potentials of the past of each step, moved to the steps before; nothing follows the last."""
     return pad(eta, (0, 0, 0, 1)), pad(J, (0, 0, 0, 0, 0, 1))
 
 
 def log_evidence(s: System, residual: Tensor, S: Tensor) -> Float[Tensor, "*L T"]:
     """Logarithm of p(y_t | y_<t), all steps at once, from innovations and their covariances."""
-    if S.shape[-1] == 1:
+    if S.shape[-1] == 1 and bool((S > 0).all()):
         variance = S[..., 0]
         terms = residual.square() / variance + variance.log()
     else:

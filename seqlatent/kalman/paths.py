@@ -34,8 +34,8 @@ class Potentials(NamedTuple):
 class Kernels(NamedTuple):
     r"""A chain of affine Gaussian steps, z_t = A_t z_{t-1} + offset_t + factor_t eps_t.
 
-    At the first step A is zero: offset and factor give the law of z_1. Factors of fewer columns than
-    the widest are filled up with columns of zeros on the right.
+    At the first step A is zero: offset and factor give the law of z_1. Factors of fewer columns
+    than the widest are filled up with columns of zeros on the right.
     """
 
     A: Float[Tensor, "*L T K K"]
@@ -44,7 +44,7 @@ class Kernels(NamedTuple):
 
 
 class Smoothed(NamedTuple):
-    """Mean and covariance of each state of a chain; ``cross`` is Cov(z_t, z_{t-1}), zero at first."""
+    """Moments of each state of a chain; ``cross`` is Cov(z_t, z_{t-1}), zero at the first step."""
 
     mean: Float[Tensor, "*L T K"]
     cov: Float[Tensor, "*L T K K"]
@@ -127,8 +127,8 @@ def posterior_kernels(
         potentials: What :func:`potentials` returned.
 
     Shape:
-        G ``(*L, T, K, R)``, G0 ``(*L, K, R0)``, the rest as in :func:`filter`; the factors returned have
-        max(R, R0) columns.
+        G ``(*L, T, K, R)``, G0 ``(*L, K, R0)``, the rest as in :func:`filter`; the factors returned
+        have max(R, R0) columns.
 
     Example:
         >>> one, zero = torch.ones(1, 1), torch.zeros(1)
@@ -205,7 +205,7 @@ def path_moments(kernels: Kernels) -> Smoothed:
 def backward(F: Tensor, b: Tensor, Q: Tensor, J: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
     """Precision and shift of the potential of all that follows from each step on.
 
-    ``F``, ``b``, ``Q`` are of the steps from the second on, ``J`` and ``eta`` what each step says itself.
+    ``F``, ``b``, ``Q`` are of the steps from the second on; ``J``, ``eta`` are what each step says.
     """
     steps, lead = eta.shape[-2], matrix_lead(F, Q, J)
     J = J.expand(*J.shape[:-3], steps, -1, -1)
@@ -217,7 +217,7 @@ def backward(F: Tensor, b: Tensor, Q: Tensor, J: Tensor, eta: Tensor) -> tuple[T
 
 
 def chain_moments(A: Tensor, offset: Tensor, V: Tensor, steps: int) -> Smoothed:
-    """Moments of a chain z_t = A_t z_{t-1} + offset_t + N(0, V_t), aligned and shared where it can be."""
+    """Moments of a chain z_t = A_t z_{t-1} + offset_t + N(0, V_t), of aligned tensors."""
     lead, later = matrix_lead(A, V), rest(A, 2, steps)
     V = V.expand(*V.shape[:-3], steps, -1, -1)
     cov = unstack(symmetric(congruence(stack(later, lead), stack(V, lead))), lead)

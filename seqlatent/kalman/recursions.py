@@ -36,7 +36,8 @@ def congruence(
 
     .. math:: P_1 = V_1, \quad P_{t+1} = A_t P_t A_t^\top + V_{t+1}
 
-    ``A`` describes the T - 1 steps between. With ``reverse``, :math:`P_t = A_t P_{t+1} A_t^\top + V_t`.
+    ``A`` describes the T - 1 steps between. With ``reverse`` the chain starts at the last step,
+    :math:`P_t = A_t P_{t+1} A_t^\top + V_t`.
     """
     P: Tensor = _Congruence.apply(A, V, reverse)  # type: ignore[assignment]
     return P
@@ -166,11 +167,12 @@ class _Covariances(torch.autograd.Function):
         F, Q, _, H, R, _ = inputs
         ctx.set_materialize_grads(False)
         ctx.constant = [len(x) == 1 for x in (F, Q, H, R)]
-        ctx.save_for_backward(F, H, *output)
+        ctx.save_for_backward(F, H, *output[1:])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        F, Q, P0, H, R = _covariances_adjoint(*ctx.saved_tensors, grads)
+        F, H, *outputs = ctx.saved_tensors
+        F, Q, P0, H, R = _covariances_adjoint(F, H, outputs, grads)
         one_F, one_Q, one_H, one_R = ctx.constant
         # F and Q of the first step are not used.
         F = F.sum(0, keepdim=True) if one_F else torch.cat([torch.zeros_like(P0), F])
@@ -183,10 +185,7 @@ class _Covariances(torch.autograd.Function):
 def _covariances_adjoint(
     F: Tensor,
     H: Tensor,
-    predicted: Tensor,
-    P: Tensor,
-    k: Tensor,
-    S: Tensor,
+    outputs: list[Tensor],
     grads: tuple[Tensor | None, ...],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     r"""Gradients of F, Q, P0, H, R, each per step, from those of what :func:`covariances` returns.
@@ -198,9 +197,10 @@ def _covariances_adjoint(
         dk &= (C\, dP^- H^\top + P\, dH^\top - k\, dR) S^{-1} - k\, dH\, k \\
         dS &= H\, dP^- H^\top + dH\, P^- H^\top + H P^- dH^\top + dR
     """
+    P, k, S = outputs
     of_predicted, of_P, of_k, of_S = grads
     past, F = slice(None, len(P) - 1), F if len(F) == 1 else F[1:]
-    # Gradients per step: of P^-_t by all that happens at t, of H_t and R_t, and k_t^T (that of P_t).
+    # Gradients by what happens at each step: of P^-, H and R, and k^T times that of P.
     of_S = torch.zeros_like(S) if of_S is None else _symmetric(of_S)
     of_k = torch.zeros_like(k) if of_k is None else of_k
     kG = torch.zeros_like(k.mT)
@@ -258,7 +258,7 @@ class _Information(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        r"""The differentials are, with W = (I + Q Lambda)^{-1} and E = Lambda A,
+        r"""Gradients of F, Q and J: with W = (I + Q Lambda)^{-1} and E = Lambda A.
 
         .. math::
             dA &= W (dF - dQ\, E) - W Q\, d\Lambda\, A \\

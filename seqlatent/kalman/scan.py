@@ -40,10 +40,11 @@ def filter_scan(
     y: Float[Tensor, "*y D"],
     observed: Bool[Tensor, "*o D"],
 ) -> Filtered:
-    r"""Kalman filter by an associative scan; arguments, shapes and results are those of :func:`filter`.
+    r"""Kalman filter by an associative scan.
 
-    Two neighbouring elements compose into one, which needs :math:`(I + C_1 J_2)^{-1}`; composing pairs
-    recursively takes :math:`2 \log_2 T` rounds. H Q H^T + R must be positive definite.
+    Arguments, shapes and results are those of :func:`filter`. Two neighbouring elements compose
+    into one, with the help of :math:`(I + C_1 J_2)^{-1}`; composing pairs recursively takes
+    :math:`2 \log_2 T` rounds. H Q H^T + R must be positive definite.
 
     Example:
         >>> one, zero = torch.ones(1, 1), torch.zeros(1)
@@ -53,7 +54,7 @@ def filter_scan(
         tensor([[0.5000, 1.4000]])
 
     References:
-        Temporal Parallelization of Bayesian Smoothers (Särkkä & García-Fernández, 2021), lemmas 7 and 8.
+        Temporal Parallelization of Bayesian Smoothers (Särkkä & García-Fernández, 2021), lemma 8.
     """
     s = system(F, b, Q, m0, P0, H, d, R, y, observed)
     e = _scan(_compose, _time_first(elements(s), s.lead, s.steps - 1))
@@ -62,12 +63,8 @@ def filter_scan(
     eye = torch.eye(e.A.shape[-1], dtype=e.A.dtype, device=e.A.device)
     zero, none = torch.zeros_like(eye), torch.zeros_like(eye[:1])
     m, P = first_law(s, join(none, e.eta, s.steps, 1), join(zero, e.J, s.steps, 2))
-    A, shift, C = (
-        join(eye, e.A, s.steps, 2),
-        join(none, e.b, s.steps, 1),
-        join(zero, e.C, s.steps, 2),
-    )
-    mean, cov = apply(A, m) + shift, symmetric(A @ P @ A.mT + C)
+    A, C = join(eye, e.A, s.steps, 2), join(zero, e.C, s.steps, 2)
+    mean, cov = apply(A, m) + join(none, e.b, s.steps, 1), symmetric(A @ P @ A.mT + C)
     F, Q = rest(s.F, 2, s.steps), rest(s.Q, 2, s.steps)
     later = apply(F, mean[..., :-1, :]) + rest(s.b, 1, s.steps)
     predicted_mean = join(s.m0, later, s.steps, 1)
@@ -94,7 +91,8 @@ def smoother_scan(
     Example:
         >>> one, zero = torch.ones(1, 1), torch.zeros(1)
         >>> y, observed = torch.tensor([[1.0], [2.0]]), torch.tensor([[True], [True]])
-        >>> filtered = seqlatent.kalman.filter(one, zero, one, zero, one, one, zero, one, y, observed)
+        >>> model = (one, zero, one, zero, one, one, zero, one)
+        >>> filtered = seqlatent.kalman.filter_scan(*model, y, observed)
         >>> smoother_scan(one, zero, one, filtered, one, zero, one, y, observed).mean.T
         tensor([[0.8000, 1.4000]])
     """
@@ -159,7 +157,7 @@ def _interleave(even: Tensor, odd: Tensor) -> Tensor:
 
 
 def _time_first(parts: Sequence[Tensor], lead: tuple[int, ...], steps: int) -> list[Tensor]:
-    """Moves time to the front; vectors get all leading axes, matrices those that any of them has."""
+    """Moves time to the front; vectors get all leading axes, matrices those that any has."""
     matrices = len(lead) + 3
     shared = matrix_lead(*(x for x in parts if x.dim() == matrices))
     return [

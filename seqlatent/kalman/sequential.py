@@ -1,8 +1,7 @@
-"""Filter and smoother step by step; what does not differ between series is computed once for all."""
+"""Filter and smoother step by step; what does not differ between series is computed once."""
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -25,8 +24,8 @@ from seqlatent.recurrence import affine_recurrence
 class Filtered(NamedTuple):
     """Moments of each state given the observations up to its step, and given those before it.
 
-    ``log_evidence`` is log p(y_t | y_<t) per step, zero where nothing was observed. Covariances that
-    do not differ between series are views of one.
+    ``log_evidence`` is log p(y_t | y_<t) per step, zero where nothing was observed. Covariances
+    that do not differ between series are views of one.
     """
 
     mean: Float[Tensor, "*L T K"]
@@ -36,7 +35,7 @@ class Filtered(NamedTuple):
     log_evidence: Float[Tensor, "*L T"]
 
 
-def filter(  # noqa: A001
+def filter(
     F: Float[Tensor, "*f K K"],
     b: Float[Tensor, "*b K"],
     Q: Float[Tensor, "*q K K"],
@@ -48,13 +47,15 @@ def filter(  # noqa: A001
     y: Float[Tensor, "*y D"],
     observed: Bool[Tensor, "*o D"],
 ) -> Filtered:
-    r"""Kalman filter with exact treatment of partly observed vectors.
+    r"""Kalman filter of partly observed vectors.
 
     .. math::
-        z_1 \sim N(m_0, P_0), \quad z_t = F_t z_{t-1} + b_t + N(0, Q_t), \quad y_t = H_t z_t + d_t + N(0, R_t)
+        z_1 \sim N(m_0, P_0), \quad z_t = F_t z_{t-1} + b_t + N(0, Q_t), \quad
+        y_t = H_t z_t + d_t + N(0, R_t)
 
-    The covariances do not depend on ``y``: along leading axes where neither a matrix nor the pattern
-    of ``observed`` differs they are computed once, and the means of all series are one recurrence.
+    The covariances do not depend on ``y``: along leading axes where neither a matrix nor the
+    pattern of ``observed`` differs they are computed once, and the means are one recurrence. What
+    is missing is left out exactly, also where R correlates it with what is there.
 
     Args:
         F: Transition into step t; unused at the first step, but finite. So are ``b`` and ``Q``.
@@ -70,7 +71,8 @@ def filter(  # noqa: A001
 
     Shape:
         F, Q ``(*L, T, K, K)``, b ``(*L, T, K)``, m0 ``(*L, K)``, P0 ``(*L, K, K)``,
-        H ``(*L, T, D, K)``, d, y, observed ``(*L, T, D)``, R ``(*L, T, D, D)``, each after broadcasting.
+        H ``(*L, T, D, K)``, d, y, observed ``(*L, T, D)``, R ``(*L, T, D, D)``, after broadcasting;
+        what is constant in time may leave out T, with all axes before it.
 
     Example:
         >>> one, zero = torch.ones(1, 1), torch.zeros(1)
@@ -113,14 +115,17 @@ def smoother(
 ) -> Smoothed:
     r"""Smoothed moments, by a backward pass of information and a forward pass of moments.
 
-    Given the next observation, a step is :math:`N(E_t z_{t-1} + e_t, C_t)`; what follows it is a potential
-    of precision :math:`\Lambda_t`. The posterior is the forward chain of both, and its covariance a sum:
+    Given the next observation, a step is :math:`N(E_t z_{t-1} + e_t, C_t)`; what follows it is a
+    potential of precision :math:`\Lambda_t`. The posterior is the forward chain of both, and its
+    covariance a sum:
 
-    .. math:: P_t = A_t P_{t-1} A_t^\top + (I + C_t \Lambda_t)^{-1} C_t, \quad A_t = (I + C_t \Lambda_t)^{-1} E_t
+    .. math::
+        P_t = A_t P_{t-1} A_t^\top + (I + C_t \Lambda_t)^{-1} C_t, \quad
+        A_t = (I + C_t \Lambda_t)^{-1} E_t
 
-    No covariance of the state is inverted and none is subtracted from another. So singular Q and P0
-    need no care, and under a prior variance of 1e7 the result is right to rounding, where the form of
-    Bryson and Frazier has no digit left.
+    No covariance of the state is inverted and none is subtracted from another. So singular Q and
+    P0 need no care, and under a prior variance of 1e7 the result is right to rounding, where the
+    form of Bryson and Frazier has no digit left.
 
     Args:
         F: Transition, as in :func:`filter`; the other matrices likewise.
@@ -139,7 +144,8 @@ def smoother(
     Example:
         >>> one, zero = torch.ones(1, 1), torch.zeros(1)
         >>> y, observed = torch.tensor([[1.0], [2.0]]), torch.tensor([[True], [True]])
-        >>> filtered = seqlatent.kalman.filter(one, zero, one, zero, one, one, zero, one, y, observed)
+        >>> model = (one, zero, one, zero, one, one, zero, one)
+        >>> filtered = seqlatent.kalman.filter(*model, y, observed)
         >>> seqlatent.kalman.smoother(one, zero, one, filtered, one, zero, one, y, observed).mean.T
         tensor([[0.8000, 1.4000]])
     """

@@ -44,7 +44,7 @@ class Descent:
         objective: Callable[..., Tensor],
         schedules: Mapping[str, Callable[[int], float]],
         optimizer: torch.optim.Optimizer,
-        clip: float | None,
+        clip: int | float | None,
         ranks: Ranks,
         seed: int,
         history: History,
@@ -53,7 +53,7 @@ class Descent:
         self.objective = objective
         self.schedules = schedules
         self.optimizer = optimizer
-        self.clip = math.inf if clip is None else clip
+        self.clip = math.inf if clip is None else float(clip)
         self.ranks = ranks
         self.seed = seed
         self.parameters = [p for p in model.parameters() if p.requires_grad]

@@ -61,11 +61,11 @@ def fit(
     batch_size: int = 32,
     optimizer: Any = None,
     schedule: Callable[[int], Any] | None = cosine,
-    clip: float | None = 10.0,
+    clip: int | float | None = 10.0,
     schedules: Any = None,
     evaluate_every: int | None = None,
     patience: int | None = None,
-    average: float | None = None,
+    average: int | float | None = None,
     seed: int = 0,
     progress: bool = False,
     device: torch.device | str | None = None,
@@ -195,7 +195,7 @@ def fit(
 
 
 def lbfgs(
-    *, lr: float = 1.0, iterations: int = 20, history: int = 20, tolerance: float = 1e-9
+    *, lr: int | float = 1.0, iterations: int = 20, history: int = 20, tolerance: float = 1e-9
 ) -> Callable[[Iterable[Tensor]], torch.optim.LBFGS]:
     """L-BFGS with a strong Wolfe line search, as ``optimizer`` of :func:`fit`.
 

@@ -17,9 +17,9 @@ class Ranks:
     """This process among those that train together; one of one where there are no others.
 
     Gradients are exchanged as one tensor after the backward pass, which is also what
-    ``DistributedDataParallel`` does with a model of up to some million parameters, its first bucket.
-    Here nothing stays behind on the parameters, none of them must take part in every step, and the
-    group can be left at once.
+    ``DistributedDataParallel`` does with a model of up to some million parameters. Here nothing
+    stays behind on the parameters, none of them must take part in every step, and the group can be
+    left at once.
 
     Args:
         rank: Number of this process.

@@ -17,8 +17,8 @@ def check(
     *,
     optimizer: Any,
     schedules: Any,
-    clip: float | None,
-    average: float | None,
+    clip: int | float | None,
+    average: int | float | None,
     held_out: bool,
     counts: Mapping[str, int | None],
 ) -> None:

@@ -57,20 +57,21 @@ class Gated(Transition):
     r"""A gate between a linear and a nonlinear move of the state, as in deep Markov models.
 
     .. math::
-        z_t &\sim N\big((1 - g) \odot (W x + b) + g \odot h,\ \operatorname{softplus}(W_\sigma
-        \operatorname{relu}(h) + b_\sigma)\big), \\
-        g &= \operatorname{sigmoid}(\operatorname{MLP}_g(x)), \quad h = \operatorname{MLP}_h(x),
-        \quad x = [z_{t-1}, m_t, u_t]
+        z_t &\sim N\big((1 - g) \odot a \odot z_{t-1} + g \odot h,\ \sigma\big), \qquad
+        x = \tanh(W [z_{t-1}, m_t, u_t] + b), \\
+        g &= \operatorname{sigmoid}(W_g x + b_g), \quad h = W_h x + b_h, \quad
+        \sigma = \operatorname{softplus}(W_\sigma x + b_\sigma), \quad |a| < 1
 
-    :math:`W` starts as the identity on the state, so a closed gate is a random walk: the network
-    has to earn its nonlinearity, coordinate by coordinate. The workhorse for nonlinear dynamics on
-    a grid; with ``handles_gaps`` it reads the gap as one more input, and learns what it means only
-    where the data have such gaps.
+    A closed gate is a slowly forgetting walk: the network has to earn its nonlinearity, coordinate by
+    coordinate. Unlike in the paper, the linear move is a contraction and the hidden units are
+    bounded, so the state stays within bounds for all weights: a rollout cannot diverge, nor can
+    a posterior that follows the prior while it is being trained. With ``handles_gaps`` it reads
+    the gap as one more input, and learns what it means only where the data have such gaps.
 
     Args:
         latent_dim: Width ``K`` of the state, at least 1.
         context_dim: Width of memory and covariates, ``M + U``.
-        hidden_dim: Width of the two hidden layers.
+        hidden_dim: Width of the hidden layer.
         handles_gaps: Whether the logarithm of the gap is an input.
 
     Shape:
@@ -78,6 +79,7 @@ class Gated(Transition):
         without the axis ``T`` for a step.
 
     Example:
+        >>> from seqlatent.sequences import Context
         >>> p = Gated(3, hidden_dim=16)
         >>> p(torch.zeros(7, 5, 3), Context.regular(5)).batch_shape
         torch.Size([7, 5])
@@ -100,39 +102,25 @@ class Gated(Transition):
         require_sizes("Gated", 0, context_dim=context_dim)
         self.latent_dim, self.hidden_dim = latent_dim, hidden_dim
         self.context_dim, self.handles_gaps = context_dim, handles_gaps
-        # One matrix product gives the hidden layers of gate and proposal and the linear move: a
-        # sampling loop pays for calls, not for multiplications.
-        self.weight = nn.Parameter(
-            torch.empty(2 * hidden_dim + latent_dim, latent_dim + context_dim + handles_gaps)
-        )
-        self.bias = nn.Parameter(torch.empty(2 * hidden_dim + latent_dim))
-        self.gate = Linear(hidden_dim, latent_dim)
-        self.proposal = Linear(hidden_dim, latent_dim)
-        self.scale = Linear(latent_dim, latent_dim)
+        # A sampling loop pays for calls, not for multiplications: two matrix products give it all.
+        self.hidden = Linear(latent_dim + context_dim + handles_gaps, hidden_dim)
+        self.head = Linear(hidden_dim, 3 * latent_dim)
+        self.raw_decay = nn.Parameter(torch.empty(latent_dim))
         self.first = InitialNormal(latent_dim, context_dim)
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draws the hidden layers uniformly and makes the linear move the identity."""
-        rows, columns = 2 * self.hidden_dim, self.weight.shape[1]
-        with torch.no_grad():
-            for parameter in (self.weight, self.bias):
-                _uniform(parameter[:rows], columns**-0.5, generator)
-            nn.init.eye_(self.weight[rows:])
-            nn.init.zeros_(self.bias[rows:])
+        """Sets the memory of a closed gate to about 28 steps; draws nothing."""
+        nn.init.constant_(self.raw_decay, 2.0)
 
     def initial(self, c: Context) -> Distribution:
         return self.first(c)
 
     def forward(self, z: Tensor, c: Context) -> Distribution:
         x = _inputs(self, z, c, self.context_dim)
-        hidden, linear = functional.linear(x, self.weight, self.bias).split(
-            (2 * self.hidden_dim, self.latent_dim), -1
-        )
-        for_gate, for_proposal = hidden.relu().chunk(2, -1)
-        gate, proposal = self.gate(for_gate).sigmoid(), self.proposal(for_proposal)
-        scale = functional.softplus(self.scale(proposal.relu())) + _FLOOR
-        return diagonal_normal(torch.lerp(linear, proposal, gate), scale)
+        gate, proposal, scale = self.head(self.hidden(x).tanh()).chunk(3, -1)
+        loc = torch.lerp(self.raw_decay.tanh() * z, proposal, gate.sigmoid())
+        return diagonal_normal(loc, functional.softplus(scale) + _FLOOR)
 
     def extra_repr(self) -> str:
         return sizes(self, "latent_dim", "context_dim", "hidden_dim", "handles_gaps")
@@ -258,9 +246,3 @@ def require_sizes(owner: str, least: int, **values: int) -> None:
 def sizes(module: nn.Module, *names: str) -> str:
     """Text for a repr: ``name=value`` of each attribute."""
     return ", ".join(f"{name}={getattr(module, name)}" for name in names)
-
-
-def _uniform(parameter: Tensor, bound: float, generator: torch.Generator | None) -> None:
-    device = parameter.device if generator is None else generator.device
-    values = torch.rand(parameter.shape, dtype=parameter.dtype, device=device, generator=generator)
-    parameter.copy_((2 * values.to(parameter.device) - 1) * bound)
