@@ -54,11 +54,21 @@ def nats_per_step(model: LatentModel, pieces: Sequences, samples: int = 20) -> t
 def main() -> None:
     """Trains, selects, reports."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=20 if os.environ.get("SEQLATENT_FAST") else 16000)
+    parser.add_argument(
+        "--steps", type=int, default=20 if os.environ.get("SEQLATENT_FAST") else 16000
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--root", default=os.environ.get("SEQLATENT_DATA"), help="folder of the data")
+    parser.add_argument(
+        "--root", default=os.environ.get("SEQLATENT_DATA"), help="folder of the data"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    for name, kind, value in (("latent", int, 64), ("hidden", int, 192), ("rate", float, 2e-3), ("decay", float, 0.1), ("batch", int, 20)):
+    for name, kind, value in (
+        ("latent", int, 64),
+        ("hidden", int, 192),
+        ("rate", float, 2e-3),
+        ("decay", float, 0.1),
+        ("batch", int, 20),
+    ):
         parser.add_argument(f"--{name}", type=kind, default=value)
     options = parser.parse_args()
 
@@ -80,19 +90,31 @@ def main() -> None:
         validation=pieces["valid"],
         steps=options.steps,
         batch_size=options.batch,
-        optimizer=partial(torch.optim.AdamW, lr=options.rate, weight_decay=options.decay, betas=(0.95, 0.999)),
+        optimizer=partial(
+            torch.optim.AdamW, lr=options.rate, weight_decay=options.decay, betas=(0.95, 0.999)
+        ),
         clip=0.05,
         schedules={"kl_weight": annealing(0.1, 1.0, max(options.steps // 8, 1))},
         evaluate_every=max(options.steps // 40, 1),
         average=0.998,
         seed=options.seed,
         progress=not options.quiet,
-        callback=(lambda h: print(h, h.validation[-1]*88, flush=True) if len(h.objective) % 400 == 0 and h.validation else None) if os.environ.get("VERBOSE") else None,
+        callback=(
+            lambda h: (
+                print(h, h.validation[-1] * 88, flush=True)
+                if len(h.objective) % 400 == 0 and h.validation
+                else None
+            )
+        )
+        if os.environ.get("VERBOSE")
+        else None,
     )
     print(history)
     for split in ("train", "valid", "test"):
         bound, kl = nats_per_step(model, pieces[split])
-        print(f"{split:5s} {bound:6.3f} nats per step, of which divergence {kl:.3f} ({kl / bound:.0%})")
+        print(
+            f"{split:5s} {bound:6.3f} nats per step, of which divergence {kl:.3f} ({kl / bound:.0%})"
+        )
     generator = torch.Generator().manual_seed(2)
     print(latent_use(model, pieces["test"].select(slice(0, 20)), generator=generator))
 

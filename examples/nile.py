@@ -41,7 +41,10 @@ def main() -> None:
     noise = model.emission(states.mean[..., :1], model.context(sequences)).variance.squeeze()
     spread = (states.variance.squeeze() * scale.squeeze() ** 2 + noise).sqrt().detach()
     paths = model.forecast(
-        model.belief(sequences, end=True), HORIZON, n=2000, generator=torch.Generator().manual_seed(0)
+        model.belief(sequences, end=True),
+        HORIZON,
+        n=2000,
+        generator=torch.Generator().manual_seed(0),
     )
     low, middle, high = torch.quantile(
         paths.y[:, 0, :, 0], torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), dim=0
@@ -60,12 +63,16 @@ def draw(out, year, y, missed, level, spread, forecast) -> None:
     low, middle, high = forecast
     ahead = year[-1] + 1 + range(HORIZON)[0] + torch.arange(HORIZON)
     fig, ax = plt.subplots(figsize=(9, 4), layout="constrained")
-    ax.fill_between(year, level - 1.2816 * spread, level + 1.2816 * spread, color="#0072B2", alpha=0.18, lw=0)
+    ax.fill_between(
+        year, level - 1.2816 * spread, level + 1.2816 * spread, color="#0072B2", alpha=0.18, lw=0
+    )
     ax.fill_between(ahead, low, high, color="#D55E00", alpha=0.22, lw=0)
     ax.plot(year, level, color="#0072B2", label="smoothed level, 80 % band")
     ax.plot(ahead, middle, color="#D55E00", label="forecast, 80 % band")
     ax.plot(year[~missed], y[~missed], ".", color="black", ms=5, label="observed")
-    ax.plot(year[missed], y[missed], "o", mfc="white", mec="black", ms=5, label="hidden from the model")
+    ax.plot(
+        year[missed], y[missed], "o", mfc="white", mec="black", ms=5, label="hidden from the model"
+    )
     ax.set(ylabel="annual flow at Aswan (10⁸ m³)", title="A local level on the Nile")
     ax.legend(ncols=2, frameon=False)
     ax.spines[["top", "right"]].set_visible(False)

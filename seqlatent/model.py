@@ -223,15 +223,19 @@ class LatentModel(nn.Module):
                 "Sequences.of."
             )
         self.emission.check(sequences.y, sequences.observed)
-        if not self.transition.handles_gaps and not sequences.regular:
-            b, i = (int(x) for x in (sequences.dt != 1).nonzero()[0])
-            raise ValueError(
-                f"{type(self.transition).__name__} ignores the gaps between observations and "
-                f"expects every gap to be 1 step, found {sequences.dt[b, i].item():g} at series "
-                f"{b}, step {i}; put the series on a grid with "
-                "missing cells, or use a transition that reads dt (OrnsteinUhlenbeck, LinearSDE, "
-                "NeuralODE)."
-            )
+        if not sequences.regular:
+            self._check_gaps(sequences.dt)
+
+    def _check_gaps(self, dt: Tensor) -> None:
+        if self.transition.handles_gaps or bool((dt == 1).all()):
+            return
+        b, i = (int(x) for x in (dt != 1).nonzero()[0])
+        raise ValueError(
+            f"{type(self.transition).__name__} ignores the gaps between steps and expects every "
+            f"gap to be 1 step, found {dt[b, i].item():g} at series {b}, step {i}; put the series "
+            "on a grid with missing cells, or use a transition that reads dt (OrnsteinUhlenbeck, "
+            "LinearSDE, NeuralODE)."
+        )
 
     def prior(self, sequences: Sequences) -> Chain:
         """Law of the latent path before ``y`` is seen, given covariates, times and memory."""
@@ -303,13 +307,7 @@ class LatentModel(nn.Module):
         self.emission.check(rows.y, rows.observed)
         memory, features = belief.memory, []
         y, observed = belief.y, belief.observed
-        known = _context_after(belief, rows)
-        if not self.transition.handles_gaps and not bool((known.dt == 1).all()):
-            raise ValueError(
-                f"{type(self.transition).__name__} ignores gaps: the rows must follow the belief "
-                f"one step apart, found a gap of {known.dt[known.dt != 1][0].item():g}; pass the "
-                "rows between as unobserved ones."
-            )
+        known = self._context_after(belief, rows)
         for i, c in enumerate(known.unbind()):
             m, memory = self.memory.step(memory, y, observed, c)
             features.append(m)
@@ -358,7 +356,7 @@ class LatentModel(nn.Module):
             raise ValueError(f"n must be a number of paths of at least 1, found {n!r}.")
         future = _future(belief, horizon, u, t)
         with torch.no_grad():
-            return self._roll(belief, _context_after(belief, future), n, generator)
+            return self._roll(belief, self._context_after(belief, future), n, generator)
 
     def rollout(
         self, sequences: Sequences, *, n: int = 1, generator: torch.Generator | None = None
@@ -390,7 +388,15 @@ class LatentModel(nn.Module):
             scale=sequences.scale,
         )
         with torch.no_grad():
-            return self._roll(belief, _context_after(belief, sequences), n, generator)
+            return self._roll(belief, self._context_after(belief, sequences), n, generator)
+
+    def _context_after(self, belief: Belief, rows: Sequences) -> Context:
+        """Context of rows after a belief, without memory; the first gap counts from its clock."""
+        c = Context.of(rows, rows.y[..., :0])
+        first = torch.where(belief.latest.started, rows.t[:, 0] - belief.t, 1.0)
+        dt = torch.cat([first[:, None], rows.dt[:, 1:]], 1)
+        self._check_gaps(dt)
+        return c.replace(dt=dt[..., None])
 
     def _roll(self, belief: Belief, c: Context, n: int, generator: torch.Generator | None) -> Paths:
         state, started = belief.latest.draw(n, generator), belief.latest.started
@@ -463,10 +469,3 @@ def _future(belief: Belief, horizon: int, u: Tensor | None, t: Tensor | None) ->
         belief.scale,
     )
     return now.extend(horizon, u=u, t=t).window(1, horizon + 1)
-
-
-def _context_after(belief: Belief, rows: Sequences) -> Context:
-    """Context of rows after a belief, without memory; the first gap counts from its clock."""
-    c = Context.of(rows, rows.y[..., :0])
-    gap = (rows.t[:, :1] - belief.t[:, None])[..., None]
-    return c.replace(dt=torch.cat([gap, c.dt[:, 1:]], 1))

@@ -49,9 +49,9 @@ def elbo(
     sequences: Sequences,
     *,
     samples: int = 1,
-    kl_weight: float = 1.0,
-    free_bits: float = 0.0,
-    kl_balance: float | None = None,
+    kl_weight: int | float = 1.0,
+    free_bits: int | float = 0.0,
+    kl_balance: int | float | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     r"""Evidence lower bound of each series ``(B,)``.
@@ -90,7 +90,7 @@ def elbo(
 
 
 def divergence(
-    model: LatentModel, q: Chain, z: Tensor, *, kl_balance: float | None = None
+    model: LatentModel, q: Chain, z: Tensor, *, kl_balance: int | float | None = None
 ) -> Tensor:
     """Divergence of a posterior chain from the model's prior along a path ``(*S, B, T, K)``.
 
@@ -105,6 +105,9 @@ def divergence(
     prior = MarkovChain(model.transition, q.context).conditionals(z)
     laws = q.conditionals(z, prior)
     values = (z[..., 0, :], z[..., 1:, :])
+    if z.shape[-2] == 1:  # torch's Independent cannot sum over an axis of no steps
+        first = _balanced(laws[0], prior[0], values[0], kl_balance)
+        return first.expand(*z.shape[:-2], first.shape[-1])[..., None, :]
     parts = [_balanced(a, p, v, kl_balance) for a, p, v in zip(laws, prior, values, strict=True)]
     first, rest = parts
     width = max(first.shape[-1], rest.shape[-1])
@@ -175,7 +178,7 @@ def fivo(
     sequences: Sequences,
     *,
     particles: int = 16,
-    threshold: float = 0.5,
+    threshold: int | float = 0.5,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     r"""Filtering variational objective of each series ``(B,)``: a particle filter's log evidence.
@@ -204,7 +207,7 @@ def fivo(
     return inference.cloud(model, sequences, generator=generator).log_evidence.sum(-1)
 
 
-def annealing(start: float, stop: float, steps: int) -> Callable[[int], float]:
+def annealing(start: int | float, stop: int | float, steps: int) -> Callable[[int], float]:
     """Linear schedule from ``start`` to ``stop`` over some training steps, constant afterwards.
 
     Example:

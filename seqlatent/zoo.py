@@ -10,7 +10,6 @@ from seqlatent.inference import (
     Combiner,
     Encoder,
     FilteringEncoder,
-    Inference,
     Kalman,
     Posterior,
     Prior,
@@ -121,7 +120,9 @@ def srnn(
         Sequential Neural Models with Stochastic Layers (Fraccaro et al., 2016).
     """
     read = {"lags": lags, "covariate_dim": covariate_dim, "code_sizes": code_sizes}
-    memory = CausalMemory(obs_dim, MinGRU(CausalMemory.input_dim(obs_dim, **read), hidden_dim), **read)
+    memory = CausalMemory(
+        obs_dim, MinGRU(CausalMemory.input_dim(obs_dim, **read), hidden_dim), **read
+    )
     context_dim = memory.out_dim + covariate_dim
     emit = emission(latent_dim, obs_dim, context_dim=context_dim, hidden=(hidden_dim,))
     if latent_dim == 0:
@@ -152,9 +153,7 @@ def vrnn(
     transition = CarriedRecurrence(
         latent_dim, hidden_dim, context_dim=context_dim, hidden=(hidden_dim,)
     )
-    emit = emission(
-        transition.latent_dim, obs_dim, context_dim=context_dim, hidden=(hidden_dim,)
-    )
+    emit = emission(transition.latent_dim, obs_dim, context_dim=context_dim, hidden=(hidden_dim,))
     encoder = _encoder(Feedforward, obs_dim, hidden_dim, covariate_dim, hidden_dim, causal=True)
     posterior = Combiner(hidden_dim, latent_dim, hidden_dim=hidden_dim, carry_dim=hidden_dim)
     return LatentModel(transition, emit, Amortised(encoder, posterior), memory)

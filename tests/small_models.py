@@ -1,9 +1,11 @@
 """Small transitions, emissions and models with which the core is tested before any real part is."""
 
+import reference
 import torch
 from batches import F64, normal
+from reference import LinearGaussian
 from torch import nn
-from torch.distributions import Independent, MultivariateNormal, Poisson, constraints
+from torch.distributions import Independent, Poisson, constraints
 
 from seqlatent.distributions import Carried, diagonal_normal
 from seqlatent.emissions.emission import Emission, LinearEmission
@@ -105,7 +107,7 @@ class Remembering(Transition):
 
 
 class Read(LinearEmission):
-    """y = H z + d + N(0, R), in the units of the data."""
+    """y = H z + d + N(0, R), in standardised units."""
 
     def __init__(self, H, d, R):
         super().__init__()
@@ -114,9 +116,7 @@ class Read(LinearEmission):
         self.independent = bool((torch.diag(R.diagonal()) == R).all())
 
     def matrices(self, c):
-        H = c.scale[..., None] * self.H
-        d = c.shift + c.scale * self.d
-        return H, d, self.R * c.scale[..., :, None] * c.scale[..., None, :]
+        return self.H, self.d, self.R
 
 
 class Mean(Emission):
@@ -185,66 +185,23 @@ def linear_parts(K=2, D=1, *, seed=0, thin=False):
     return transition, Read(normal(D, K, seed=seed + 5), normal(D, seed=seed + 6), R)
 
 
-def dense(transition, emission, sequences, c=None):
-    """Joint normal law of (z_1..z_T, y_1..y_T) of each series, as a list of (mean, covariance)."""
+def system(transition, emission, sequences, c=None):
+    """The model as the oracles take it, in the units of the data."""
     c = Context.of(sequences, sequences.y[..., :0]) if c is None else c
-    B, T, K, D = sequences.batch, sequences.steps, transition.latent_dim, sequences.obs_dim
-    m0, G0 = transition.initial_moments(c[0])
     F, b, G = transition.matrices(c)
+    m0, G0 = transition.initial_moments(c[0])
     H, d, R = emission.matrices(c)
-    m0, G0 = m0.expand(B, K), G0.expand(B, K, -1)
-    F, b, G = F.expand(B, T, K, K), b.expand(B, T, K), G.expand(B, T, K, -1)
-    H, d, R = H.expand(B, T, D, K), d.expand(B, T, D), R.expand(B, T, D, D)
-    laws = []
-    for i in range(B):
-        # z = mean + L eps, with L block lower triangular
-        mean, blocks = [m0[i]], [[G0[i]]]
-        for t in range(1, T):
-            mean.append(F[i, t] @ mean[-1] + b[i, t])
-            blocks.append([F[i, t] @ block for block in blocks[-1]] + [G[i, t]])
-        widths = [G0.shape[-1]] + [G.shape[-1]] * (T - 1)
-        rows = []
-        for row in blocks:
-            rows.append(
-                torch.cat([*row, *(row[0].new_zeros(K, w) for w in widths[len(row) :])], -1)
-            )
-        L = torch.cat(rows, 0)
-        mean = torch.cat(mean)
-        P = L @ L.T
-        big = torch.block_diag(*H[i])
-        total = torch.cat([mean, big @ mean + d[i].reshape(-1)])
-        cross = P @ big.T
-        S = big @ cross + torch.block_diag(*R[i])
-        laws.append((total, torch.cat([torch.cat([P, cross], 1), torch.cat([cross.T, S], 1)])))
-    return laws
+    H, d = c.scale[..., None] * H, c.shift + c.scale * d
+    R = c.scale[..., :, None] * R * c.scale[..., None, :]
+    return LinearGaussian(F, b, G @ G.mT, m0, G0 @ G0.mT, H, d, R)
+
+
+def dense_posterior(transition, emission, sequences, c=None):
+    """Evidence ``(B,)``, and moments of the states ``(B, T, ...)``, from the joint normal law."""
+    model = system(transition, emission, sequences, c)
+    return reference.each(reference.dense_posterior, model, sequences.y, sequences.observed)
 
 
 def dense_evidence(transition, emission, sequences, c=None):
     """log p(y observed) of each series."""
-    size = sequences.steps * transition.latent_dim
-    out = []
-    for i, (mean, cov) in enumerate(dense(transition, emission, sequences, c)):
-        seen = sequences.observed[i].reshape(-1)
-        if not seen.any():
-            out.append(mean.new_zeros(()))
-            continue
-        y = sequences.y[i].reshape(-1)[seen]
-        law = MultivariateNormal(mean[size:][seen], cov[size:, size:][seen][:, seen])
-        out.append(law.log_prob(y))
-    return torch.stack(out)
-
-
-def dense_posterior(transition, emission, sequences, c=None):
-    """Mean ``(B, T, K)`` and covariance ``(B, T K, T K)`` of the path given what was seen."""
-    K, T = transition.latent_dim, sequences.steps
-    size = T * K
-    means, covs = [], []
-    for i, (mean, cov) in enumerate(dense(transition, emission, sequences, c)):
-        seen = sequences.observed[i].reshape(-1)
-        y = sequences.y[i].reshape(-1)[seen]
-        cross = cov[:size, size:][:, seen]
-        S = cov[size:, size:][seen][:, seen]
-        gain = torch.linalg.solve(S, cross.T).T if seen.any() else cross
-        means.append((mean[:size] + gain @ (y - mean[size:][seen])).reshape(T, K))
-        covs.append(cov[:size, :size] - gain @ cross.T)
-    return torch.stack(means), torch.stack(covs)
+    return dense_posterior(transition, emission, sequences, c).log_evidence

@@ -13,15 +13,28 @@ from seqlatent.diagnostics import (
     simulation_based_calibration,
 )
 from seqlatent.emissions import LinearGaussian, Normal
-from seqlatent.inference import Amortised, FilteringEncoder, Kalman, Particles, Prior, Tilted
+from seqlatent.inference import (
+    Amortised,
+    Combiner,
+    FilteringEncoder,
+    Kalman,
+    Particles,
+    Prior,
+    Tilted,
+)
 from seqlatent.memory import CausalMemory
 from seqlatent.model import LatentModel
 from seqlatent.networks import MinGRU, reinitialise
 from seqlatent.objectives import evidence
 from seqlatent.sequences import Sequences
 from seqlatent.training import fit
+from seqlatent.transitions import (
+    CarriedRecurrence,
+    LocalLevel,
+    NoLatent,
+    OrnsteinUhlenbeck,
+)
 from seqlatent.transitions import LinearGaussian as LinearTransition
-from seqlatent.transitions import LocalLevel, NoLatent, OrnsteinUhlenbeck
 
 ONE, ZERO = torch.ones(1, 1).double(), torch.zeros(1).double()
 
@@ -84,13 +97,32 @@ def test_the_exact_posterior_of_informative_data_is_useful(generator):
     assert use.score - total.item() == pytest.approx(mean.item(), abs=1e-7)
 
 
-def test_activity_is_the_explained_share_of_the_variance(generator):
-    data, model = walks(), level()
-    smoothed = model.smooth(data)
-    explained = smoothed.mean.var(correction=0)
-    expected = explained / (explained + smoothed.variance.mean())
-    use = latent_use(model, data, samples=400, generator=generator)
-    assert use.activity.item() == pytest.approx(expected.item(), abs=0.02)
+def test_activity_of_a_static_latent_is_the_explained_share_of_its_variance(generator):
+    y = 1.2 * torch.randn(200, 1, 1, generator=generator).double()
+    # a unit prior and noise of a half: four fifths of what is seen is believed
+    explained = (0.8 * y).var(correction=0)
+    use = latent_use(level(), Sequences.of(y), generator=generator)
+    assert use.activity.item() == pytest.approx((explained / (explained + 0.2)).item(), rel=1e-6)
+
+
+def test_a_vague_start_hides_no_activity(generator):
+    transition = LocalLevel(0.5, initial_scale=100.0)
+    emission = LinearGaussian(1, loading=transition.loading, bias=False, scale=0.5)
+    model = LatentModel(transition, emission, Kalman()).double()
+    use = latent_use(model, walks(), generator=generator)
+    assert use.active.all()
+    assert use.useful
+
+
+def test_what_a_state_only_carries_is_no_latent(generator):
+    transition = CarriedRecurrence(2, 5)
+    emission = Normal(transition.latent_dim, 1)
+    posterior = Combiner(4, 2, hidden_dim=4, carry_dim=5)
+    inference = Amortised(FilteringEncoder(MinGRU(3, 4, layers=1)), posterior)
+    model = LatentModel(transition, emission, inference).double()
+    use = latent_use(model, walks(), generator=generator)
+    assert use.activity.shape == (2,)
+    assert use.kl.shape == (20, 2)
 
 
 def test_the_noise_of_few_samples_is_no_activity(generator):

@@ -80,11 +80,17 @@ def test_sample_axes_lead(case):
         torch.testing.assert_close(law.log_prob(y)[i], p(z[i], c).log_prob(y), **exact)
 
 
+def moments(p, c, z):
+    """Returns mean and covariance in units of the data, from the matrices in standardised units."""
+    H, d, R = p.matrices(c)
+    scale = c.scale[..., None]
+    return c.shift + c.scale * ((H @ z[..., None])[..., 0] + d), scale * R * scale.mT
+
+
 def test_it_is_the_law_of_its_matrices(case):
     p, c, z = case
-    H, d, R = p.matrices(c)
     law = p(z, c)
-    mean = (H @ z[..., None])[..., 0] + d
+    mean, R = moments(p, c, z)
     torch.testing.assert_close(law.mean, mean, **exact)
     torch.testing.assert_close(law.variance, R.diagonal(dim1=-2, dim2=-1).expand_as(mean), **exact)
     reference = torch.distributions.MultivariateNormal(mean, R.expand(3, 4, p.obs_dim, p.obs_dim))
@@ -108,8 +114,7 @@ def test_unobserved_cells_are_integrated_out(case):
     observed[1, 1, 0] = False
     found = p.log_prob(y, observed, z, c)
     assert found[0, 0] == 0
-    H, d, R = p.matrices(c)
-    mean, R = (H @ z[..., None])[..., 0] + d, R.expand(3, 4, p.obs_dim, p.obs_dim)
+    mean, R = moments(p, c, z)
     if p.obs_dim > 1:
         law = torch.distributions.MultivariateNormal(mean[1, 1, 1:], R[1, 1, 1:, 1:])
         torch.testing.assert_close(found[1, 1], law.log_prob(y[1, 1, 1:]), **exact)
@@ -165,9 +170,8 @@ def test_matrices_have_no_axes_along_which_they_do_not_differ():
     H, d, R = p.matrices(equal)
     assert (H.shape, d.shape, R.shape) == ((2, 4), (2,), (2, 2))
     own = scaled(context(3, 5), 2)
-    H, d, R = p.double().matrices(own)
-    assert (H.shape, d.shape, R.shape) == ((3, 1, 2, 4), (3, 1, 2), (3, 1, 2, 2))
-    assert p.matrices(own[0])[0].shape == (3, 2, 4)
+    H, d, R = p.double().matrices(own)  # shift and scale are no part of them
+    assert (H.shape, d.shape, R.shape) == ((2, 4), (2,), (2, 2))
     loaded = LinearGaussian(1, loading=Loading((0.0,), (0,)))
     assert loaded.matrices(Context.regular(3, 5, u=torch.ones(3, 5, 1)))[0].shape == (3, 5, 1, 1)
 

@@ -534,14 +534,26 @@ def test_factors_of_fewer_columns_are_filled_up():
     assert not narrow.factor[0, :, 1:].any()
 
 
-def test_an_innovation_without_variance_is_refused():
-    model = random_system(2, 2)
-    model = model._replace(R=0 * model.R, H=torch.ones_like(model.H))
-    y, observed = random_data((), 4, 2, 0.0)
-    with pytest.raises(ValueError, match="innovation covariance"):
-        kalman.filter(*model._replace(R=model.R - torch.eye(2)), y, observed)
+@pytest.mark.parametrize("obs_dim", [1, 2])
+def test_an_observation_without_variance_is_refused(obs_dim):
+    model = random_system(2, obs_dim)
+    model = model._replace(R=0 * model.R)
+    known = model._replace(Q=0 * model.Q, P0=0 * model.P0)
+    y, observed = random_data((), 4, obs_dim, 0.0)
+    for run in FILTERS:
+        with pytest.raises(ValueError, match=r"positive variances, found 0.*R a positive variance"):
+            run(*known, y, observed)
     with pytest.raises(ValueError, match="covariance R of the observation noise"):
-        potentials(model._replace(R=-torch.eye(2, dtype=torch.float64)), y, observed)
+        potentials(model, y, observed)
+
+
+@pytest.mark.parametrize("smoother", SMOOTHERS)
+def test_smoothing_needs_noise_in_the_step_or_in_the_observation(smoother):
+    model = random_system(2, 1)
+    model = model._replace(R=0 * model.R, Q=0 * model.Q)
+    y, observed = random_data((), 2, 1, 0.0)
+    with pytest.raises(ValueError, match="observation given a state.*R a positive variance"):
+        smooth(smoother, model, y, observed)
 
 
 # --- against statsmodels

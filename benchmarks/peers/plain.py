@@ -13,27 +13,25 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu, softplus
+from torch.nn.functional import softplus
 
 
 class Gated(nn.Module):
-    """Mean and scale of the next state: a gate between a linear move and a network."""
+    """Mean and scale of the next state: a gate between a decaying move and a network."""
 
-    def __init__(self, in_dim: int, latent_dim: int, hidden_dim: int) -> None:
+    def __init__(self, latent_dim: int, context_dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.gate = nn.Sequential(
-            nn.Linear(in_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, latent_dim)
-        )
-        self.proposal = nn.Sequential(
-            nn.Linear(in_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, latent_dim)
-        )
-        self.linear = nn.Linear(in_dim, latent_dim)
-        self.scale = nn.Linear(latent_dim, latent_dim)
+        self.hidden = nn.Linear(latent_dim + context_dim, hidden_dim)
+        self.gate = nn.Linear(hidden_dim, latent_dim)
+        self.proposal = nn.Linear(hidden_dim, latent_dim)
+        self.scale = nn.Linear(hidden_dim, latent_dim)
+        self.decay = nn.Parameter(torch.full((latent_dim,), 2.0))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        gate, proposal = torch.sigmoid(self.gate(x)), self.proposal(x)
-        loc = (1 - gate) * self.linear(x) + gate * proposal
-        return loc, softplus(self.scale(torch.relu(proposal))) + 1e-4
+    def forward(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.tanh(self.hidden(torch.cat([z, context], -1)))
+        gate = torch.sigmoid(self.gate(x))
+        loc = (1 - gate) * torch.tanh(self.decay) * z + gate * self.proposal(x)
+        return loc, softplus(self.scale(x)) + 1e-4
 
 
 class SRNN(nn.Module):
@@ -54,7 +52,7 @@ class SRNN(nn.Module):
         self.memory = kind(obs_dim, hidden_dim)
         self.backward_net = kind(obs_dim + hidden_dim, hidden_dim)
         self.potential = nn.Linear(hidden_dim, 2 * latent_dim)
-        self.transition = Gated(latent_dim + hidden_dim, latent_dim, hidden_dim)
+        self.transition = Gated(latent_dim, hidden_dim, hidden_dim)
         self.emission = _network(latent_dim + hidden_dim, hidden_dim, 2 * obs_dim)
 
     def forward(self, y: Tensor) -> Tensor:
@@ -64,7 +62,7 @@ class SRNN(nn.Module):
         z, bound = y.new_zeros(len(y), self.latent_dim), y.new_zeros(len(y))
         for t in range(y.shape[1]):
             d = memory[:, t]
-            loc, scale = self.transition(torch.cat([z, d], -1))
+            loc, scale = self.transition(z, d)
             centre, raw = self.potential(future[:, t]).chunk(2, -1)
             gain = softplus(raw) * scale.square()
             q_loc, q_scale = (loc + gain * centre) / (1 + gain), scale / (1 + gain).sqrt()
@@ -76,7 +74,7 @@ class SRNN(nn.Module):
 
 
 class VRNN(nn.Module):
-    """A recurrent network that reads its own latents; the posterior reads its state and the data."""
+    """A recurrent network that reads its own latents; the posterior reads its state and y."""
 
     def __init__(self, obs_dim: int, latent_dim: int, hidden_dim: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The deep Markov model in Pyro: step for step the computation of Pyro's own example, without flows.
+"""The deep Markov model in Pyro: step for step what Pyro's own example computes, without flows.
 
 A gated transition, an emission network with two hidden layers, and a guide that reads a recurrent
 network run backwards over the data. Model and guide are loops over time whose sites `Trace_ELBO`

@@ -5,8 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
+from torch.nn.functional import pad
 
 from seqlatent.chain import Chain, MarkovChain
+from seqlatent.distributions import Carried
 from seqlatent.inference import Particles
 from seqlatent.model import LatentModel
 from seqlatent.objectives import divergence
@@ -111,8 +114,8 @@ def latent_use(
       the posterior explains, where :math:`\delta` is the mean of the posterior less that of the
       prior, given the last state,
 
-      .. math:: \frac{\mathrm{Var}(\delta)}{\mathrm{Var}(\delta) + E[\mathrm{Var}_q(z_t \mid z_{t-1})]},
-          \quad \delta = E_q[z_t \mid z_{t-1}] - E_p[z_t \mid z_{t-1}]
+      .. math:: V(\delta) \, / \, \big(V(\delta) + E[V_q(z_t \mid z_{t-1})]\big), \quad
+          \delta = E_q[z_t \mid z_{t-1}] - E_p[z_t \mid z_{t-1}]
 
       For a standard normal prior and a fitted model the denominator is 1, and a dimension is active
       if the variance of its posterior mean is above 0.01, as in the reference;
@@ -160,6 +163,9 @@ def latent_use(
     generator = private(generator, sequences.y.device)
     with torch.no_grad():
         q = model.posterior(sequences)
+        # the noise of q drives the prior's paths too: where q is p, the two are the same
+        again = torch.Generator(generator.device)
+        again.set_state(generator.get_state())
         z = q.rsample((samples,), generator)
         kl = divergence(model, q, z).mean(0)
         informed = _informed(sequences, q)
@@ -174,10 +180,10 @@ def latent_use(
             kl=(kl * informed).sum(0) / informed.sum(0).clamp_min(1),
             kl_per_step=((kl * informed).sum() / informed.sum().clamp_min(1)).item(),
             kl_share=total / max(total + abs(own), torch.finfo(z.dtype).tiny),
-            activity=_activity(q, chain, z, informed[..., 0], generator),
+            activity=_activity(q, chain, z, informed[..., 0]),
             score=own,
             shuffled=score(_shuffled(z, generator)),
-            prior=score(chain.rsample((samples,), generator)),
+            prior=score(chain.rsample((samples,), again)),
         )
 
 
@@ -194,20 +200,37 @@ def _informed(sequences: Sequences, q: Chain) -> Tensor:
     return q.context.informed & (position <= sequences.last[:, None])[..., None]
 
 
-def _activity(
-    q: Chain, prior: Chain, z: Tensor, informed: Tensor, generator: torch.Generator
-) -> Tensor:
+def _activity(q: Chain, prior: Chain, z: Tensor, informed: Tensor) -> Tensor:
     p = prior.conditionals(z)
-    parts = []
-    for of_q, of_p, seen in zip(
-        q.conditionals(z, p), p, (informed[:, :1], informed[:, 1:]), strict=True
-    ):
-        mean, variance = _moments(of_q, generator)
-        shift, shape = mean - _moments(of_p, generator)[0], (len(z), *seen.shape, mean.shape[-1])
-        if of_q is not None and mean.ndim < z.ndim:
-            shift, variance = shift[..., None, :], variance[..., None, :]
-        parts.append((shift.expand(shape)[:, seen], variance.expand(shape)[:, seen]))
-    return parts
+    columns = []
+    for law, before in zip(q.conditionals(z, p), p, strict=True):
+        mean, variance = _moments(law)
+        columns.append((mean - _moments(before)[0], variance))
+    # how far the posterior moves a step, and how far it lets it vary
+    shift, spread = (_all_steps(first, rest, z) for first, rest in zip(*columns, strict=True))
+    shift, spread = shift[:, informed], spread[:, informed]
+    # a mean over samples is noisy, and its noise is no activity
+    noise = shift.var(0).mean(0) / len(z)
+    explained = (shift.mean(0).var(0, correction=0) - noise).clamp_min(0)
+    return explained / (explained + spread.mean((0, 1))).clamp_min(torch.finfo(z.dtype).tiny)
+
+
+def _moments(law: Distribution) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the random part of a state."""
+    if isinstance(law, Carried):
+        if law.base is None:
+            return law.carry[..., :0], law.carry[..., :0]
+        law = law.base
+    return law.mean, law.variance
+
+
+def _all_steps(first: Tensor, rest: Tensor, z: Tensor) -> Tensor:
+    """Joins step 1 and the later ones; a dimension that is random at one of them only is 0 else."""
+    samples, batch, steps, _ = z.shape
+    width = max(first.shape[-1], rest.shape[-1])
+    first = pad(first, (0, width - first.shape[-1])).expand(samples, batch, width)
+    rest = pad(rest, (0, width - rest.shape[-1])).expand(samples, batch, steps - 1, width)
+    return torch.cat([first[:, :, None], rest], 2)
 
 
 def _shuffled(z: Tensor, generator: torch.Generator) -> Tensor:

@@ -75,10 +75,11 @@ class Emission(nn.Module, ABC):
 class LinearEmission(Emission):
     r"""Emission that is linear and Gaussian given its context.
 
-    .. math:: y_t = H_t z_t + d_t + N(0, R_t)
+    .. math:: (y_t - \mathrm{shift}) / \mathrm{scale} = H_t z_t + d_t + N(0, R_t)
 
-    A subclass supplies ``matrices`` in the units of the data and says whether its noise is
-    independent.
+    A subclass supplies ``matrices`` in standardised units and says whether its noise is independent.
+    The shift and scale of each series are applied here: series that differ in nothing else share
+    their matrices, and with them the covariances of a Kalman filter.
 
     Attributes:
         independent: Whether every ``R`` is diagonal.
@@ -92,8 +93,9 @@ class LinearEmission(Emission):
 
     def forward(self, z: Tensor, c: Context) -> Distribution:
         H, d, R = self.matrices(c)
-        loc = (H @ z[..., None])[..., 0] + d
+        loc = c.shift + c.scale * ((H @ z[..., None])[..., 0] + d)
         if self.independent:
-            scale = R.diagonal(dim1=-2, dim2=-1).sqrt()
+            scale = c.scale * R.diagonal(dim1=-2, dim2=-1).sqrt()
             return diagonal_normal(loc, scale.expand(loc.shape))
+        R = c.scale[..., :, None] * R * c.scale[..., None, :]
         return MultivariateNormal(loc, covariance_matrix=R, validate_args=False)

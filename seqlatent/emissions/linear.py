@@ -167,16 +167,15 @@ class LinearGaussian(LinearEmission):
                 self.H.copy_(noise / self.latent_dim**0.5)
 
     def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
-        shift, scale = _shared(c.shift), _shared(c.scale)
         H = self.H if self.loading is None else self.loading.row(c.u)[..., None, :]
-        R, spread, d = self.noise(), scale, 0.0 if self.d is None else self.d
+        d = H.new_zeros(self.obs_dim) if self.d is None else self.d
+        R = self.noise()
         if self.head is not None:
             features = c.features(c.dt[..., :0])
             offset, factor = (features @ self.head.mT).chunk(2, -1)
-            d = d + offset
-            spread = spread * nn.functional.softplus(factor + _UNIT)
-        R = spread[..., :, None] * R * spread[..., None, :]
-        return scale[..., None] * H, shift + scale * d, R
+            spread = nn.functional.softplus(factor + _UNIT)
+            d, R = d + offset, spread[..., :, None] * R * spread[..., None, :]
+        return H, d, R
 
     def extra_repr(self) -> str:
         shape = f"{self.latent_dim}, {self.obs_dim}"
@@ -241,18 +240,6 @@ def _register(module: nn.Module, name: str, value: Tensor | None, learn: bool) -
         module.register_parameter(name, nn.Parameter(value.detach().clone()))
     else:
         module.register_buffer(name, value.detach().clone())
-
-
-def _shared(x: Tensor) -> Tensor:
-    """Leaves out of ``(..., D)`` the axes along which nothing differs.
-
-    A filter computes covariances once for all series and steps whose matrices are the same.
-    """
-    for axis in range(x.ndim - 1):
-        first = x.narrow(axis, 0, 1) if x.shape[axis] > 1 else x
-        if first is not x and (x.stride(axis) == 0 or bool((x == first).all())):
-            x = first
-    return x.reshape(x.shape[-1]) if x.numel() == x.shape[-1] else x
 
 
 def _require_size(name: str, size: object, least: int) -> None:

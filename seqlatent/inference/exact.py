@@ -63,7 +63,9 @@ class Kalman(Inference):
         F, b, G = transition.matrices(c)
         m0, G0 = transition.initial_moments(c[0])
         H, d, R = emission.matrices(c)
-        potentials = kalman.potentials(F, b, G @ G.mT, H, d, R, sequences.y, sequences.observed)
+        potentials = kalman.potentials(
+            F, b, G @ G.mT, H, d, R, sequences.normalised, sequences.observed
+        )
         kernels = kalman.posterior_kernels(F, b, G, m0, G0, potentials)
         return PosteriorChain(kernels, c, (G0.shape[-1], G.shape[-1]))
 
@@ -108,6 +110,11 @@ class Kalman(Inference):
         m0, G0 = transition.initial_moments(c[0])
         H, d, R = emission.matrices(c)
         Q, P0 = G @ G.mT, G0 @ G0.mT
+        if start is not None and start.mean is None and bool(start.started.any()):
+            raise ValueError(
+                "Kalman continues from a belief with moments, found one with particles; "
+                "filter the data again with this model."
+            )
         if start is not None and start.mean is not None and start.cov is not None:
             F1, b1, G1 = transition.matrices(c[0])
             moved = (F1 @ start.mean[..., None])[..., 0] + b1
@@ -115,7 +122,11 @@ class Kalman(Inference):
             m0 = torch.where(start.started[:, None], moved, m0)
             P0 = torch.where(start.started[:, None, None], spread, P0)
         run = kalman.filter_scan if self.scan else kalman.filter
-        return run(F, b, Q, m0, P0, H, d, R, sequences.y, sequences.observed)
+        y, observed = sequences.normalised, sequences.observed
+        filtered = run(F, b, Q, m0, P0, H, d, R, y, observed)
+        # the filter runs in standardised units; a density in those of the data has a Jacobian
+        jacobian = (observed * sequences.scale.log()[:, None]).sum(-1)
+        return filtered._replace(log_evidence=filtered.log_evidence - jacobian)
 
     def smooth(
         self,
@@ -131,7 +142,8 @@ class Kalman(Inference):
         H, d, R = emission.matrices(c)
         filtered = self._filtered(model, sequences, c, None)
         run = kalman.smoother_scan if self.scan else kalman.smoother
-        smoothed = run(F, b, G @ G.mT, filtered, H, d, R, sequences.y, sequences.observed)
+        y, observed = sequences.normalised, sequences.observed
+        smoothed = run(F, b, G @ G.mT, filtered, H, d, R, y, observed)
         return States(CovarianceNormal(smoothed.mean, smoothed.cov), filtered.log_evidence)
 
 

@@ -69,7 +69,7 @@ def particle_filter(
     *,
     proposal: Correction | None = None,
     start: Latest | None = None,
-    threshold: float = 0.5,
+    threshold: int | float = 0.5,
     generator: torch.Generator | None = None,
 ) -> Cloud:
     r"""Sequential importance sampling with systematic resampling.
@@ -205,7 +205,7 @@ class Particles(Inference):
     """
 
     def __init__(
-        self, n: int = 1000, proposal: Inference | None = None, *, threshold: float = 0.5
+        self, n: int = 1000, proposal: Inference | None = None, *, threshold: int | float = 0.5
     ) -> None:
         super().__init__()
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:

@@ -78,7 +78,7 @@ class Tilted(Posterior):
         latent_dim: int,
         *,
         hidden: tuple[int, ...] = (),
-        weight: float = 0.1,
+        weight: int | float = 0.1,
     ) -> None:
         super().__init__()
         if weight <= 0:

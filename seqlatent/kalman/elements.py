@@ -7,33 +7,33 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import pad
 
 from seqlatent.kalman.recursions import closed_loop
 from seqlatent.linalg import cholesky, mask_rows
+from seqlatent.recurrence import affine_recurrence
 
 _LOG_2PI = math.log(2 * math.pi)
 
 
 class System(NamedTuple):
-    """A linear-Gaussian model whose tensors all have the same number of leading axes.
+    """A linear-Gaussian model whose tensors all have time first and the same number of axes.
 
-    Each leading axis and the axis of time has its full length or length one: an axis along which
-    nothing differs is never repeated. Rows of what was not observed are unit-variance phantoms.
+    Time and each leading axis have full length or length one: an axis along which nothing differs
+    is never repeated. Rows of what was not observed are unit-variance phantoms.
     """
 
     lead: tuple[int, ...]
     steps: int
-    F: Tensor
-    b: Tensor
-    Q: Tensor
-    m0: Tensor
-    P0: Tensor
-    H: Tensor
-    d: Tensor
-    R: Tensor
-    y: Tensor
-    observed: Tensor
+    F: Float[Tensor, "_ *f K K"]
+    b: Float[Tensor, "_ *b K"]
+    Q: Float[Tensor, "_ *q K K"]
+    m0: Float[Tensor, "1 *m K"]
+    P0: Float[Tensor, "1 *p K K"]
+    H: Float[Tensor, "_ *h D K"]
+    d: Float[Tensor, "_ *d D"]
+    R: Float[Tensor, "_ *r D D"]
+    y: Float[Tensor, "_ *y D"]
+    observed: Bool[Tensor, "_ *o D"]
 
 
 class Elements(NamedTuple):
@@ -44,11 +44,11 @@ class Elements(NamedTuple):
         \exp(-\tfrac12 z_{t-1}^\top J z_{t-1} + \eta^\top z_{t-1})
     """
 
-    A: Tensor
-    b: Tensor
-    C: Tensor
-    eta: Tensor
-    J: Tensor
+    A: Float[Tensor, "_ *a K K"]
+    b: Float[Tensor, "_ *b K"]
+    C: Float[Tensor, "_ *c K K"]
+    eta: Float[Tensor, "_ *e K"]
+    J: Float[Tensor, "_ *j K K"]
 
 
 def leading(matrices: Iterable[Tensor], vectors: Iterable[Tensor]) -> tuple[tuple[int, ...], int]:
@@ -58,27 +58,36 @@ def leading(matrices: Iterable[Tensor], vectors: Iterable[Tensor]) -> tuple[tupl
     return tuple(lead), steps
 
 
-def align(x: Tensor, axes: int, event: int) -> Tensor:
-    """Gives ``x`` as many leading axes as asked; axes that are expanded views get length one."""
+def align(x: Tensor, lead: tuple[int, ...], event: int) -> Tensor:
+    """Puts time first in ``(*, T, ...)`` and completes the axes; expanded ones get length one."""
+    axes = len(lead) + 1
     x = x.reshape((1,) * (axes + event - x.dim()) + x.shape)
     for i in range(axes):
         if x.stride(i) == 0 and x.shape[i] > 1:
             x = x.narrow(i, 0, 1)
-    return x
+    return x.movedim(axes - 1, 0)
 
 
-def rest(x: Tensor, event: int, steps: int) -> Tensor:
+def rest(x: Tensor, steps: int) -> Tensor:
     """Leaves out the first of some steps; what is constant in time keeps its one."""
-    size = x.shape[-1 - event]
-    return x if size == 1 < steps else x.narrow(-1 - event, 1, size - 1)
+    return x if len(x) == 1 < steps else x[1:]
 
 
-def join(first: Tensor, later: Tensor, steps: int, event: int) -> Tensor:
+def join(first: Tensor, later: Tensor, steps: int) -> Tensor:
     """Puts the first of some steps before the later ones; :func:`rest` undone."""
-    lead = torch.broadcast_shapes(first.shape[: -1 - event], later.shape[: -1 - event])
-    tail = first.shape[-event:]
-    later = later.expand(*lead, steps - 1, *tail)
-    return torch.cat([first.expand(*lead, 1, *tail), later], -1 - event)
+    shape = torch.broadcast_shapes(first.shape[1:], later.shape[1:])
+    return torch.cat([first.expand(1, *shape), later.expand(steps - 1, *shape)])
+
+
+def then_nothing(x: Tensor, steps: int) -> Tensor:
+    """Moves what is said of the past at the steps from the second on to the steps before."""
+    return torch.cat([x.expand(steps - 1, *x.shape[1:]), x.new_zeros(1, *x.shape[1:])])
+
+
+def path(F: Tensor, b: Tensor, *, reverse: bool = False) -> Tensor:
+    """An affine recurrence, time first."""
+    h = affine_recurrence(F.movedim(0, -3), b.movedim(0, -2), reverse=reverse)
+    return h.movedim(-2, 0)
 
 
 def apply(M: Float[Tensor, "*m i j"], v: Float[Tensor, "*v j"]) -> Float[Tensor, "... i"]:
@@ -86,14 +95,14 @@ def apply(M: Float[Tensor, "*m i j"], v: Float[Tensor, "*v j"]) -> Float[Tensor,
     return torch.einsum("...ij,...j->...i", M, v)
 
 
-def symmetric(P: Tensor) -> Tensor:
+def symmetric(P: Float[Tensor, "*p K K"]) -> Float[Tensor, "*p K K"]:
     """The symmetric part."""
-    return 0.5 * (P + P.mT)
+    return (P + P.mT).mul_(0.5)
 
 
 def matrix_lead(*tensors: Tensor) -> tuple[int, ...]:
     """The leading axes of some matrices, broadcast: of length one where none of them differs."""
-    return tuple(torch.broadcast_shapes(*(x.shape[:-3] for x in tensors)))
+    return tuple(torch.broadcast_shapes(*(x.shape[1:-2] for x in tensors)))
 
 
 def system(
@@ -112,10 +121,9 @@ def system(
     m0, P0 = m0.unsqueeze(-2), P0.unsqueeze(-3)
     matrices, vectors = (F, Q, P0, H, R), (b, m0, d, y, observed)
     lead, steps = leading(matrices, vectors)
-    axes = len(lead) + 1
-    F, Q, P0, H, R = (align(x, axes, 2) for x in matrices)
-    b, m0, d, y, observed = (align(x, axes, 1) for x in vectors)
-    for i in range(len(lead)):
+    F, Q, P0, H, R = (align(x, lead, 2) for x in matrices)
+    b, m0, d, y, observed = (align(x, lead, 1) for x in vectors)
+    for i in range(1, len(lead) + 1):
         one = observed.narrow(i, 0, 1)
         if observed.shape[i] > 1 and bool((observed == one).all()):
             observed = one
@@ -124,15 +132,31 @@ def system(
     return System(lead, steps, F, b, Q, m0, P0, H, d, R, y, observed)
 
 
+def innovation_factor(S: Float[Tensor, "*s D D"], what: str) -> Float[Tensor, "*s D D"]:
+    """Cholesky factor of a covariance that observations are divided by.
+
+    Raises:
+        ValueError: If a variance is zero or no number; the observation would have infinite density.
+    """
+    variances = S.detach().diagonal(dim1=-2, dim2=-1)
+    wrong = variances[~(variances > 0)]
+    if len(wrong):
+        raise ValueError(
+            f"The {what} was expected to have positive variances, found {wrong[0]:.3g}. "
+            "Give the observation noise R a positive variance, or mark what is known exactly as "
+            "not observed."
+        )
+    return S.sqrt() if S.shape[-1] == 1 else cholesky(S, what=what)
+
+
 def elements(s: System) -> Elements:
     """Elements of the steps from the second on: a Kalman update of each step's own noise.
 
     Nothing is divided by R, which may be singular. The prior, which may be vast, has no part in it.
     """
-    F, Q, H, R = (rest(x, 2, s.steps) for x in (s.F, s.Q, s.H, s.R))
-    b, d, y = (rest(x, 1, s.steps) for x in (s.b, s.d, s.y))
+    F, b, Q, H, d, R, y = (rest(x, s.steps) for x in (s.F, s.b, s.Q, s.H, s.d, s.R, s.y))
     QH = Q @ H.mT
-    L = cholesky(H @ QH + R, what="covariance H Q H^T + R of an observation given the last state")
+    L = innovation_factor(H @ QH + R, "covariance H Q H^T + R of an observation given a state")
     gain = torch.cholesky_solve(QH.mT, L).mT
     HF = H @ F
     whitened = torch.linalg.solve_triangular(L, HF, upper=False)
@@ -154,10 +178,10 @@ def first_law(s: System, eta: Tensor, J: Tensor) -> tuple[Tensor, Tensor]:
     eye = torch.eye(J.shape[-1], dtype=J.dtype, device=J.device)
     P = _tilted(s.P0, J, eye)
     m = s.m0 + apply(P, eta - apply(J, s.m0))
-    H, R = s.H[..., :1, :, :], s.R[..., :1, :, :]
-    residual = s.y[..., :1, :] - s.d[..., :1, :] - apply(H, m)
+    H, R, residual = s.H[:1], s.R[:1], s.y[:1] - s.d[:1] - apply(s.H[:1], m)
     PH = P @ H.mT
-    gain = torch.cholesky_solve(PH.mT, cholesky(H @ PH + R, what="innovation covariance")).mT
+    L = innovation_factor(H @ PH + R, "innovation covariance H P H^T + R")
+    gain = torch.cholesky_solve(PH.mT, L).mT
     keep = eye - gain @ H
     return m + apply(gain, residual), symmetric(keep @ P @ keep.mT + gain @ R @ gain.mT)
 
@@ -180,27 +204,23 @@ def posterior_chain(
     s: System, e: Elements, precision: Tensor, shift: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Matrices, offsets and noise covariances of the posterior, from the potentials after steps."""
-    m, P = first_law(s, shift[..., :1, :], precision[..., :1, :, :])
-    precision, shift = precision[..., 1:, :, :], shift[..., 1:, :]
+    m, P = first_law(s, shift[:1], precision[:1])
+    precision, shift = precision[1:], shift[1:]
     eye = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
     V = symmetric(torch.linalg.solve(eye + e.C @ precision, e.C))
     offset = e.b + apply(V, shift - apply(precision, e.b))
-    A = join(torch.zeros_like(P), e.A - V @ (precision @ e.A), s.steps, 2)
-    return A, join(m, offset, s.steps, 1), join(P, V, s.steps, 2)
+    A = join(torch.zeros_like(P), e.A - V @ (precision @ e.A), s.steps)
+    return A, join(m, offset, s.steps), join(P, V, s.steps)
 
 
-def then_nothing(eta: Tensor, J: Tensor) -> tuple[Tensor, Tensor]:
-    """Potentials of the past of each step, moved to the steps before; nothing follows the last."""
-    return pad(eta, (0, 0, 0, 1)), pad(J, (0, 0, 0, 0, 0, 1))
-
-
-def log_evidence(s: System, residual: Tensor, S: Tensor) -> Float[Tensor, "*L T"]:
+def log_evidence(
+    s: System, residual: Float[Tensor, "T *L D"], S: Float[Tensor, "T *s D D"]
+) -> Float[Tensor, "T ..."]:
     """Logarithm of p(y_t | y_<t), all steps at once, from innovations and their covariances."""
-    if S.shape[-1] == 1 and bool((S > 0).all()):
-        variance = S[..., 0]
-        terms = residual.square() / variance + variance.log()
+    L = innovation_factor(S, "innovation covariance H P H^T + R")
+    if S.shape[-1] == 1:
+        terms = residual.square() / S[..., 0] + S[..., 0].log()
     else:
-        L = cholesky(S, what="innovation covariance")
         eye = torch.eye(S.shape[-1], dtype=S.dtype, device=S.device)
         white = apply(torch.linalg.solve_triangular(L, eye, upper=False), residual)
         terms = white.square() + 2.0 * L.diagonal(dim1=-2, dim2=-1).log()

@@ -9,16 +9,17 @@ from torch import Tensor
 from seqlatent.kalman.elements import (
     align,
     apply,
+    innovation_factor,
     join,
     leading,
     matrix_lead,
+    path,
     rest,
     symmetric,
     system,
 )
 from seqlatent.kalman.recursions import congruence, information, stack, unstack
 from seqlatent.linalg import cholesky
-from seqlatent.recurrence import affine_recurrence
 
 
 class Potentials(NamedTuple):
@@ -92,13 +93,15 @@ def potentials(
     """
     size = F.shape[-1]
     s = system(F, b, Q, F.new_zeros(size), F.new_zeros(size, size), H, d, R, y, observed)
-    L = cholesky(s.R, what="covariance R of the observation noise")
+    L = innovation_factor(s.R, "covariance R of the observation noise")
     white = torch.linalg.solve_triangular(L, s.H, upper=False)
     loadings = torch.linalg.solve_triangular(L.mT, white, upper=True)
     eta, J = apply(loadings.mT, s.y - s.d), white.mT @ white
-    F, b, Q = rest(s.F, 2, s.steps), rest(s.b, 1, s.steps), rest(s.Q, 2, s.steps)
-    precision, shift = backward(F, b, Q, J, eta.expand(*s.lead, s.steps, size))
-    return Potentials(precision.expand(*shift.shape, size), shift)
+    F, b, Q = rest(s.F, s.steps), rest(s.b, s.steps), rest(s.Q, s.steps)
+    J = J.expand(s.steps, *J.shape[1:])
+    precision, shift = backward(F, b, Q, J, eta.expand(s.steps, *s.lead, size))
+    shift = shift.movedim(0, -2)
+    return Potentials(precision.movedim(0, -3).expand(*shift.shape, size), shift)
 
 
 def posterior_kernels(
@@ -141,22 +144,19 @@ def posterior_kernels(
     matrices, vectors = (F, G, potentials.precision), (b, potentials.shift)
     m0, G0 = m0.unsqueeze(-2), G0.unsqueeze(-3)
     lead, steps = leading((*matrices, G0), (*vectors, m0))
-    F, G, G0, precision = (align(x, len(lead) + 1, 2) for x in (F, G, G0, potentials.precision))
-    b, m0, shift = (align(x, len(lead) + 1, 1) for x in (b, m0, potentials.shift))
-    F, b, G = rest(F, 2, steps), rest(b, 1, steps), rest(G, 2, steps)
+    F, G, G0, precision = (align(x, lead, 2) for x in (F, G, G0, potentials.precision))
+    b, m0, shift = (align(x, lead, 1) for x in (b, m0, potentials.shift))
+    F, b, G = rest(F, steps), rest(b, steps), rest(G, steps)
     # A law that does not look back is a step whose matrix is zero.
     zero = precision.new_zeros(precision.shape[-2:])
-    A0, offset0, G0 = _tilt(zero, m0, G0, precision[..., :1, :, :], shift[..., :1, :])
-    A, offset, G = _tilt(F, b, G, rest(precision, 2, steps), rest(shift, 1, steps))
+    A0, offset0, G0 = _tilt(zero, m0, G0, precision[:1], shift[:1])
+    A, offset, G = _tilt(F, b, G, rest(precision, steps), rest(shift, steps))
     width = max(G0.shape[-1], G.shape[-1])
     G0, G = (torch.nn.functional.pad(x, (0, width - x.shape[-1])) for x in (G0, G))
-    A, offset, factor = (
-        join(A0, A, steps, 2),
-        join(offset0, offset, steps, 1),
-        join(G0, G, steps, 2),
-    )
-    offset = offset.expand(*lead, steps, -1)
-    return Kernels(A.expand(*offset.shape, -1), offset, factor.expand(*offset.shape, -1))
+    A, offset, factor = join(A0, A, steps), join(offset0, offset, steps), join(G0, G, steps)
+    offset = offset.movedim(0, -2).expand(*lead, steps, -1)
+    A, factor = (x.movedim(0, -3).expand(*lead, steps, -1, -1) for x in (A, factor))
+    return Kernels(A, offset, factor)
 
 
 def sample_paths(kernels: Kernels, noise: Float[Tensor, "*SL T R"]) -> Float[Tensor, "*SL T K"]:
@@ -177,9 +177,10 @@ def sample_paths(kernels: Kernels, noise: Float[Tensor, "*SL T R"]) -> Float[Ten
         >>> seqlatent.kalman.sample_paths(walk, torch.tensor([[1.0], [2.0], [-1.0]])).T
         tensor([[1., 3., 2.]])
     """
-    axes = max(noise.dim() - 1, kernels.offset.dim() - 1)
-    A, factor = align(kernels.A, axes, 2), align(kernels.factor, axes, 2)
-    return affine_recurrence(A, kernels.offset + apply(factor, noise))
+    lead, _ = leading((), (kernels.offset, noise))
+    A, factor = align(kernels.A, lead, 2), align(kernels.factor, lead, 2)
+    offset, noise = align(kernels.offset, lead, 1), noise.movedim(-2, 0)
+    return path(A, offset + apply(factor, noise)).movedim(0, -2)
 
 
 def path_moments(kernels: Kernels) -> Smoothed:
@@ -198,33 +199,50 @@ def path_moments(kernels: Kernels) -> Smoothed:
         tensor([1., 2., 3.])
     """
     *lead, steps, _ = kernels.offset.shape
-    A, factor = (align(x, len(lead) + 1, 2) for x in (kernels.A, kernels.factor))
-    return chain_moments(A, kernels.offset, factor @ factor.mT, steps)
+    A, factor = (align(x, tuple(lead), 2) for x in (kernels.A, kernels.factor))
+    return chain_moments(A, kernels.offset.movedim(-2, 0), factor @ factor.mT, steps)
 
 
-def backward(F: Tensor, b: Tensor, Q: Tensor, J: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
+def backward(
+    F: Float[Tensor, "_ *f K K"],
+    b: Float[Tensor, "_ *b K"],
+    Q: Float[Tensor, "_ *q K K"],
+    J: Float[Tensor, "T *j K K"],
+    eta: Float[Tensor, "T *L K"],
+) -> tuple[Float[Tensor, "T *p K K"], Float[Tensor, "T *L K"]]:
     """Precision and shift of the potential of all that follows from each step on.
 
     ``F``, ``b``, ``Q`` are of the steps from the second on; ``J``, ``eta`` are what each step says.
     """
-    steps, lead = eta.shape[-2], matrix_lead(F, Q, J)
-    J = J.expand(*J.shape[:-3], steps, -1, -1)
+    lead = matrix_lead(F, Q, J)
     precision, A = (unstack(x, lead) for x in information(*(stack(x, lead) for x in (F, Q, J))))
-    step = apply(A.mT, apply(precision[..., 1:, :, :], b))
-    own = torch.cat([eta[..., :-1, :] - step, eta[..., -1:, :]], -2)
-    last = torch.zeros_like(precision[..., :1, :, :])
-    return precision, affine_recurrence(torch.cat([A.mT, last], -3), own, reverse=True)
+    step = apply(A.mT, apply(precision[1:], b))
+    own = torch.cat([eta[:-1] - step, eta[-1:]])
+    last = torch.zeros_like(precision[:1])
+    return precision, path(torch.cat([A.mT, last]), own, reverse=True)
 
 
-def chain_moments(A: Tensor, offset: Tensor, V: Tensor, steps: int) -> Smoothed:
-    """Moments of a chain z_t = A_t z_{t-1} + offset_t + N(0, V_t), of aligned tensors."""
-    lead, later = matrix_lead(A, V), rest(A, 2, steps)
-    V = V.expand(*V.shape[:-3], steps, -1, -1)
+def chain_moments(
+    A: Float[Tensor, "_ *a K K"],
+    offset: Float[Tensor, "T *L K"],
+    V: Float[Tensor, "_ *v K K"],
+    steps: int,
+) -> Smoothed:
+    """Moments of a chain z_t = A_t z_{t-1} + offset_t + N(0, V_t) whose tensors have time first."""
+    lead, later = matrix_lead(A, V), rest(A, steps)
+    V = V.expand(steps, *V.shape[1:])
     cov = unstack(symmetric(congruence(stack(later, lead), stack(V, lead))), lead)
-    cross = join(torch.zeros_like(cov[..., :1, :, :]), later @ cov[..., :-1, :, :], steps, 2)
-    mean = affine_recurrence(A, offset)
+    return smoothed_result(path(A, offset), cov, later)
+
+
+def smoothed_result(
+    mean: Float[Tensor, "T *L K"], cov: Float[Tensor, "T *c K K"], A: Float[Tensor, "_ *a K K"]
+) -> Smoothed:
+    """What a smoother returns, from moments, and matrices from the second step on, time first."""
+    cross = join(torch.zeros_like(cov[:1]), A @ cov[:-1], len(cov))
+    mean = mean.movedim(0, -2)
     shape = (*mean.shape, mean.shape[-1])
-    return Smoothed(mean, cov.expand(shape), cross.expand(shape))
+    return Smoothed(mean, *(x.movedim(0, -3).expand(shape) for x in (cov, cross)))
 
 
 def _tilt(

@@ -16,17 +16,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seqlatent.linalg import cholesky
+
 
 def stack(x: Tensor, lead: Sequence[int]) -> Float[Tensor, "_ N i j"]:
-    """Brings ``(*lead, T, i, j)`` into the layout of this file."""
-    x = x.movedim(-3, 0)
-    x = x.expand(len(x), *lead, *x.shape[-2:]).reshape(len(x), prod(lead), *x.shape[-2:])
-    return x.contiguous() if len(x) == 1 else x
+    """Writes out the leading axes of ``(T, *, i, j)`` and makes them one."""
+    return x.expand(len(x), *lead, *x.shape[-2:]).reshape(len(x), prod(lead), *x.shape[-2:])
 
 
 def unstack(x: Float[Tensor, "T N i j"], lead: Sequence[int]) -> Tensor:
-    """Brings a stack back to ``(*lead, T, i, j)``."""
-    return x.reshape(len(x), *lead, *x.shape[-2:]).movedim(0, -3)
+    """Brings a stack back to ``(T, *lead, i, j)``."""
+    return x.reshape(len(x), *lead, *x.shape[-2:])
 
 
 def congruence(
@@ -131,7 +131,7 @@ class _Covariances(torch.autograd.Function):
         informed: list[bool],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         steps, (n, size), rows = len(informed), P0.shape[1:3], H.shape[-2]
-        predicted, filtered = P0.new_empty(2, steps, n, size, size)
+        predicted, filtered = (P0.new_empty(steps, n, size, size) for _ in range(2))
         gain, S = P0.new_zeros(steps, n, size, rows), P0.new_empty(steps, n, rows, rows)
         prior, posterior, gains, S_steps = (x.unbind() for x in (predicted, filtered, gain, S))
         F_steps, F_half, Q_half = (_steps(x, steps) for x in (F, F.mT / 2, Q / 2))
@@ -295,4 +295,4 @@ def _right_solve(B: Tensor, S: Tensor) -> Tensor:
     """B S^{-1} for a covariance S."""
     if S.shape[-1] == 1:
         return B / S
-    return torch.cholesky_solve(B.mT, torch.linalg.cholesky_ex(S)[0]).mT
+    return torch.cholesky_solve(B.mT, cholesky(S, what="innovation covariance H P H^T + R")).mT

@@ -1,7 +1,7 @@
 """Filter and smoother in a number of rounds logarithmic in time, by associative scans.
 
 Steps from the second on are elements that compose; the prior of the first state, whose variance may
-be vast, meets them only once they are composed. The layout here is time first.
+be vast, meets them only once they are composed.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,6 @@ from seqlatent.kalman.elements import (
     elements,
     first_law,
     join,
-    log_evidence,
     matrix_lead,
     posterior_chain,
     rest,
@@ -24,8 +23,8 @@ from seqlatent.kalman.elements import (
     system,
     then_nothing,
 )
-from seqlatent.kalman.paths import Smoothed
-from seqlatent.kalman.sequential import Filtered
+from seqlatent.kalman.paths import Smoothed, smoothed_result
+from seqlatent.kalman.sequential import Filtered, filtered_result
 
 
 def filter_scan(
@@ -57,22 +56,18 @@ def filter_scan(
         Temporal Parallelization of Bayesian Smoothers (Särkkä & García-Fernández, 2021), lemma 8.
     """
     s = system(F, b, Q, m0, P0, H, d, R, y, observed)
-    e = _scan(_compose, _time_first(elements(s), s.lead, s.steps - 1))
-    e = Elements(*_time_last(e, s.lead))
+    e = Elements(*_scan(_compose, _written_out(elements(s), s.lead, s.steps - 1)))
     # Before any step the state is what it was, and nothing has been said about it.
-    eye = torch.eye(e.A.shape[-1], dtype=e.A.dtype, device=e.A.device)
-    zero, none = torch.zeros_like(eye), torch.zeros_like(eye[:1])
-    m, P = first_law(s, join(none, e.eta, s.steps, 1), join(zero, e.J, s.steps, 2))
-    A, C = join(eye, e.A, s.steps, 2), join(zero, e.C, s.steps, 2)
-    mean, cov = apply(A, m) + join(none, e.b, s.steps, 1), symmetric(A @ P @ A.mT + C)
-    F, Q = rest(s.F, 2, s.steps), rest(s.Q, 2, s.steps)
-    later = apply(F, mean[..., :-1, :]) + rest(s.b, 1, s.steps)
-    predicted_mean = join(s.m0, later, s.steps, 1)
-    predicted_cov = join(s.P0, symmetric(F @ cov[..., :-1, :, :] @ F.mT + Q), s.steps, 2)
+    eye = torch.eye(e.A.shape[-1], dtype=e.A.dtype, device=e.A.device)[None]
+    zero, none = torch.zeros_like(eye), torch.zeros_like(eye[0, :1])
+    m, P = first_law(s, join(none, e.eta, s.steps), join(zero, e.J, s.steps))
+    A, C = join(eye, e.A, s.steps), join(zero, e.C, s.steps)
+    mean, cov = apply(A, m) + join(none, e.b, s.steps), symmetric(A @ P @ A.mT + C)
+    F, b, Q = rest(s.F, s.steps), rest(s.b, s.steps), rest(s.Q, s.steps)
+    predicted_mean = join(s.m0, apply(F, mean[:-1]) + b, s.steps)
+    predicted_cov = join(s.P0, symmetric(F @ cov[:-1] @ F.mT + Q), s.steps)
     S = s.H @ predicted_cov @ s.H.mT + s.R
-    evidence = log_evidence(s, s.y - s.d - apply(s.H, predicted_mean), S)
-    shape = (*mean.shape, mean.shape[-1])
-    return Filtered(mean, cov.expand(shape), predicted_mean, predicted_cov.expand(shape), evidence)
+    return filtered_result(s, mean, cov, predicted_mean, predicted_cov, S)
 
 
 def smoother_scan(
@@ -99,18 +94,12 @@ def smoother_scan(
     prior = filtered.predicted_mean[..., 0, :], filtered.predicted_cov[..., 0, :, :]
     s = system(F, b, Q, *prior, H, d, R, y, observed)
     e = elements(s)
-    ahead = [x.flip(0) for x in _time_first(e, s.lead, s.steps - 1)]
+    ahead = [x.flip(0) for x in _written_out(e, s.lead, s.steps - 1)]
     ahead = _scan(lambda x, y: _compose(y, x), ahead)
-    *_, eta, J = _time_last([x.flip(0) for x in ahead], s.lead)
-    eta, J = then_nothing(eta, J)
+    eta, J = (then_nothing(x.flip(0), s.steps) for x in ahead[3:])
     A, offset, V = posterior_chain(s, e, J, eta)
-    path = _scan(_follow, _time_first([A, offset, V], s.lead, s.steps))
-    _, mean, cov = _time_last(path, s.lead)
-    cov = symmetric(cov)
-    cross = rest(A, 2, s.steps) @ cov[..., :-1, :, :]
-    cross = join(torch.zeros_like(cov[..., :1, :, :]), cross, s.steps, 2)
-    shape = (*mean.shape, mean.shape[-1])
-    return Smoothed(mean, cov.expand(shape), cross.expand(shape))
+    _, mean, cov = _scan(_follow, _written_out([A, offset, V], s.lead, s.steps))
+    return smoothed_result(mean, symmetric(cov), rest(A, s.steps))
 
 
 def _compose(x: list[Tensor], y: list[Tensor]) -> list[Tensor]:
@@ -156,17 +145,11 @@ def _interleave(even: Tensor, odd: Tensor) -> Tensor:
     return torch.cat([pairs, even[len(odd) :]])
 
 
-def _time_first(parts: Sequence[Tensor], lead: tuple[int, ...], steps: int) -> list[Tensor]:
-    """Moves time to the front; vectors get all leading axes, matrices those that any has."""
-    matrices = len(lead) + 3
-    shared = matrix_lead(*(x for x in parts if x.dim() == matrices))
+def _written_out(parts: Sequence[Tensor], lead: tuple[int, ...], steps: int) -> list[Tensor]:
+    """Expands time; vectors get all leading axes, matrices those that any of them has."""
+    axes = len(lead) + 3
+    shared = matrix_lead(*(x for x in parts if x.dim() == axes))
     return [
-        x.expand(*shared, steps, -1, -1).movedim(-3, 0)
-        if x.dim() == matrices
-        else x.expand(*lead, steps, -1).movedim(-2, 0)
+        x.expand(steps, *shared, *x.shape[-2:]) if x.dim() == axes else x.expand(steps, *lead, -1)
         for x in parts
     ]
-
-
-def _time_last(parts: Sequence[Tensor], lead: tuple[int, ...]) -> list[Tensor]:
-    return [x.movedim(0, -3 if x.dim() == len(lead) + 3 else -2) for x in parts]

@@ -6,11 +6,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seqlatent.kalman.elements import (
+    System,
     apply,
     elements,
     join,
     log_evidence,
     matrix_lead,
+    path,
     posterior_chain,
     rest,
     system,
@@ -18,7 +20,6 @@ from seqlatent.kalman.elements import (
 )
 from seqlatent.kalman.paths import Smoothed, backward, chain_moments
 from seqlatent.kalman.recursions import closed_loop, covariances, stack, unstack
-from seqlatent.recurrence import affine_recurrence
 
 
 class Filtered(NamedTuple):
@@ -86,20 +87,28 @@ def filter(
     """
     s = system(F, b, Q, m0, P0, H, d, R, y, observed)
     lead = matrix_lead(s.F, s.Q, s.P0, s.H, s.R)
-    informed = s.observed.any(-1).reshape(-1, s.observed.shape[-2]).any(0).expand(s.steps).tolist()
+    informed = s.observed.flatten(1).any(-1).expand(s.steps).tolist()
     F, Q, P0, H, R = (stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R))
     predicted_cov, cov, gain, S = covariances(F, Q, P0, H, R, informed)
     closed = unstack(closed_loop(F, gain, H @ F), lead)
     predicted_cov, cov, gain, S = (unstack(x, lead) for x in (predicted_cov, cov, gain, S))
     # The prior mean is the first step's offset, to which its update then applies as to any other.
-    offset = join(s.m0, rest(s.b, 1, s.steps), s.steps, 1)
-    offset = offset + apply(gain, s.y - s.d - apply(s.H, offset))
-    mean = affine_recurrence(closed, offset.expand(*s.lead, -1, -1))
-    later = apply(rest(s.F, 2, s.steps), mean[..., :-1, :]) + rest(s.b, 1, s.steps)
-    predicted_mean = join(s.m0, later, s.steps, 1)
+    prior = join(s.m0, rest(s.b, s.steps), s.steps)
+    offset = prior + apply(gain, s.y - s.d - apply(s.H, prior))
+    mean = path(closed, offset.expand(-1, *s.lead, -1))
+    later = apply(rest(s.F, s.steps), mean[:-1]) + rest(s.b, s.steps)
+    return filtered_result(s, mean, cov, join(s.m0, later, s.steps), predicted_cov, S)
+
+
+def filtered_result(
+    s: System, mean: Tensor, cov: Tensor, predicted_mean: Tensor, predicted_cov: Tensor, S: Tensor
+) -> Filtered:
+    """What a filter returns, from moments and innovation covariances that have time first."""
     evidence = log_evidence(s, s.y - s.d - apply(s.H, predicted_mean), S)
+    mean, predicted_mean = mean.movedim(0, -2), predicted_mean.movedim(0, -2)
     shape = (*mean.shape, mean.shape[-1])
-    return Filtered(mean, cov.expand(shape), predicted_mean, predicted_cov.expand(shape), evidence)
+    cov, predicted_cov = (x.movedim(0, -3).expand(shape) for x in (cov, predicted_cov))
+    return Filtered(mean, cov, predicted_mean, predicted_cov, evidence.movedim(0, -1))
 
 
 def smoother(
@@ -152,7 +161,6 @@ def smoother(
     prior = filtered.predicted_mean[..., 0, :], filtered.predicted_cov[..., 0, :, :]
     s = system(F, b, Q, *prior, H, d, R, y, observed)
     e = elements(s)
-    eta = e.eta.expand(*s.lead, s.steps - 1, -1)
-    eta, J = then_nothing(eta, e.J.expand(*e.J.shape[:-3], s.steps - 1, -1, -1))
-    precision, shift = backward(e.A, e.b, e.C, J, eta)
+    eta = e.eta.expand(-1, *s.lead, -1)
+    precision, shift = backward(e.A, e.b, e.C, *(then_nothing(x, s.steps) for x in (e.J, eta)))
     return chain_moments(*posterior_chain(s, e, precision, shift), s.steps)

@@ -113,7 +113,8 @@ def fit(
             evaluated and kept instead of the raw weights.
         seed: Seed of batches and noise.
         progress: Whether to show a progress bar.
-        device: Where to train; the model is moved there. Where it is, by default.
+        device: Where to train; the model is moved there. Where it is, by default. Under torchrun
+            ``"cuda"`` gives each process an accelerator of its own.
         callback: Called with the history after every step; training stops when it returns True.
 
     Returns:
