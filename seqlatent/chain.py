@@ -143,11 +143,7 @@ class MarkovChain(Chain):
     ) -> Tensor:
         if isinstance(self.kernel, Sampled):
             return self.kernel.path(self.context, shape, generator)
-        if isinstance(self.kernel, Affine):
-            return affine_path(self.kernel, self.context, shape, generator)[0]
-        if isinstance(self.kernel, Linear):
-            return _linear_path(self.kernel, self.context, shape, generator)
-        return sequential_path(self.kernel, self.context, shape, generator)
+        return sample_path(self.kernel, self.context, shape, generator)
 
     def log_prob(self, z: Float[Tensor, "*S B T K"]) -> Float[Tensor, "*S B T"]:
         first, rest = self.conditionals(z)
@@ -165,6 +161,45 @@ class MarkovChain(Chain):
                 prior[1], before, rest
             )
         return self.kernel.initial(first), self.kernel(before, rest)
+
+
+def sample_path(
+    kernel: Kernel,
+    context: Context,
+    shape: tuple[int, ...] = (),
+    generator: torch.Generator | None = None,
+    start: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Samples a path, by a recurrence where the kernel is linear and otherwise step by step.
+
+    Args:
+        kernel: The conditionals.
+        context: What they condition on, for all steps.
+        shape: Leading sample shape.
+        generator: Source of randomness.
+        start: State before the first step ``(*shape, B, K)``, and which series have one ``(B,)``;
+            the others start from the initial law.
+    """
+    started = start is not None and bool(start[1].all())
+    if start is None or not bool(start[1].any()):
+        if isinstance(kernel, Affine):
+            return affine_path(kernel, context, shape, generator)[0]
+        if isinstance(kernel, Linear):
+            return _linear_path(kernel, context, shape, generator)
+    if started and isinstance(kernel, Linear):
+        return _continued_path(kernel, context, start[0], generator)
+    return sequential_path(kernel, context, shape, generator, start)
+
+
+def _continued_path(
+    kernel: Linear, context: Context, before: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    F, b, G = kernel.matrices(context)
+    *leading, steps = context.shape
+    size = Size((*before.shape[:-1], steps, G.shape[-1]))
+    eps = _step_noise(size, before, generator)
+    F = F.expand(*leading, steps, *F.shape[-2:])
+    return affine_recurrence(F, b + (G @ eps[..., None])[..., 0], before)
 
 
 def affine_path(

@@ -129,6 +129,18 @@ class CausalMemory(Memory):
         self.embeddings = nn.ModuleList(
             nn.Embedding(size, embedding_dim) for size in self.code_sizes
         )
+        width = self.input_dim(
+            obs_dim,
+            lags=lags,
+            covariate_dim=covariate_dim,
+            code_sizes=self.code_sizes,
+            embedding_dim=embedding_dim,
+        )
+        if backbone.in_dim != width:
+            raise ValueError(
+                f"the backbone of this memory must read {width} features, found one that reads "
+                f"{backbone.in_dim}; size it with CausalMemory.input_dim(...)."
+            )
         self.backbone = backbone
         self.out_dim = backbone.out_dim
 

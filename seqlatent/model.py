@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from seqlatent.chain import Chain, MarkovChain, first_state, sequential_path
+from seqlatent.chain import Chain, MarkovChain, first_state, sample_path
 from seqlatent.distributions import draw
 from seqlatent.emissions.emission import Emission
 from seqlatent.inference.inference import Inference, Latest, States, at, position
@@ -153,7 +153,7 @@ def _require_header(path: Path, header: str | None) -> None:
         found = json.loads(header) if header else {}
     except json.JSONDecodeError:
         found = {}
-    if found.get("kind") != "belief":
+    if not isinstance(found, dict) or found.get("kind") != "belief":
         raise ValueError(
             f"{path} holds no seqlatent belief; expected a file that Belief.save wrote."
         )
@@ -199,7 +199,9 @@ class LatentModel(nn.Module):
             ("memory", memory, Memory),
         ):
             if not isinstance(part, kind):
-                raise TypeError(f"{name} must be a {kind.__name__}, found {type(part).__name__}.")
+                raise TypeError(
+                    f"{name} must be of class {kind.__name__}, found {type(part).__name__}."
+                )
         self.memory = memory
         self.transition = transition
         self.emission = emission
@@ -259,10 +261,11 @@ class LatentModel(nn.Module):
         """Latent states given everything."""
         return self.inference.smooth(self, sequences, generator=generator)
 
+    @torch.no_grad()
     def belief(
         self, sequences: Sequences, *, end: bool = False, generator: torch.Generator | None = None
     ) -> Belief:
-        """What filtering leaves of the past.
+        """What filtering leaves of the past, without gradients.
 
         Args:
             sequences: Observations.
@@ -286,6 +289,7 @@ class LatentModel(nn.Module):
             scale=sequences.scale,
         )
 
+    @torch.no_grad()
     def update(
         self, belief: Belief, rows: Sequences, *, generator: torch.Generator | None = None
     ) -> Belief:
@@ -401,7 +405,7 @@ class LatentModel(nn.Module):
     def _roll(self, belief: Belief, c: Context, n: int, generator: torch.Generator | None) -> Paths:
         state, started = belief.latest.draw(n, generator), belief.latest.started
         if self.memory.out_dim == 0:
-            z = sequential_path(self.transition, c, (n,), generator, (state, started))
+            z = sample_path(self.transition, c, (n,), generator, (state, started))
             return Paths(_float(draw(self.emission(z, c), (), generator), c), z)
         steps = c.unbind()
         # All paths start from the same past: its features are computed once, not once per path.

@@ -21,6 +21,7 @@ from seqlatent.model import LatentModel
 from seqlatent.networks import GRU, Backbone, Feedforward, MinGRU
 from seqlatent.transitions import (
     CarriedRecurrence,
+    Component,
     ContextualNoise,
     Gated,
     LocalLevel,
@@ -38,20 +39,26 @@ __all__ = ["deep_markov", "deep_state", "latent_ode", "srnn", "structural", "vrn
 def structural(
     *, trend: bool = False, season_length: int | None = None, covariate_dim: int = 0
 ) -> LatentModel:
-    """Basic structural model: level or trend, seasonal pattern, regression; exact inference.
+    r"""A basic structural model: level or trend, seasonal pattern and regression, inferred exactly.
+
+    .. math:: y_t = \mu_t + \gamma_t + \beta^\top u_t + \varepsilon_t
+
+    Three or four parameters: the first choice for a short series, and the yardstick for the rest.
 
     Args:
-        trend: Whether the level has a slope.
+        trend: Whether the level has a slope of its own.
         season_length: Steps in a season; None for no seasonal pattern.
-        covariate_dim: Covariates with a fixed regression coefficient each.
+        covariate_dim: Covariates ``U``, each with a constant coefficient.
+
+    Example:
+        >>> model = structural(season_length=4)
+        >>> model.transition.latent_dim
+        4
 
     References:
-        Forecasting, Structural Time Series Models and the Kalman Filter (Harvey, 1989).
+        Forecasting, Structural Time Series Models and the Kalman Filter (Harvey, 1989), chapter 2.
     """
-    parts = [LocalLinearTrend() if trend else LocalLevel()]
-    parts += [] if season_length is None else [Seasonal(season_length)]
-    parts += [Regression(covariate_dim)] if covariate_dim else []
-    transition = Sum(parts)
+    transition = _components(trend, season_length, covariate_dim)
     emission = LinearGaussianEmission(transition.latent_dim, 1, loading=transition.loading)
     return LatentModel(transition, emission, Kalman())
 
@@ -64,19 +71,39 @@ def deep_state(
     hidden_dim: int = 32,
     code_sizes: Collection[int] = (),
 ) -> LatentModel:
-    """Structural model whose noises and observation law a recurrent network gives; exact inference.
+    r"""A structural model whose noises a network reads off known inputs, inferred exactly.
+
+    .. math:: z_t = F z_{t-1} + G\, w(m_t) \varepsilon_t, \quad
+        y_t = h^\top z_t + d(m_t) + r(m_t) \eta_t
+
+    The network sees covariates, codes and scale, never the values, so the model stays linear and
+    Gaussian; it is trained on many series at once and shares what they have in common.
+
+    Args:
+        trend: Whether the level has a slope of its own.
+        season_length: Steps in a season; None for no seasonal pattern.
+        covariate_dim: Covariates ``U`` that the network reads.
+        hidden_dim: Width of the network.
+        code_sizes: Number of categories of each static code.
+
+    Example:
+        >>> deep_state(season_length=4, hidden_dim=8).memory.out_dim
+        8
 
     References:
         Deep State Space Models for Time Series Forecasting (Rangapuram et al., 2018).
     """
-    inner = structural(trend=trend, season_length=season_length).transition
-    known = {"lags": (), "covariate_dim": covariate_dim, "code_sizes": code_sizes}
-    memory = CausalMemory(1, MinGRU(CausalMemory.input_dim(1, **known), hidden_dim), **known)
+    inner = _components(trend, season_length, 0)
+    width = CausalMemory.input_dim(1, lags=(), covariate_dim=covariate_dim, code_sizes=code_sizes)
+    memory = CausalMemory(
+        1, MinGRU(width, hidden_dim), lags=(), covariate_dim=covariate_dim, code_sizes=code_sizes
+    )
     context_dim = memory.out_dim + covariate_dim
+    transition = ContextualNoise(inner, context_dim)
     emission = LinearGaussianEmission(
         inner.latent_dim, 1, loading=inner.loading, context_dim=context_dim
     )
-    return LatentModel(ContextualNoise(inner, context_dim), emission, Kalman(), memory)
+    return LatentModel(transition, emission, Kalman(), memory)
 
 
 def deep_markov(
@@ -88,16 +115,39 @@ def deep_markov(
     emission: Callable[..., Emission] = Normal,
     posterior: Callable[..., Posterior] = Tilted,
     causal: bool = False,
+    irregular: bool = False,
 ) -> LatentModel:
-    """Deep Markov model: gated transition, neural emission, an encoder that reads the future.
+    r"""A deep Markov model: gated transition, neural emission, an encoder that reads the future.
+
+    .. math:: z_t \sim N(\mu(z_{t-1}), \sigma(z_{t-1})), \quad y_t \sim p(y_t \mid z_t)
+
+    All memory is in the latent state, so it has to be used: the model for finding states.
+
+    Args:
+        obs_dim: Observed dimensions ``D``.
+        latent_dim: Latent dimensions ``K``.
+        hidden_dim: Width of all hidden layers.
+        covariate_dim: Covariates ``U`` that move state and observation.
+        emission: Family of the observations.
+        posterior: Family of the posterior: Tilted, Combiner or Parallel.
+        causal: Whether the encoder filters; it smooths by default.
+        irregular: Whether the transition reads the gaps between observations.
+
+    Example:
+        >>> model = deep_markov(latent_dim=2, hidden_dim=8)
+        >>> model.posterior(seqlatent.Sequences.of(torch.zeros(3, 4, 1))).rsample().shape
+        torch.Size([3, 4, 2])
 
     References:
         Structured Inference Networks for Nonlinear State Space Models (Krishnan et al., 2017).
     """
-    transition = Gated(latent_dim, context_dim=covariate_dim, hidden_dim=hidden_dim)
+    transition = Gated(
+        latent_dim, context_dim=covariate_dim, hidden_dim=hidden_dim, handles_gaps=irregular
+    )
     emit = emission(latent_dim, obs_dim, context_dim=covariate_dim, hidden=(hidden_dim,))
     encoder = _encoder(GRU, obs_dim, hidden_dim, covariate_dim, 0, causal)
-    return LatentModel(transition, emit, Amortised(encoder, posterior(encoder.out_dim, latent_dim)))
+    inference = Amortised(encoder, posterior(encoder.out_dim, latent_dim))
+    return LatentModel(transition, emit, inference)
 
 
 def srnn(
@@ -111,24 +161,49 @@ def srnn(
     emission: Callable[..., Emission] = Normal,
     posterior: Callable[..., Posterior] = Tilted,
     causal: bool = False,
+    irregular: bool = False,
 ) -> LatentModel:
-    """Stochastic recurrent network: a state space model on top of a deterministic memory of the past.
+    r"""A stochastic recurrent network: a latent chain on top of a deterministic memory of the past.
 
-    ``latent_dim=0`` is the deterministic autoregressive network.
+    .. math:: m_t = f(y_{<t}, u_{\le t}), \quad z_t \sim p(z_t \mid z_{t-1}, m_t), \quad
+        y_t \sim p(y_t \mid z_t, m_t)
+
+    The forecaster of the family. A strong memory may leave nothing to the latent: see
+    :func:`seqlatent.diagnostics.latent_use`.
+
+    Args:
+        obs_dim: Observed dimensions ``D``.
+        latent_dim: Latent dimensions ``K``; 0 is the deterministic autoregressive network.
+        hidden_dim: Width of memory and all hidden layers.
+        covariate_dim: Covariates ``U``.
+        lags: Past rows that the memory reads at each step.
+        code_sizes: Number of categories of each static code.
+        emission: Family of the observations.
+        posterior: Family of the posterior: Tilted, Combiner or Parallel.
+        causal: Whether the encoder filters; it smooths by default.
+        irregular: Whether the transition reads the gaps between observations.
+
+    Example:
+        >>> model = srnn(lags=(1, 7), hidden_dim=8)
+        >>> model.rollout(seqlatent.Sequences.of(torch.zeros(3, 10, 1)), n=5).y.shape
+        torch.Size([5, 3, 10, 1])
 
     References:
         Sequential Neural Models with Stochastic Layers (Fraccaro et al., 2016).
     """
-    read = {"lags": lags, "covariate_dim": covariate_dim, "code_sizes": code_sizes}
-    memory = CausalMemory(
-        obs_dim, MinGRU(CausalMemory.input_dim(obs_dim, **read), hidden_dim), **read
+    width = CausalMemory.input_dim(
+        obs_dim, lags=lags, covariate_dim=covariate_dim, code_sizes=code_sizes
     )
-    context_dim = memory.out_dim + covariate_dim
-    emit = emission(latent_dim, obs_dim, context_dim=context_dim, hidden=(hidden_dim,))
+    backbone = MinGRU(width, hidden_dim)
+    memory = CausalMemory(
+        obs_dim, backbone, lags=lags, covariate_dim=covariate_dim, code_sizes=code_sizes
+    )
+    width = hidden_dim + covariate_dim
+    emit = emission(latent_dim, obs_dim, context_dim=width, hidden=(hidden_dim,))
     if latent_dim == 0:
         return LatentModel(NoLatent(), emit, Prior(), memory)
-    transition = Gated(latent_dim, context_dim=context_dim, hidden_dim=hidden_dim)
-    encoder = _encoder(MinGRU, obs_dim, hidden_dim, covariate_dim, memory.out_dim, causal)
+    transition = Gated(latent_dim, context_dim=width, hidden_dim=hidden_dim, handles_gaps=irregular)
+    encoder = _encoder(MinGRU, obs_dim, hidden_dim, covariate_dim, hidden_dim, causal)
     inference = Amortised(encoder, posterior(encoder.out_dim, latent_dim))
     return LatentModel(transition, emit, inference, memory)
 
@@ -141,19 +216,30 @@ def vrnn(
     covariate_dim: int = 0,
     emission: Callable[..., Emission] = Normal,
 ) -> LatentModel:
-    """Variational recurrent network: the memory of the past includes the latents, and the encoder filters.
+    r"""A variational recurrent network: the memory includes the latents, the encoder filters.
+
+    .. math:: h_t = \operatorname{GRU}(h_{t-1}, z_{t-1}, y_{t-1}), \quad
+        z_t \sim p(z_t \mid h_t), \quad y_t \sim p(y_t \mid z_t, h_t), \quad q(z_t \mid h_t, y_t)
+
+    Args:
+        obs_dim: Observed dimensions ``D``.
+        latent_dim: Random latent dimensions; the state also carries ``hidden_dim`` of memory.
+        hidden_dim: Width of the memory and all hidden layers.
+        covariate_dim: Covariates ``U``.
+        emission: Family of the observations.
+
+    Example:
+        >>> vrnn(latent_dim=2, hidden_dim=8).transition.latent_dim
+        10
 
     References:
         A Recurrent Latent Variable Model for Sequential Data (Chung et al., 2015).
     """
-    read = {"lags": (1,), "covariate_dim": covariate_dim}
-    backbone = Feedforward(CausalMemory.input_dim(obs_dim, **read), hidden_dim)
-    memory = CausalMemory(obs_dim, backbone, **read)
-    context_dim = hidden_dim + covariate_dim
-    transition = CarriedRecurrence(
-        latent_dim, hidden_dim, context_dim=context_dim, hidden=(hidden_dim,)
-    )
-    emit = emission(transition.latent_dim, obs_dim, context_dim=context_dim, hidden=(hidden_dim,))
+    width = CausalMemory.input_dim(obs_dim, covariate_dim=covariate_dim)
+    memory = CausalMemory(obs_dim, Feedforward(width, hidden_dim), covariate_dim=covariate_dim)
+    width = hidden_dim + covariate_dim
+    transition = CarriedRecurrence(latent_dim, hidden_dim, context_dim=width, hidden=(hidden_dim,))
+    emit = emission(transition.latent_dim, obs_dim, context_dim=width, hidden=(hidden_dim,))
     encoder = _encoder(Feedforward, obs_dim, hidden_dim, covariate_dim, hidden_dim, causal=True)
     posterior = Combiner(hidden_dim, latent_dim, hidden_dim=hidden_dim, carry_dim=hidden_dim)
     return LatentModel(transition, emit, Amortised(encoder, posterior), memory)
@@ -165,13 +251,25 @@ def latent_ode(
     latent_dim: int = 8,
     hidden_dim: int = 64,
     emission: Callable[..., Emission] = Normal,
-    diffusion: float | None = None,
+    diffusion: int | float | None = None,
 ) -> LatentModel:
-    """Latent ordinary differential equation from a random start, for series at irregular times.
+    r"""A latent ordinary differential equation from a random start, for irregular times.
+
+    .. math:: z_1 \sim N(\mu, \sigma), \quad \dot z = f(z), \quad y_t \sim p(y_t \mid z_t)
 
     Args:
-        diffusion: Initial standard deviation of process noise per square root of a step; None follows the paper,
-            where only the start is random.
+        obs_dim: Observed dimensions ``D``.
+        latent_dim: Latent dimensions ``K``.
+        hidden_dim: Width of all hidden layers.
+        emission: Family of the observations.
+        diffusion: Initial standard deviation of process noise over one step; None follows the
+            paper, where only the start is random.
+
+    Example:
+        >>> t = torch.tensor([0.0, 0.3, 2.0])
+        >>> model = latent_ode(latent_dim=2, hidden_dim=8)
+        >>> model.smooth(seqlatent.Sequences.of(torch.zeros(1, 3, 1), t=t)).mean.shape
+        torch.Size([1, 3, 2])
 
     References:
         Latent ODEs for Irregularly-Sampled Time Series (Rubanova et al., 2019).
@@ -180,6 +278,15 @@ def latent_ode(
     emit = emission(latent_dim, obs_dim, context_dim=0, hidden=(hidden_dim,))
     encoder = _encoder(GRU, obs_dim, hidden_dim, 0, 0, causal=False)
     return LatentModel(transition, emit, Amortised(encoder, Tilted(encoder.out_dim, latent_dim)))
+
+
+def _components(trend: bool, season_length: int | None, covariate_dim: int) -> Sum:
+    parts: list[Component] = [LocalLinearTrend() if trend else LocalLevel()]
+    if season_length is not None:
+        parts.append(Seasonal(season_length))
+    if covariate_dim:
+        parts.append(Regression(range(covariate_dim)))
+    return Sum(parts)
 
 
 def _encoder(

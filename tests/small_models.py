@@ -74,7 +74,7 @@ class Curved(Transition):
         return diagonal_normal(torch.tanh(loc) * 1.2, nn.functional.softplus(scale) + 0.1)
 
     def initial(self, c):
-        return self._law(self.start(torch.cat([c.m, c.u, torch.ones_like(c.dt)], -1)))
+        return self._law(self.start(c.features(torch.ones_like(c.dt))))
 
     def forward(self, z, c):
         law = self._law(self.net(c.features(z)))

@@ -34,7 +34,7 @@ POSTERIORS = {
 
 
 def problem(batch=256, steps=24):
-    """Returns a true model under exact inference, and data from it with a fifth of the cells missing."""
+    """Returns a true model under exact inference and its data, a fifth of the cells missing."""
     generator = torch.Generator().manual_seed(3)
     transition = OrnsteinUhlenbeck(2, time_scale=(8.0, 3.0)).requires_grad_(False)
     eye = torch.eye(2)
@@ -67,11 +67,6 @@ def test_trained_posterior_comes_close_to_the_exact_one(name):
         truth = evidence(exact, sequences).mean()
         means = model.smooth(sequences, generator=generator).mean
         smoothed = exact.smooth(sequences).mean
-    print(
-        name,
-        ((truth - bound) / truth.abs()).item(),
-        torch.corrcoef(torch.stack([means.flatten(), smoothed.flatten()]))[0, 1].item(),
-    )
     assert (truth - bound) / truth.abs() < 0.02
     assert torch.corrcoef(torch.stack([means.flatten(), smoothed.flatten()]))[0, 1] > 0.98
 

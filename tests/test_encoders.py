@@ -7,6 +7,7 @@ from small_models import BACKBONES, ENCODERS, encoder
 
 from seqlatent.inference import Encoder, FilteringEncoder, SmoothingEncoder
 from seqlatent.inference.encoders import _mirror
+from seqlatent.networks import MinGRU
 from seqlatent.sequences import Context, Sequences
 
 
@@ -160,3 +161,14 @@ def test_every_parameter_gets_a_gradient(kind):
     for name, p in net.named_parameters():
         assert p.grad is not None, name
         assert bool(p.grad.isfinite().all()), name
+
+
+def test_a_backbone_of_another_width_is_refused():
+    s = ragged()
+    message = (
+        r"must read 8 features here, .* reads 5; .*input_dim\(2, covariate_dim=1, memory_dim=2"
+    )
+    net = MinGRU(5, 3).double()
+    for wrong in (FilteringEncoder(net), SmoothingEncoder(net)):
+        with pytest.raises(ValueError, match=message):
+            wrong(s, context(s))

@@ -552,7 +552,7 @@ def test_smoothing_needs_noise_in_the_step_or_in_the_observation(smoother):
     model = random_system(2, 1)
     model = model._replace(R=0 * model.R, Q=0 * model.Q)
     y, observed = random_data((), 2, 1, 0.0)
-    with pytest.raises(ValueError, match="observation given a state.*R a positive variance"):
+    with pytest.raises(ValueError, match=r"observation given a state.*R a positive variance"):
         smooth(smoother, model, y, observed)
 
 

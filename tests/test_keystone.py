@@ -37,7 +37,7 @@ class Driven(LinearTransition):
         self.b = nn.Linear(context_dim, latent_dim).double()
 
     def _inputs(self, c):
-        return torch.cat([c.m, c.u], -1)
+        return c.features(c.dt[..., :0])
 
     def initial_moments(self, c):
         eye = torch.eye(self.latent_dim, dtype=F64)

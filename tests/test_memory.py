@@ -190,6 +190,11 @@ def test_repeated_lags_are_refused():
         CausalMemory(1, MinGRU(4, 4), lags=(1, 1))
 
 
+def test_a_backbone_of_another_width_is_refused():
+    with pytest.raises(ValueError, match=r"must read 4 features, found one that reads 5; size"):
+        CausalMemory(1, MinGRU(5, 4), lags=(1,))
+
+
 def test_input_dim_counts_what_a_backbone_reads():
     mem, s = memory(**SIZES, lags=(1, 3)), batch()
     width = CausalMemory.input_dim(2, lags=(1, 3), covariate_dim=2, code_sizes=(3, 2))

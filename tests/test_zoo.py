@@ -52,7 +52,7 @@ EXACT = {
 
 
 def series(emission, seed, steps=STEPS):
-    """Returns a seasonal panel with missing cells and an unequal length, in the emission's support."""
+    """Returns a seasonal panel with missing cells, unequal lengths, in the emission's support."""
     generator = torch.Generator().manual_seed(seed)
     t = torch.arange(steps, dtype=torch.get_default_dtype())
     wave = (t / 2).sin() + torch.randn(BATCH, steps, generator=generator) / 3

@@ -39,9 +39,17 @@ class Encoder(nn.Module, ABC):
         return 2 * obs_dim + covariate_dim + 1 + memory_dim
 
 
-def _inputs(value: Tensor, observed: Tensor, c: Context) -> Tensor:
+def _inputs(sequences: Sequences, c: Context, backbone: Backbone) -> Tensor:
     """Standardised values on the scale of asinh, mask, covariates, log gap, memory."""
-    return torch.cat([value.asinh(), observed.to(value.dtype), c.u, c.dt.log(), c.m], -1)
+    y = sequences.normalised
+    x = torch.cat([y.asinh(), sequences.observed.to(y.dtype), c.u, c.dt.log(), c.m], -1)
+    if x.shape[-1] != backbone.in_dim:
+        raise ValueError(
+            f"the backbone of an encoder must read {x.shape[-1]} features here, found one that "
+            f"reads {backbone.in_dim}; size it with Encoder.input_dim({y.shape[-1]}, "
+            f"covariate_dim={c.u.shape[-1]}, memory_dim={c.m.shape[-1]})."
+        )
+    return x
 
 
 class FilteringEncoder(Encoder):
@@ -62,7 +70,7 @@ class FilteringEncoder(Encoder):
 
     def run(self, sequences: Sequences, c: Context, state: State | None) -> tuple[Tensor, State]:
         """Features, and the states after every step, continuing from a state."""
-        return self.backbone(_inputs(sequences.normalised, sequences.observed, c), state)
+        return self.backbone(_inputs(sequences, c, self.backbone), state)
 
     def informed(self, sequences: Sequences) -> Bool[Tensor, "B T 1"]:
         return sequences.observed.any(-1, keepdim=True)
@@ -92,7 +100,7 @@ class SmoothingEncoder(Encoder):
         self.out_dim = backward.out_dim + (0 if forward is None else forward.out_dim)
 
     def forward(self, sequences: Sequences, c: Context) -> Float[Tensor, "B T E"]:
-        x = _inputs(sequences.normalised, sequences.observed, c)
+        x = _inputs(sequences, c, self.backward_net)
         order = _mirror(sequences.last, sequences.steps)
         index = order[..., None]
         behind, _ = self.backward_net(x.gather(1, index.expand_as(x)))

@@ -1,0 +1,52 @@
+"""Every example runs, in reduced size, and every page of the guide does what it says."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("SEQLATENT_DATA", ROOT.parent / "shared" / "data"))
+EXAMPLES = {
+    "nile.py": ["--out", "nile.png"],
+    "own_model.py": [],
+    "three_inferences.py": [],
+    "jsb_chorales.py": ["--quiet"],
+}
+
+
+def test_every_example_is_listed():
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_runs(name, tmp_path):
+    if name == "jsb_chorales.py" and not (DATA / "jsb_chorales.parquet").exists():
+        pytest.skip(f"the chorales are not in {DATA}; set SEQLATENT_DATA to their folder")
+    environment = {
+        **os.environ,
+        "SEQLATENT_FAST": "1",
+        "SEQLATENT_DATA": str(DATA),
+        "MPLBACKEND": "agg",
+    }
+    command = [sys.executable, str(ROOT / "examples" / name), *EXAMPLES[name]]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    if name == "nile.py":
+        assert (tmp_path / "nile.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("page", ["data", "models", "training"])
+def test_guide_runs(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "guide" / f"{page}.md").read_text()
+    names = {"__name__": "guide"}
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(code, f"{page}.md", "exec"), names)
