@@ -112,9 +112,7 @@ def main() -> None:
     print(history)
     for split in ("train", "valid", "test"):
         bound, kl = nats_per_step(model, pieces[split])
-        print(
-            f"{split:5s} {bound:6.3f} nats per step, divergence {kl:.3f} ({kl / bound:.0%})"
-        )
+        print(f"{split:5s} {bound:6.3f} nats per step, divergence {kl:.3f} ({kl / bound:.0%})")
     generator = torch.Generator().manual_seed(2)
     print(latent_use(model, pieces["test"].select(slice(0, 20)), generator=generator))
 

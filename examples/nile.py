@@ -43,7 +43,7 @@ def main() -> None:
     paths = model.forecast(
         model.belief(sequences, end=True),
         HORIZON,
-        n=2000,
+        n=20_000,
         generator=torch.Generator().manual_seed(0),
     )
     low, middle, high = torch.quantile(
@@ -61,14 +61,16 @@ def main() -> None:
 def draw(out, year, y, missed, level, spread, forecast) -> None:
     """Draws observations, the smoothed level, and the forecast with its 80 % bands."""
     low, middle, high = forecast
-    ahead = year[-1] + 1 + range(HORIZON)[0] + torch.arange(HORIZON)
+    ahead = year[-1] + 1 + torch.arange(HORIZON)
     fig, ax = plt.subplots(figsize=(9, 4), layout="constrained")
     ax.fill_between(
         year, level - 1.2816 * spread, level + 1.2816 * spread, color="#0072B2", alpha=0.18, lw=0
     )
     ax.fill_between(ahead, low, high, color="#D55E00", alpha=0.22, lw=0)
-    ax.plot(year, level, color="#0072B2", label="smoothed level, 80 % band")
-    ax.plot(ahead, middle, color="#D55E00", label="forecast, 80 % band")
+    ax.plot(
+        year, level, color="#0072B2", label="smoothed level; 80 % of observations lie in the band"
+    )
+    ax.plot(ahead, middle, color="#D55E00", label="forecast, 80 % interval")
     ax.plot(year[~missed], y[~missed], ".", color="black", ms=5, label="observed")
     ax.plot(
         year[missed], y[missed], "o", mfc="white", mec="black", ms=5, label="hidden from the model"
@@ -76,7 +78,7 @@ def draw(out, year, y, missed, level, spread, forecast) -> None:
     ax.set(ylabel="annual flow at Aswan (10⁸ m³)", title="A local level on the Nile")
     ax.legend(ncols=2, frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
-    fig.savefig(out, dpi=150)
+    fig.savefig(out, dpi=120)
 
 
 if __name__ == "__main__":

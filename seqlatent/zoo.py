@@ -59,7 +59,9 @@ def structural(
         Forecasting, Structural Time Series Models and the Kalman Filter (Harvey, 1989), chapter 2.
     """
     transition = _components(trend, season_length, covariate_dim)
-    emission = LinearGaussianEmission(transition.latent_dim, 1, loading=transition.loading)
+    emission = LinearGaussianEmission(
+        transition.latent_dim, loading=transition.loading, bias=False
+    )
     return LatentModel(transition, emission, Kalman())
 
 
@@ -101,7 +103,7 @@ def deep_state(
     context_dim = memory.out_dim + covariate_dim
     transition = ContextualNoise(inner, context_dim)
     emission = LinearGaussianEmission(
-        inner.latent_dim, 1, loading=inner.loading, context_dim=context_dim
+        inner.latent_dim, loading=inner.loading, bias=False, context_dim=context_dim
     )
     return LatentModel(transition, emission, Kalman(), memory)
 
