@@ -180,13 +180,12 @@ def sample_path(
         start: State before the first step ``(*shape, B, K)``, and which series have one ``(B,)``;
             the others start from the initial law.
     """
-    started = start is not None and bool(start[1].all())
     if start is None or not bool(start[1].any()):
         if isinstance(kernel, Affine):
             return affine_path(kernel, context, shape, generator)[0]
         if isinstance(kernel, Linear):
             return _linear_path(kernel, context, shape, generator)
-    if started and isinstance(kernel, Linear):
+    elif isinstance(kernel, Linear) and bool(start[1].all()):
         return _continued_path(kernel, context, start[0], generator)
     return sequential_path(kernel, context, shape, generator, start)
 

@@ -156,7 +156,7 @@ def van_loan(
     lead = torch.broadcast_shapes(A.shape[:-2], LLT.shape[:-2], dt.shape)
     A, LLT = A.expand(*lead, size, size), LLT.expand(*lead, size, size)
     dt = dt.expand(lead)[..., None, None]
-    growth = (A.detach().abs().sum(-2, keepdim=True).amax(-1, keepdim=True) * dt.detach())
+    growth = A.detach().abs().sum(-2, keepdim=True).amax(-1, keepdim=True) * dt.detach()
     doublings = growth.nan_to_num(1.0, 1.0).clamp(min=1.0).log2().ceil()
     block = torch.cat([torch.cat([-A, LLT], -1), torch.cat([torch.zeros_like(A), A.mT], -1)], -2)
     exponential = torch.linalg.matrix_exp(block * (dt * 0.5**doublings))

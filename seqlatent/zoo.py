@@ -59,9 +59,7 @@ def structural(
         Forecasting, Structural Time Series Models and the Kalman Filter (Harvey, 1989), chapter 2.
     """
     transition = _components(trend, season_length, covariate_dim)
-    emission = LinearGaussianEmission(
-        transition.latent_dim, loading=transition.loading, bias=False
-    )
+    emission = LinearGaussianEmission(transition.latent_dim, loading=transition.loading, bias=False)
     return LatentModel(transition, emission, Kalman())
 
 

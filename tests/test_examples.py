@@ -43,10 +43,18 @@ def test_example_runs(name, tmp_path):
         assert (tmp_path / "nile.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("page", ["data", "models", "training"])
-def test_guide_runs(page, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "page",
+    [
+        "docs/guide/data.md",
+        "docs/guide/models.md",
+        "docs/guide/training.md",
+        pytest.param("README.md", marks=pytest.mark.slow),
+    ],
+)
+def test_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "docs" / "guide" / f"{page}.md").read_text()
+    text = (ROOT / page).read_text()
     names = {"__name__": "guide"}
     for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(compile(code, f"{page}.md", "exec"), names)
+        exec(compile(code, page, "exec"), names)

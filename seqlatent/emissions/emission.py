@@ -77,7 +77,7 @@ class LinearEmission(Emission):
 
     .. math:: (y_t - \mathrm{shift}) / \mathrm{scale} = H_t z_t + d_t + N(0, R_t)
 
-    A subclass supplies ``matrices`` in standardised units and says whether its noise is independent.
+    A subclass supplies ``matrices`` in standardised units and says if its noise is independent.
     The shift and scale of each series are applied here: series that differ in nothing else share
     their matrices, and with them the covariances of a Kalman filter.
 

@@ -62,8 +62,8 @@ class Gated(Transition):
         g &= \operatorname{sigmoid}(W_g x + b_g), \quad h = W_h x + b_h, \quad
         \sigma = \operatorname{softplus}(W_\sigma x + b_\sigma), \quad |a| < 1
 
-    A closed gate is a slowly forgetting walk: the network has to earn its nonlinearity, coordinate by
-    coordinate. Unlike in the paper, the linear move is a contraction and the hidden units are
+    A closed gate is a slowly forgetting walk: the network has to earn its nonlinearity, coordinate
+    by coordinate. Unlike in the paper, the linear move is a contraction and the hidden units are
     bounded, so the state stays within bounds for all weights: a rollout cannot diverge, nor can
     a posterior that follows the prior while it is being trained. With ``handles_gaps`` it reads
     the gap as one more input, and learns what it means only where the data have such gaps.
