@@ -14,12 +14,18 @@ import torch
 from seqlatent.datasets import piano_rolls
 from seqlatent.diagnostics import latent_use
 from seqlatent.emissions import Bernoulli
-from seqlatent.inference import Parallel
+from seqlatent.inference import Combiner, Parallel, Tilted
 from seqlatent.model import LatentModel
 from seqlatent.objectives import annealing, divergence, elbo
 from seqlatent.sequences import Sequences
 from seqlatent.training import fit
 from seqlatent.zoo import deep_markov
+
+POSTERIORS = {
+    "parallel": lambda width: partial(Parallel, hidden=(width,)),
+    "tilted": lambda width: partial(Tilted, hidden=(width,)),
+    "combiner": lambda width: partial(Combiner, hidden_dim=width),
+}
 
 
 def batches(pieces: Sequences, size: int):
@@ -55,12 +61,13 @@ def main() -> None:
     """Trains, selects, reports."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--steps", type=int, default=20 if os.environ.get("SEQLATENT_FAST") else 16000
+        "--steps", type=int, default=20 if os.environ.get("SEQLATENT_FAST") else 8000
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--root", default=os.environ.get("SEQLATENT_DATA"), help="folder of the data"
     )
+    parser.add_argument("--posterior", choices=POSTERIORS, default="parallel")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     for name, kind, value in (
         ("latent", int, 64),
@@ -79,7 +86,7 @@ def main() -> None:
         latent_dim=options.latent,
         hidden_dim=options.hidden,
         emission=Bernoulli,
-        posterior=partial(Parallel, hidden=(options.hidden,)),
+        posterior=POSTERIORS[options.posterior](options.hidden),
     )
     size = sum(p.numel() for p in model.parameters())
     print(f"{size:,} parameters, {pieces['train']}")
@@ -99,15 +106,6 @@ def main() -> None:
         average=0.998,
         seed=options.seed,
         progress=not options.quiet,
-        callback=(
-            lambda h: (
-                print(h, h.validation[-1] * 88, flush=True)
-                if len(h.objective) % 400 == 0 and h.validation
-                else None
-            )
-        )
-        if os.environ.get("VERBOSE")
-        else None,
     )
     print(history)
     for split in ("train", "valid", "test"):

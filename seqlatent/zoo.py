@@ -11,6 +11,7 @@ from seqlatent.inference import (
     Encoder,
     FilteringEncoder,
     Kalman,
+    Parallel,
     Posterior,
     Prior,
     SmoothingEncoder,
@@ -113,7 +114,7 @@ def deep_markov(
     hidden_dim: int = 64,
     covariate_dim: int = 0,
     emission: Callable[..., Emission] = Normal,
-    posterior: Callable[..., Posterior] = Tilted,
+    posterior: Callable[..., Posterior] = Parallel,
     causal: bool = False,
     irregular: bool = False,
 ) -> LatentModel:
@@ -129,7 +130,8 @@ def deep_markov(
         hidden_dim: Width of all hidden layers.
         covariate_dim: Covariates ``U`` that move state and observation.
         emission: Family of the observations.
-        posterior: Family of the posterior: Tilted, Combiner or Parallel.
+        posterior: Family of the posterior: Tilted, Combiner or Parallel, which learns fastest where
+            the state is large and the data are sharp.
         causal: Whether the encoder filters; it smooths by default.
         irregular: Whether the transition reads the gaps between observations.
 

@@ -19,7 +19,7 @@ from seqlatent.inference import (
     Tilted,
 )
 from seqlatent.memory import CausalMemory
-from seqlatent.networks import GRU, LRU, MinGRU
+from seqlatent.networks import GRU, LRU, MLP, MinGRU
 from seqlatent.sequences import Context
 from seqlatent.transitions.transition import DiagonalTransition, LinearTransition, Transition
 
@@ -125,7 +125,7 @@ class Mean(Emission):
     def __init__(self, latent_dim, obs_dim, context_dim=0):
         super().__init__()
         self.obs_dim = obs_dim
-        self.net = nn.Linear(latent_dim + context_dim, obs_dim).double()
+        self.net = MLP(latent_dim + context_dim, (), obs_dim).double()
 
     def forward(self, z, c):
         loc = c.shift + c.scale * self.net(c.features(z))

@@ -13,7 +13,7 @@ from torch.distributions import (
 )
 from torch.distributions.transforms import ExpTransform
 
-from seqlatent.chain import Correction, Linear, MarkovChain, sequential_path
+from seqlatent.chain import Correction, Linear, MarkovChain, sample_path, sequential_path
 from seqlatent.distributions import Carried, diagonal_normal, draw
 from seqlatent.sequences import Context
 from seqlatent.transitions.transition import NoLatent, Transition
@@ -231,6 +231,21 @@ def test_a_path_continued_with_the_same_generator_is_the_path_at_once(name):
         started = torch.ones(B, dtype=torch.bool)
         tail = sequential_path(kernel, c[3:], (3,), generator, (head[..., -1, :], started))
     close(torch.cat([head, tail], -2), whole)
+
+
+@pytest.mark.parametrize("started", [(True, True), (True, False), (False, False)])
+@pytest.mark.parametrize("name", ["affine", "factor", "thin factor", "normal"])
+def test_the_shortest_way_continues_as_the_loop_does(name, started):
+    kernel, c = KERNELS[name](), context(6)
+    start = normal(3, B, K, seed=8), torch.tensor(started)
+    found = sample_path(kernel, c, (3,), seeded(), start)
+    close(found, sequential_path(kernel, c, (3,), seeded(), start))
+    for a, b in zip(
+        gradients(found, list(kernel.parameters())),
+        gradients(sequential_path(kernel, c, (3,), seeded(), start), list(kernel.parameters())),
+        strict=True,
+    ):
+        close(a, b, rtol=1e-9, atol=1e-11)
 
 
 def test_a_start_that_no_series_has_is_the_initial_law():

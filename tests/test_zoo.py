@@ -36,8 +36,8 @@ small = {"latent_dim": 3, "hidden_dim": 8}
 NEURAL = {
     "deep_markov": partial(deep_markov, **small),
     "deep_markov_combiner": partial(deep_markov, posterior=Combiner, **small),
-    "deep_markov_parallel": partial(deep_markov, posterior=Parallel, **small),
-    "deep_markov_causal": partial(deep_markov, causal=True, **small),
+    "deep_markov_tilted": partial(deep_markov, posterior=Tilted, **small),
+    "deep_markov_causal": partial(deep_markov, causal=True, posterior=Tilted, **small),
     "srnn": partial(srnn, lags=(1, 2), **small),
     "srnn_deterministic": partial(srnn, latent_dim=0, hidden_dim=8),
     "vrnn": partial(vrnn, **small),
