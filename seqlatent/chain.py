@@ -132,6 +132,13 @@ class MarkovChain(Chain):
     Args:
         kernel: The conditionals: a transition, or what an inference made of it.
         context: What they condition on, for all steps.
+
+    Example:
+        >>> walk = seqlatent.transitions.LocalLevel()
+        >>> chain = MarkovChain(walk, Context.regular(3, 5))
+        >>> z = chain.rsample((10,))
+        >>> z.shape, chain.log_prob(z).shape
+        (torch.Size([10, 3, 5, 1]), torch.Size([10, 3, 5]))
     """
 
     def __init__(self, kernel: Kernel, context: Context) -> None:

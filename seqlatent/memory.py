@@ -98,7 +98,7 @@ class CausalMemory(Memory):
 
     Example:
         >>> width = CausalMemory.input_dim(1, lags=(1, 2))
-        >>> memory = CausalMemory(1, MinGRU(width, 8), lags=(1, 2))
+        >>> memory = CausalMemory(1, seqlatent.networks.MinGRU(width, 8), lags=(1, 2))
         >>> memory(Sequences.of(torch.zeros(3, 5, 1))).shape
         torch.Size([3, 5, 8])
     """

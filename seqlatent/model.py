@@ -51,6 +51,13 @@ class Belief:
         codes: Static codes ``(B, C)``.
         shift: Location ``(B, D)``.
         scale: Scale ``(B, D)``.
+
+    Example:
+        >>> model = seqlatent.zoo.structural()
+        >>> belief = model.belief(Sequences.of(torch.zeros(2, 5, 1)))
+        >>> row = Sequences.of(torch.ones(2, 1, 1), t=torch.tensor([5.0]))
+        >>> model.update(belief, row).t
+        tensor([5., 5.])
     """
 
     latest: Latest
@@ -179,6 +186,12 @@ class LatentModel(nn.Module):
         inference: Kalman, Amortised, Particles or Prior.
         memory: Features of the past; none by default.
 
+    Example:
+        >>> model = seqlatent.zoo.structural(trend=True)
+        >>> belief = model.belief(Sequences.of(torch.arange(20.0).reshape(1, 20, 1)))
+        >>> model.forecast(belief, 3, n=10).y.shape
+        torch.Size([10, 1, 3, 1])
+
     Raises:
         TypeError: If a part is of the wrong kind, or the inference does not fit the others.
     """
@@ -224,9 +237,20 @@ class LatentModel(nn.Module):
                 f"expected Sequences, found {type(sequences).__name__}; build them with "
                 "Sequences.of."
             )
+        self._check_kind(sequences.y)
         self.emission.check(sequences.y, sequences.observed)
         if not sequences.regular:
             self._check_gaps(sequences.dt)
+
+    def _check_kind(self, y: Tensor) -> None:
+        for p in self.parameters():
+            if (p.dtype, p.device) != (y.dtype, y.device):
+                raise ValueError(
+                    f"the model is {p.dtype} on {p.device}, the sequences are {y.dtype} on "
+                    f"{y.device}; move them with sequences.to(dtype={p.dtype}, "
+                    f"device='{p.device}')."
+                )
+            return  # the parts of a model are moved together
 
     def _check_gaps(self, dt: Tensor) -> None:
         if self.transition.handles_gaps or bool((dt == 1).all()):
@@ -308,6 +332,7 @@ class LatentModel(nn.Module):
                 clock.
         """
         rows = _continuing(belief, rows)
+        self._check_kind(rows.y)
         self.emission.check(rows.y, rows.observed)
         memory, features = belief.memory, []
         y, observed = belief.y, belief.observed

@@ -74,6 +74,11 @@ def elbo(
             the rest trains the posterior towards the prior. None is the plain gradient, to both.
         generator: Source of randomness.
 
+    Example:
+        >>> model = seqlatent.zoo.deep_markov(latent_dim=2, hidden_dim=8)
+        >>> elbo(model, Sequences.of(torch.zeros(2, 5, 1)), samples=4).shape
+        torch.Size([2])
+
     References:
         Generating Sentences from a Continuous Space (Bowman et al., 2016), annealing.
         Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), free
@@ -163,6 +168,11 @@ def iwae(
         samples: Paths ``S`` per series.
         generator: Source of randomness.
 
+    Example:
+        >>> model = seqlatent.zoo.deep_markov(latent_dim=2, hidden_dim=8)
+        >>> iwae(model, Sequences.of(torch.zeros(2, 5, 1))).shape
+        torch.Size([2])
+
     References:
         Importance Weighted Autoencoders (Burda et al., 2016).
     """
@@ -192,6 +202,11 @@ def fivo(
         particles: Number of particles; with ``Particles`` as inference its own number counts.
         threshold: Share of effective particles below which a series is resampled.
         generator: Source of randomness.
+
+    Example:
+        >>> model = seqlatent.zoo.deep_markov(latent_dim=2, hidden_dim=8)
+        >>> fivo(model, Sequences.of(torch.zeros(2, 5, 1)), particles=4).shape
+        torch.Size([2])
 
     References:
         Filtering Variational Objectives (Maddison et al., 2017).

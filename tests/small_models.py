@@ -19,7 +19,7 @@ from seqlatent.inference import (
     Tilted,
 )
 from seqlatent.memory import CausalMemory
-from seqlatent.networks import GRU, LRU, MLP, MinGRU
+from seqlatent.networks import GRU, LRU, MLP, Feedforward, MinGRU
 from seqlatent.sequences import Context
 from seqlatent.transitions.transition import DiagonalTransition, LinearTransition, Transition
 
@@ -144,7 +144,7 @@ class Counts(Emission):
         return Independent(Poisson(self.net(z).exp(), validate_args=False), 1, validate_args=False)
 
 
-BACKBONES = {"MinGRU": MinGRU, "LRU": LRU, "GRU": GRU}
+BACKBONES = {"MinGRU": MinGRU, "LRU": LRU, "GRU": GRU, "Feedforward": Feedforward}
 POSTERIORS = {"Tilted": Tilted, "Combiner": Combiner, "Parallel": Parallel}
 ENCODERS = ("filtering", "smoothing", "backward")
 

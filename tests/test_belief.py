@@ -445,6 +445,15 @@ def test_sequences_that_do_not_fit_are_refused():
         m.rollout(series(2, 3, D, t=torch.tensor([0.0, 2.0, 3.0], dtype=F64)))
 
 
+def test_sequences_of_another_precision_are_refused():
+    m, s = MODELS["Kalman"](), batch("Kalman")
+    with pytest.raises(ValueError, match=r"model is torch.float64 on cpu, .* are torch.float32 on"):
+        m.filter(s.to(dtype=torch.float32))
+    belief = m.belief(s.window(0, 4), end=True)
+    with pytest.raises(ValueError, match=r"sequences.to\(dtype=torch.float64, device='cpu'\)"):
+        m.update(belief, s.window(4, 5).to(dtype=torch.float32))
+
+
 def test_parts_of_the_wrong_kind_are_refused():
     transition, emission = linear_parts(K, D)
     with pytest.raises(TypeError, match=r"Prior infers nothing, and Matrices has 2 latent"):

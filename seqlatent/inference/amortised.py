@@ -30,6 +30,12 @@ class Amortised(Inference):
         posterior: Family of chains: Tilted, Combiner or Parallel.
         particles: Draws that represent a law of the state.
 
+    Example:
+        >>> model = seqlatent.zoo.deep_markov(latent_dim=2, hidden_dim=8)
+        >>> q = model.posterior(Sequences.of(torch.zeros(3, 5, 1)))
+        >>> q.rsample((10,)).shape
+        torch.Size([10, 3, 5, 2])
+
     References:
         Auto-Encoding Variational Bayes (Kingma & Welling, 2014).
         Structured Inference Networks for Nonlinear State Space Models (Krishnan et al., 2017).
@@ -41,6 +47,14 @@ class Amortised(Inference):
             raise ValueError(
                 f"particles must be a number of draws of at least 1, found {particles!r}."
             )
+        for name, part, kind in (
+            ("encoder", encoder, Encoder),
+            ("posterior", posterior, Posterior),
+        ):
+            if not isinstance(part, kind):
+                raise TypeError(
+                    f"{name} must be of class {kind.__name__}, found {type(part).__name__}."
+                )
         self.encoder = encoder
         self.posterior = posterior
         self.particles = particles

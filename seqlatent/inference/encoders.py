@@ -57,6 +57,12 @@ class FilteringEncoder(Encoder):
 
     Args:
         backbone: Causal network over ``Encoder.input_dim(...)`` features.
+
+    Example:
+        >>> encoder = FilteringEncoder(seqlatent.networks.MinGRU(Encoder.input_dim(1), 8))
+        >>> s = Sequences.of(torch.zeros(2, 5, 1))
+        >>> encoder(s, Context.of(s, s.y[..., :0])).shape
+        torch.Size([2, 5, 8])
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -86,6 +92,11 @@ class SmoothingEncoder(Encoder):
         backward: Causal network run from the last observation to the first.
         forward: Causal network run from the first step on; None reads the present and future only,
             which is enough where the last state sums up the past.
+
+    Example:
+        >>> width = Encoder.input_dim(1)
+        >>> SmoothingEncoder(*(seqlatent.networks.GRU(width, 8) for _ in range(2))).out_dim
+        16
 
     References:
         Structured Inference Networks for Nonlinear State Space Models (Krishnan et al., 2017),

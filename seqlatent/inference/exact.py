@@ -30,6 +30,11 @@ class Kalman(Inference):
         scan: Whether filter and smoother are associative scans, parallel in time, rather than
             loops.
 
+    Example:
+        >>> model = seqlatent.zoo.structural()
+        >>> model.inference, model.filter(Sequences.of(torch.zeros(2, 5, 1))).mean.shape
+        (Kalman(), torch.Size([2, 5, 1]))
+
     References:
         A New Approach to Linear Filtering and Prediction Problems (Kalman, 1960).
         Maximum Likelihood Estimates of Linear Dynamic Systems (Rauch, Tung & Striebel, 1965).

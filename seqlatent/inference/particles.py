@@ -199,6 +199,12 @@ class Particles(Inference):
             transition.
         threshold: Share of ``n`` below which the effective sample size triggers resampling.
 
+    Example:
+        >>> exact = seqlatent.zoo.structural()
+        >>> model = seqlatent.LatentModel(exact.transition, exact.emission, Particles(100))
+        >>> model.filter(Sequences.of(torch.zeros(2, 5, 1))).log_evidence.shape
+        torch.Size([2, 5])
+
     References:
         Monte Carlo Smoothing for Nonlinear Time Series (Godsill, Doucet & West, 2004), for backward
         sampling.

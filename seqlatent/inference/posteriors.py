@@ -67,6 +67,13 @@ class Tilted(Posterior):
         hidden: Widths of the layers between features and potential.
         weight: Initial weight relative to a unit variance; small weights start near the prior.
 
+    Example:
+        >>> walk, c = seqlatent.transitions.LocalLevel(), Context.regular(3, 5)
+        >>> posterior = Tilted(feature_dim=8, latent_dim=1)
+        >>> c = c.replace(e=posterior.statistics(torch.zeros(3, 5, 8)))
+        >>> posterior.kernel(walk, c)(torch.zeros(3, 1), c[1]).event_shape
+        torch.Size([1])
+
     References:
         Composing graphical models with neural networks (Johnson et al., 2016).
         Structured Inference Networks for Nonlinear State Space Models (Krishnan et al., 2017).
@@ -191,6 +198,11 @@ class Combiner(Posterior):
         hidden_dim: Width of ``h``.
         carry_dim: Width of the memory that the state carries, 0 if none.
 
+    Example:
+        >>> posterior = Combiner(feature_dim=8, latent_dim=2)
+        >>> posterior.statistics(torch.zeros(3, 5, 8)).shape
+        torch.Size([3, 5, 64])
+
     References:
         Structured Inference Networks for Nonlinear State Space Models (Krishnan et al., 2017), the
         ST family. A Recurrent Latent Variable Model for Sequential Data (Chung et al., 2015), with
@@ -277,6 +289,11 @@ class Parallel(Posterior):
         feature_dim: Width ``E`` of the encoder's features.
         latent_dim: Random latent dimensions.
         hidden: Widths of the layers between features and coefficients.
+
+    Example:
+        >>> posterior = Parallel(feature_dim=8, latent_dim=2)
+        >>> posterior.statistics(torch.zeros(3, 5, 8)).shape
+        torch.Size([3, 5, 6])
     """
 
     def __init__(self, feature_dim: int, latent_dim: int, *, hidden: tuple[int, ...] = ()) -> None:
