@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from seqlatent import objectives, zoo
 from seqlatent.emissions import Bernoulli
-from seqlatent.inference import Amortised, Combiner, Encoder, SmoothingEncoder, Tilted
+from seqlatent.inference import Amortised, Combiner, Encoder, Parallel, SmoothingEncoder, Tilted
 from seqlatent.model import LatentModel
 from seqlatent.networks import Backbone
 from seqlatent.sequences import Sequences
@@ -61,14 +61,14 @@ def deep_markov(quick: bool) -> tuple[dict[str, nn.Module], dict[str, Step]]:
     y = (torch.rand(batch, steps, obs) < 0.1).float()
     sizes: dict[str, Any] = {"latent_dim": latent, "hidden_dim": hidden}
     ours = partial(zoo.deep_markov, obs, **sizes, emission=TwoLayerBernoulli)
-    combiner = partial(Combiner, hidden_dim=hidden)
-    models: dict[str, nn.Module] = {
-        "Pyro": pyro_dmm.DeepMarkov(obs, latent, hidden, hidden),
-        "deep_markov, Tilted": ours(posterior=Tilted),
-        "deep_markov, Combiner": ours(posterior=combiner),
+    families = {
+        "Parallel": Parallel,
+        "Tilted": Tilted,
+        "Combiner": partial(Combiner, hidden_dim=hidden),
     }
-    for name, posterior in (("Tilted", Tilted), ("Combiner", combiner)):
-        own = ours(posterior=posterior)
+    models: dict[str, nn.Module] = {"Pyro": pyro_dmm.DeepMarkov(obs, latent, hidden, hidden)}
+    for name, posterior in families.items():
+        models[f"deep_markov, {name}"] = own = ours(posterior=posterior)
         encoder = SmoothingEncoder(ReluRNN(Encoder.input_dim(obs), hidden))
         inference = Amortised(encoder, posterior(hidden, latent))
         models[f"{name}, Pyro's encoder"] = LatentModel(own.transition, own.emission, inference)

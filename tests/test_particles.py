@@ -20,11 +20,8 @@ from small_models import (
 from seqlatent.chain import Correction
 from seqlatent.distributions import Carried
 from seqlatent.inference import Latest, Particles
-from seqlatent.inference.particles import (
-    backward_sample,
-    particle_filter,
-    systematic_resampling,
-)
+from seqlatent.inference.backward import backward_sample
+from seqlatent.inference.cloud import particle_filter, systematic_resampling
 from seqlatent.inference.posteriors import tilt
 from seqlatent.model import LatentModel
 from seqlatent.objectives import elbo, evidence, fivo

@@ -9,15 +9,14 @@ from batches import F64, close, gaps, normal, seeded, series
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqlatent.sequences import (
-    Context,
-    Sequences,
-    _codes,
-    _missing,
-    _per_series,
-    _require_float,
-    _require_horizon,
-    _times,
+from seqlatent.sequences import Context, Sequences
+from seqlatent.sequences.validation import (
+    checked_cells,
+    checked_codes,
+    checked_per_series,
+    checked_times,
+    require_float,
+    require_horizon,
 )
 
 NAN, INF = math.nan, math.inf
@@ -141,18 +140,18 @@ def test_wrong_types_are_refused_with_a_remedy():
 def test_what_is_no_tensor_is_refused_with_a_remedy():
     # Called directly: in these tests the run-time type checks would speak first.
     with pytest.raises(TypeError, match=r"y must be a torch.Tensor, found list; use torch.as_"):
-        _require_float("y", [1.0])
+        require_float("y", [1.0])
     with pytest.raises(TypeError, match=r"t must be a torch.Tensor, found list"):
-        _times([0.0], 1, 1, torch.zeros(1))
+        checked_times([0.0], 1, 1, torch.zeros(1))
     with pytest.raises(TypeError, match=r"scale must be a torch.Tensor, found float"):
-        _per_series("scale", 1.0, 1, 1, torch.zeros(1, 1))
+        checked_per_series("scale", 1.0, 1, 1, torch.zeros(1, 1))
     with pytest.raises(TypeError, match=r"codes must be an integer tensor, found list"):
-        _codes([[1]], 1)
+        checked_codes([[1]], 1)
     with pytest.raises(TypeError, match=r"observed must be a bool tensor, found list"):
-        getattr(_missing, "__wrapped__", _missing)(torch.zeros(1, 1, 1), [True])
+        getattr(checked_cells, "__wrapped__", checked_cells)(torch.zeros(1, 1, 1), [True])
     for wrong in (2.0, True, "2"):
         with pytest.raises(TypeError, match=r"horizon must be an int"):
-            _require_horizon(wrong)
+            require_horizon(wrong)
 
 
 # --- what it derives -----------------------------------------------------------------------------

@@ -5,9 +5,9 @@ from torch import Tensor
 
 from seqlatent.chain import Chain, Correction, MarkovChain, sequential_path
 from seqlatent.distributions import Empirical
+from seqlatent.inference.cloud import latest_of, particle_filter
 from seqlatent.inference.encoders import Encoder, FilteringEncoder
 from seqlatent.inference.inference import Generative, Inference, Latest, States, at, position
-from seqlatent.inference.particles import latest_of, particle_filter
 from seqlatent.inference.posteriors import Posterior
 from seqlatent.sequences import Context, Sequences
 

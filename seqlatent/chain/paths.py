@@ -1,173 +1,18 @@
-"""Chains: distributions over whole latent paths. The prior is one, and so is every posterior."""
+"""Sampled paths of a kernel: by a recurrence where it is linear, otherwise step by step."""
 
-from abc import ABC, abstractmethod
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Size, Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributions import Distribution, Independent
 
+from seqlatent.chain.kernels import Affine, Kernel, Linear
 from seqlatent.distributions import Carried, draw, noise, place, standard_normal
 from seqlatent.recurrence import affine_recurrence, linear_recurrence
 from seqlatent.sequences import Context
 
-__all__ = ["Affine", "Chain", "Correction", "Kernel", "Linear", "MarkovChain"]
-
-
-@runtime_checkable
-class Kernel(Protocol):
-    """The conditionals of a Markov chain: a transition, or a transition corrected by data."""
-
-    def initial(self, c: Context) -> Distribution:
-        """Law of the first state, event ``(K,)``."""
-        ...
-
-    def __call__(self, z: Tensor, c: Context) -> Distribution:
-        """Law of the next state given the last, for one step or for all steps at once."""
-        ...
-
-
-class Affine(ABC):
-    """A kernel whose coordinates evolve independently and linearly: sampled without a loop."""
-
-    @abstractmethod
-    def initial_affine(self, c: Context) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation ``(..., K)`` of the first state."""
-
-    @abstractmethod
-    def affine(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """Slope, offset and scale ``(..., K)`` of ``z_t = a_t z_{t-1} + b_t + scale_t eps_t``."""
-
-
-class Sampled(ABC):
-    """A kernel that knows a shorter way to its paths than step by step."""
-
-    @abstractmethod
-    def path(
-        self, context: Context, shape: tuple[int, ...], generator: torch.Generator | None
-    ) -> Tensor:
-        """Draws reparametrised paths ``(*shape, B, T, K)``."""
-
-
-class Linear(ABC):
-    """A kernel that is linear in the last state with matrices: sampled by a matrix recurrence."""
-
-    @abstractmethod
-    def initial_moments(self, c: Context) -> tuple[Tensor, Tensor]:
-        """Mean ``(..., K)`` and factor ``(..., K, R)`` of the covariance of the first state."""
-
-    @abstractmethod
-    def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """``F (..., K, K)``, ``b (..., K)``, ``G (..., K, R)`` of ``z_t = F z_{t-1} + b + G e``."""
-
-
-class Correction(ABC):
-    """Conditionals of a posterior chain: the model's transition, corrected by what the data say.
-
-    Args:
-        transition: The model's transition.
-        needs_prior: Whether the correction reads the transition's own conditional.
-    """
-
-    def __init__(self, transition: Kernel, needs_prior: bool = True) -> None:
-        self.transition = transition
-        self.needs_prior = needs_prior
-
-    def initial(self, c: Context) -> Distribution:
-        """Law of the first state."""
-        return self.correct(self.transition.initial(c), None, c)
-
-    def __call__(self, z: Tensor, c: Context) -> Distribution:
-        """Law of the next state given the last."""
-        return self.correct(self.transition(z, c) if self.needs_prior else None, z, c)
-
-    @abstractmethod
-    def correct(self, p: Distribution | None, z: Tensor | None, c: Context) -> Distribution:
-        """The corrected law, from the transition's ``p`` and the last state, None at first."""
-
-
-class Chain(ABC):
-    """A distribution over latent paths ``z`` of shape ``(*S, B, T, K)``.
-
-    Attributes:
-        context: What the chain conditions on, for all steps.
-    """
-
-    context: Context
-
-    @abstractmethod
-    def rsample(
-        self, shape: tuple[int, ...] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draws reparametrised paths ``(*shape, B, T, K)``."""
-
-    @abstractmethod
-    def log_prob(self, z: Float[Tensor, "*S B T K"]) -> Float[Tensor, "*S B T"]:
-        """Log density of each step of a path given the step before it."""
-
-    @abstractmethod
-    def conditionals(
-        self, z: Float[Tensor, "*S B T K"], prior: tuple[Distribution, Distribution] | None = None
-    ) -> tuple[Distribution, Distribution]:
-        """Laws of step 1, batch ``(B,)``, and of the others given the path, ``(*S, B, T-1)``.
-
-        Args:
-            z: Path.
-            prior: The prior's conditionals on the same path, where they are at hand: a posterior
-                that corrects them need not compute them again.
-        """
-
-
-class MarkovChain(Chain):
-    r"""Markov chain over the steps of a batch.
-
-    .. math:: p(z_{1:T}) = p(z_1 \mid c_1) \prod_{t=2}^T p(z_t \mid z_{t-1}, c_t)
-
-    Densities are evaluated for all steps at once. Sampling takes the shortest way that the kernel
-    allows: a recurrence where it is linear, else a loop of which autograd sees only one call for
-    all steps.
-
-    Args:
-        kernel: The conditionals: a transition, or what an inference made of it.
-        context: What they condition on, for all steps.
-
-    Example:
-        >>> walk = seqlatent.transitions.LocalLevel()
-        >>> chain = MarkovChain(walk, Context.regular(3, 5))
-        >>> z = chain.rsample((10,))
-        >>> z.shape, chain.log_prob(z).shape
-        (torch.Size([10, 3, 5, 1]), torch.Size([10, 3, 5]))
-    """
-
-    def __init__(self, kernel: Kernel, context: Context) -> None:
-        self.kernel = kernel
-        self.context = context
-
-    def rsample(
-        self, shape: tuple[int, ...] = (), generator: torch.Generator | None = None
-    ) -> Tensor:
-        if isinstance(self.kernel, Sampled):
-            return self.kernel.path(self.context, shape, generator)
-        return sample_path(self.kernel, self.context, shape, generator)
-
-    def log_prob(self, z: Float[Tensor, "*S B T K"]) -> Float[Tensor, "*S B T"]:
-        first, rest = self.conditionals(z)
-        start = first.log_prob(z[..., 0, :])
-        if z.shape[-2] == 1:  # torch's Independent cannot sum over an axis of no steps
-            return start[..., None]
-        return torch.cat([start[..., None], rest.log_prob(z[..., 1:, :])], -1)
-
-    def conditionals(
-        self, z: Float[Tensor, "*S B T K"], prior: tuple[Distribution, Distribution] | None = None
-    ) -> tuple[Distribution, Distribution]:
-        first, rest, before = self.context[0], self.context[1:], z[..., :-1, :]
-        if prior is not None and isinstance(self.kernel, Correction):
-            return self.kernel.correct(prior[0], None, first), self.kernel.correct(
-                prior[1], before, rest
-            )
-        return self.kernel.initial(first), self.kernel(before, rest)
+__all__ = ["affine_path", "first_state", "sample_path", "sequential_path"]
 
 
 def sample_path(

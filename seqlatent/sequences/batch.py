@@ -1,4 +1,4 @@
-"""Sequences, the batch object that every part reads, and Context, what a step may condition on."""
+"""Sequences, the batch object that every part reads."""
 
 from collections.abc import Callable
 from collections.abc import Sequence as Collection
@@ -8,7 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Context", "Sequences"]
+from seqlatent.sequences.validation import (
+    checked_cells,
+    checked_codes,
+    checked_per_series,
+    checked_times,
+    first_true,
+    require_finite,
+    require_float,
+    require_horizon,
+    require_shape,
+)
+
+__all__ = ["Sequences"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,7 @@ class Sequences:
             ValueError: If a shape does not fit, a value is infinite, or times do not increase;
                 names the series and the step.
         """
-        _require_float("y", y)
+        require_float("y", y)
         if y.ndim != 3:
             hint = "; use y[None, :, None] for one univariate series" if y.ndim == 1 else ""
             raise ValueError(
@@ -94,26 +106,26 @@ class Sequences:
                 "y must hold at least one series, one step and one dimension, found "
                 f"{tuple(y.shape)}; a series without a past is one missing step."
             )
-        y, observed = _missing(y, observed)
+        y, observed = checked_cells(y, observed)
         like = {"dtype": y.dtype, "device": y.device}
         if t is None:
             t = torch.arange(steps, **like).expand(batch, steps)
         else:
-            t = _times(t, batch, steps, y)
+            t = checked_times(t, batch, steps, y)
         if u is None:
             u = y.new_zeros(batch, steps, 0)
         else:
-            _require_float("u", u)
-            _require_shape("u", u, (batch, steps, None), "(B, T, U)")
-            _require_finite("u", u)
+            require_float("u", u)
+            require_shape("u", u, (batch, steps, None), "(B, T, U)")
+            require_finite("u", u)
         if codes is None:
             codes = torch.zeros(batch, 0, dtype=torch.long, device=y.device)
         else:
-            codes = _codes(codes, batch)
-        shift = _per_series("shift", shift, batch, obs_dim, y.new_zeros(batch, obs_dim))
-        scale = _per_series("scale", scale, batch, obs_dim, y.new_ones(batch, obs_dim))
+            codes = checked_codes(codes, batch)
+        shift = checked_per_series("shift", shift, batch, obs_dim, y.new_zeros(batch, obs_dim))
+        scale = checked_per_series("scale", scale, batch, obs_dim, y.new_ones(batch, obs_dim))
         if not bool((scale > 0).all()):
-            b, d = _first(scale <= 0)
+            b, d = first_true(scale <= 0)
             raise ValueError(
                 f"scale must be positive, found {scale[b, d].item():g} at series {b}, dimension "
                 f"{d}; use 1 for a constant series."
@@ -232,15 +244,15 @@ class Sequences:
         Raises:
             ValueError: If ``horizon < 1``, or shapes or times do not fit.
         """
-        _require_horizon(horizon)
+        require_horizon(horizon)
         batch, obs_dim = self.batch, self.obs_dim
         last = self.t[:, -1:]
         if t is None:
             t = last + torch.arange(1, horizon + 1, dtype=last.dtype, device=last.device)
         else:
-            t = _times(t, batch, horizon, last)
+            t = checked_times(t, batch, horizon, last)
             if not bool((t[:, :1] > last).all()):
-                b, _ = _first(t[:, :1] <= last)
+                b, _ = first_true(t[:, :1] <= last)
                 raise ValueError(
                     f"new times must come after the last one: series {b} ends at "
                     f"t={last[b, 0].item():g} and is extended from t={t[b, 0].item():g}."
@@ -248,9 +260,9 @@ class Sequences:
         if u is None:
             u = self.u.new_zeros(batch, horizon, self.covariate_dim)
         else:
-            _require_float("u", u)
-            _require_shape("u", u, (batch, horizon, self.covariate_dim), "(B, H, U)")
-            _require_finite("u", u)
+            require_float("u", u)
+            require_shape("u", u, (batch, horizon, self.covariate_dim), "(B, H, U)")
+            require_finite("u", u)
         return replace(
             self,
             y=torch.cat([self.y, self.y.new_zeros(batch, horizon, obs_dim)], 1),
@@ -301,236 +313,3 @@ class Sequences:
 
 
 _NAMES = tuple(f.name for f in fields(Sequences) if f.name != "_cache")
-
-
-@dataclass(frozen=True)
-class Context:
-    r"""What a generative module may condition on at a step: covariates, gap, codes, memory.
-
-    For posteriors it also holds the features ``e`` of an encoder, and ``informed``: whether the
-    data that the encoder may read say anything about a step. The current observation is never in
-    it. A range of steps has fields ``(*S, B, T, feature)``, a single step ``(*S, B, feature)``;
-    ``c[t]`` is a step, ``c[1:]`` a range.
-
-    Args:
-        u: Covariates.
-        dt: Gap before the step, in sampling steps.
-        codes: Static codes.
-        shift: Location of the observations.
-        scale: Scale of the observations.
-        m: Memory features of the past.
-        e: Encoder features, for posteriors only.
-        informed: Whether a posterior may depart from the prior at this step.
-
-    Example:
-        >>> c = Context.regular(3, 5, m=torch.zeros(3, 5, 2))
-        >>> c[0].m.shape, c[1:].dt.shape
-        (torch.Size([3, 2]), torch.Size([3, 4, 1]))
-    """
-
-    u: Tensor
-    dt: Tensor
-    codes: Tensor
-    shift: Tensor
-    scale: Tensor
-    m: Tensor
-    e: Tensor
-    informed: Tensor
-
-    @classmethod
-    def regular(
-        cls,
-        batch: int,
-        steps: int | None = None,
-        *,
-        obs_dim: int = 1,
-        dtype: torch.dtype | None = None,
-        **values: Tensor,
-    ) -> "Context":
-        """Builds a context of unit gaps with nothing in it but what is given."""
-        shape = (batch,) if steps is None else (batch, steps)
-        empty = torch.zeros(*shape, 0, dtype=dtype)
-        ones = torch.ones(*shape, 1, dtype=dtype)
-        base = {
-            "u": empty,
-            "dt": ones,
-            "codes": empty.long(),
-            "shift": torch.zeros(*shape, obs_dim, dtype=dtype),
-            "scale": torch.ones(*shape, obs_dim, dtype=dtype),
-            "m": empty,
-            "e": empty,
-            "informed": ones.bool(),
-        }
-        unknown = set(values) - set(base)
-        if unknown:
-            raise ValueError(
-                f"Context has the fields {', '.join(base)}; found {', '.join(sorted(unknown))}."
-            )
-        return cls(**{**base, **values})
-
-    @classmethod
-    def of(cls, sequences: Sequences, m: Tensor) -> "Context":
-        """Builds the context of every step of a batch, given its memory features ``(B, T, M)``."""
-        steps = sequences.steps
-
-        def spread(x: Tensor) -> Tensor:
-            return x[:, None].expand(-1, steps, -1)
-
-        return cls(
-            u=sequences.u,
-            dt=sequences.dt[..., None],
-            codes=spread(sequences.codes),
-            shift=spread(sequences.shift),
-            scale=spread(sequences.scale),
-            m=m,
-            e=m[..., :0],
-            informed=torch.ones_like(sequences.observed[..., :1]),
-        )
-
-    def __getitem__(self, index: int | slice) -> "Context":
-        return Context(*(getattr(self, f.name)[..., index, :] for f in fields(self)))
-
-    def unbind(self) -> list["Context"]:
-        """Splits a range into its steps; cheaper than indexing it in a loop."""
-        columns = [getattr(self, f.name).unbind(-2) for f in fields(self)]
-        return [Context(*step) for step in zip(*columns, strict=True)]
-
-    def detach(self) -> "Context":
-        """Cuts every field from the graph."""
-        return Context(*(getattr(self, f.name).detach() for f in fields(self)))
-
-    def replace(self, **changes: Tensor) -> "Context":
-        """Copies the context with some fields changed."""
-        return replace(self, **changes)
-
-    def features(self, z: Tensor) -> Tensor:
-        """``z``, memory and covariates side by side, ``(*S, B, T, K + M + U)``."""
-        parts = [p for p in (z, self.m, self.u) if p.shape[-1]]
-        if not parts:
-            return z
-        shape = torch.broadcast_shapes(z.shape[:-1], *(p.shape[:-1] for p in parts))
-        return torch.cat([p.expand(*shape, p.shape[-1]) for p in parts], -1)
-
-    @property
-    def shape(self) -> torch.Size:
-        """Shape without the feature axis."""
-        return torch.broadcast_shapes(self.dt.shape[:-1], self.m.shape[:-1])
-
-
-def _first(wrong: Tensor) -> tuple[int, ...]:
-    return tuple(int(i) for i in wrong.nonzero()[0])
-
-
-def _require_float(name: str, x: object) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            f"{name} must be a torch.Tensor, found {type(x).__name__}; use torch.as_tensor(...)."
-        )
-    if not x.is_floating_point():
-        raise TypeError(
-            f"{name} must be a floating tensor, found {x.dtype}; use {name}.float() or "
-            f"{name}.double()."
-        )
-
-
-def _require_shape(name: str, x: Tensor, shape: tuple[int | None, ...], meaning: str) -> None:
-    fits = x.ndim == len(shape) and all(
-        n is None or m == n for m, n in zip(x.shape, shape, strict=True)
-    )
-    if not fits:
-        wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
-        raise ValueError(f"{name} must have shape {meaning} = {wanted}, found {tuple(x.shape)}.")
-
-
-def _require_finite(name: str, x: Tensor) -> None:
-    if not bool(torch.isfinite(x).all()):
-        where = _first(~torch.isfinite(x))
-        raise ValueError(
-            f"{name} must be finite, found {x[where].item()} at series {where[0]}, step "
-            f"{where[1]}, column {where[2]}; fill or drop it before, covariates have no notion of "
-            "missing."
-        )
-
-
-def _require_horizon(horizon: object) -> None:
-    if isinstance(horizon, bool) or not isinstance(horizon, int):
-        raise TypeError(f"horizon must be an int, found {type(horizon).__name__}.")
-    if horizon < 1:
-        raise ValueError(f"horizon must be at least 1 step, found {horizon}.")
-
-
-def _missing(y: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
-    if bool(torch.isinf(y).any()):
-        b, t, d = _first(torch.isinf(y))
-        raise ValueError(
-            f"y must not be infinite, found {y[b, t, d].item()} at series {b}, step {t}, dimension "
-            f"{d}; mark a missing value with NaN."
-        )
-    present = ~torch.isnan(y)
-    if observed is not None:
-        if not isinstance(observed, Tensor) or observed.dtype != torch.bool:
-            found = observed.dtype if isinstance(observed, Tensor) else type(observed).__name__
-            raise TypeError(f"observed must be a bool tensor, found {found}.")
-        _require_shape("observed", observed, tuple(y.shape), "(B, T, D)")
-        if bool((observed & ~present).any()):
-            b, t, d = _first(observed & ~present)
-            raise ValueError(
-                f"y is NaN at series {b}, step {t}, dimension {d}, which observed calls observed; "
-                "leave observed out to derive it from the NaN."
-            )
-        present = observed
-    return torch.where(present, y, torch.zeros_like(y)), present
-
-
-def _times(t: object, batch: int, steps: int, like: Tensor) -> Tensor:
-    if not isinstance(t, Tensor):
-        raise TypeError(
-            f"t must be a torch.Tensor, found {type(t).__name__}; use torch.as_tensor(...)."
-        )
-    if t.ndim == 1:
-        t = t.expand(batch, -1)
-    _require_shape("t", t, (batch, steps), "(B, T) or (T,)")
-    given, t = t, t.to(like)
-    if not bool(torch.isfinite(t).all()):
-        b, i = _first(~torch.isfinite(t))
-        raise ValueError(f"t must be finite, found {t[b, i].item()} at series {b}, step {i}.")
-    back = t.diff(dim=1) <= 0
-    if bool(back.any()):
-        b, i = _first(back)
-        hint = "sort the rows, and merge those with equal times"
-        if bool(given[b, i + 1] > given[b, i]):
-            hint = f"{t.dtype} rounds them to the same number: count them from a later origin"
-        raise ValueError(
-            f"t must increase along every series: series {b} goes from {t[b, i].item():g} at step "
-            f"{i} to {t[b, i + 1].item():g} at step {i + 1}; {hint}."
-        )
-    return t
-
-
-def _codes(codes: object, batch: int) -> Tensor:
-    if not isinstance(codes, Tensor) or codes.is_floating_point() or codes.dtype == torch.bool:
-        found = codes.dtype if isinstance(codes, Tensor) else type(codes).__name__
-        raise TypeError(f"codes must be an integer tensor, found {found}.")
-    _require_shape("codes", codes, (batch, None), "(B, C)")
-    if bool((codes < 0).any()):
-        b, i = _first(codes < 0)
-        raise ValueError(
-            f"codes must be 0 or larger, found {codes[b, i].item()} at series {b}, column {i}."
-        )
-    return codes.long()
-
-
-def _per_series(name: str, x: object, batch: int, width: int, default: Tensor) -> Tensor:
-    if x is None:
-        return default
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            f"{name} must be a torch.Tensor, found {type(x).__name__}; use torch.as_tensor(...)."
-        )
-    _require_shape(name, x, (batch, width), "(B, D)")
-    if not bool(torch.isfinite(x).all()):
-        b, d = _first(~torch.isfinite(x))
-        raise ValueError(
-            f"{name} must be finite, found {x[b, d].item()} at series {b}, dimension {d}."
-        )
-    return x

@@ -1,0 +1,19 @@
+"""Chains: distributions over whole latent paths. The prior is one, and so is every posterior."""
+
+from seqlatent.chain.chain import Chain, MarkovChain
+from seqlatent.chain.kernels import Affine, Correction, Kernel, Linear, Sampled
+from seqlatent.chain.paths import affine_path, first_state, sample_path, sequential_path
+
+__all__ = [
+    "Affine",
+    "Chain",
+    "Correction",
+    "Kernel",
+    "Linear",
+    "MarkovChain",
+    "Sampled",
+    "affine_path",
+    "first_state",
+    "sample_path",
+    "sequential_path",
+]

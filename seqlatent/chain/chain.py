@@ -1,0 +1,96 @@
+"""Chains, and the one of a kernel."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Distribution
+
+from seqlatent.chain.kernels import Correction, Kernel, Sampled
+from seqlatent.chain.paths import sample_path
+from seqlatent.sequences import Context
+
+__all__ = ["Chain", "MarkovChain"]
+
+
+class Chain(ABC):
+    """A distribution over latent paths ``z`` of shape ``(*S, B, T, K)``.
+
+    Attributes:
+        context: What the chain conditions on, for all steps.
+    """
+
+    context: Context
+
+    @abstractmethod
+    def rsample(
+        self, shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draws reparametrised paths ``(*shape, B, T, K)``."""
+
+    @abstractmethod
+    def log_prob(self, z: Float[Tensor, "*S B T K"]) -> Float[Tensor, "*S B T"]:
+        """Log density of each step of a path given the step before it."""
+
+    @abstractmethod
+    def conditionals(
+        self, z: Float[Tensor, "*S B T K"], prior: tuple[Distribution, Distribution] | None = None
+    ) -> tuple[Distribution, Distribution]:
+        """Laws of step 1, batch ``(B,)``, and of the others given the path, ``(*S, B, T-1)``.
+
+        Args:
+            z: Path.
+            prior: The prior's conditionals on the same path, where they are at hand: a posterior
+                that corrects them need not compute them again.
+        """
+
+
+class MarkovChain(Chain):
+    r"""Markov chain over the steps of a batch.
+
+    .. math:: p(z_{1:T}) = p(z_1 \mid c_1) \prod_{t=2}^T p(z_t \mid z_{t-1}, c_t)
+
+    Densities are evaluated for all steps at once. Sampling takes the shortest way that the kernel
+    allows: a recurrence where it is linear, else a loop of which autograd sees only one call for
+    all steps.
+
+    Args:
+        kernel: The conditionals: a transition, or what an inference made of it.
+        context: What they condition on, for all steps.
+
+    Example:
+        >>> walk = seqlatent.transitions.LocalLevel()
+        >>> chain = MarkovChain(walk, Context.regular(3, 5))
+        >>> z = chain.rsample((10,))
+        >>> z.shape, chain.log_prob(z).shape
+        (torch.Size([10, 3, 5, 1]), torch.Size([10, 3, 5]))
+    """
+
+    def __init__(self, kernel: Kernel, context: Context) -> None:
+        self.kernel = kernel
+        self.context = context
+
+    def rsample(
+        self, shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Tensor:
+        if isinstance(self.kernel, Sampled):
+            return self.kernel.path(self.context, shape, generator)
+        return sample_path(self.kernel, self.context, shape, generator)
+
+    def log_prob(self, z: Float[Tensor, "*S B T K"]) -> Float[Tensor, "*S B T"]:
+        first, rest = self.conditionals(z)
+        start = first.log_prob(z[..., 0, :])
+        if z.shape[-2] == 1:  # torch's Independent cannot sum over an axis of no steps
+            return start[..., None]
+        return torch.cat([start[..., None], rest.log_prob(z[..., 1:, :])], -1)
+
+    def conditionals(
+        self, z: Float[Tensor, "*S B T K"], prior: tuple[Distribution, Distribution] | None = None
+    ) -> tuple[Distribution, Distribution]:
+        first, rest, before = self.context[0], self.context[1:], z[..., :-1, :]
+        if prior is not None and isinstance(self.kernel, Correction):
+            return self.kernel.correct(prior[0], None, first), self.kernel.correct(
+                prior[1], before, rest
+            )
+        return self.kernel.initial(first), self.kernel(before, rest)

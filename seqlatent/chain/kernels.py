@@ -1,0 +1,84 @@
+"""Kernels: the conditionals of a Markov chain, and what a kernel may know about itself."""
+
+from abc import ABC, abstractmethod
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from seqlatent.sequences import Context
+
+__all__ = ["Affine", "Correction", "Kernel", "Linear", "Sampled"]
+
+
+@runtime_checkable
+class Kernel(Protocol):
+    """The conditionals of a Markov chain: a transition, or a transition corrected by data."""
+
+    def initial(self, c: Context) -> Distribution:
+        """Law of the first state, event ``(K,)``."""
+        ...
+
+    def __call__(self, z: Tensor, c: Context) -> Distribution:
+        """Law of the next state given the last, for one step or for all steps at once."""
+        ...
+
+
+class Affine(ABC):
+    """A kernel whose coordinates evolve independently and linearly: sampled without a loop."""
+
+    @abstractmethod
+    def initial_affine(self, c: Context) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation ``(..., K)`` of the first state."""
+
+    @abstractmethod
+    def affine(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Slope, offset and scale ``(..., K)`` of ``z_t = a_t z_{t-1} + b_t + scale_t eps_t``."""
+
+
+class Sampled(ABC):
+    """A kernel that knows a shorter way to its paths than step by step."""
+
+    @abstractmethod
+    def path(
+        self, context: Context, shape: tuple[int, ...], generator: torch.Generator | None
+    ) -> Tensor:
+        """Draws reparametrised paths ``(*shape, B, T, K)``."""
+
+
+class Linear(ABC):
+    """A kernel that is linear in the last state with matrices: sampled by a matrix recurrence."""
+
+    @abstractmethod
+    def initial_moments(self, c: Context) -> tuple[Tensor, Tensor]:
+        """Mean ``(..., K)`` and factor ``(..., K, R)`` of the covariance of the first state."""
+
+    @abstractmethod
+    def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """``F (..., K, K)``, ``b (..., K)``, ``G (..., K, R)`` of ``z_t = F z_{t-1} + b + G e``."""
+
+
+class Correction(ABC):
+    """Conditionals of a posterior chain: the model's transition, corrected by what the data say.
+
+    Args:
+        transition: The model's transition.
+        needs_prior: Whether the correction reads the transition's own conditional.
+    """
+
+    def __init__(self, transition: Kernel, needs_prior: bool = True) -> None:
+        self.transition = transition
+        self.needs_prior = needs_prior
+
+    def initial(self, c: Context) -> Distribution:
+        """Law of the first state."""
+        return self.correct(self.transition.initial(c), None, c)
+
+    def __call__(self, z: Tensor, c: Context) -> Distribution:
+        """Law of the next state given the last."""
+        return self.correct(self.transition(z, c) if self.needs_prior else None, z, c)
+
+    @abstractmethod
+    def correct(self, p: Distribution | None, z: Tensor | None, c: Context) -> Distribution:
+        """The corrected law, from the transition's ``p`` and the last state, None at first."""

@@ -1,0 +1,27 @@
+"""Distributions that torch lacks, and sampling, masking and divergences over those that it has.
+
+Every function dispatches on the distribution's class, so that another family joins by registering
+itself, e.g. ``draw.register(MyDistribution)``.
+"""
+
+from seqlatent.distributions.carried import Carried
+from seqlatent.distributions.divergences import detach, kl_per_dim
+from seqlatent.distributions.empirical import Empirical
+from seqlatent.distributions.masking import masked_log_prob
+from seqlatent.distributions.normals import CovarianceNormal, FactorNormal, diagonal_normal
+from seqlatent.distributions.sampling import draw, noise, place, standard_normal
+
+__all__ = [
+    "Carried",
+    "CovarianceNormal",
+    "Empirical",
+    "FactorNormal",
+    "detach",
+    "diagonal_normal",
+    "draw",
+    "kl_per_dim",
+    "masked_log_prob",
+    "noise",
+    "place",
+    "standard_normal",
+]

@@ -1,0 +1,198 @@
+"""Belief, from which a rollout starts, and the rows that follow it."""
+
+import json
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from seqlatent.inference.inference import Latest
+from seqlatent.sequences import Sequences
+
+__all__ = ["Belief", "continuing", "upcoming"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Belief:
+    """All that the past says about the future: latent state, memory, clock, last observation.
+
+    Its size does not grow with the past. A fitted model turns it into forecasts, and into a newer
+    belief when rows arrive.
+
+    Args:
+        latest: Latent state.
+        memory: State of the memory, leading axis ``(B,)``.
+        y: Last observation ``(B, D)``, in the units of the data.
+        observed: Which cells of it were seen ``(B, D)``.
+        t: Time of the last step ``(B,)``.
+        u: Covariates of the last step ``(B, U)``.
+        codes: Static codes ``(B, C)``.
+        shift: Location ``(B, D)``.
+        scale: Scale ``(B, D)``.
+
+    Example:
+        >>> model = seqlatent.zoo.structural()
+        >>> belief = model.belief(Sequences.of(torch.zeros(2, 5, 1)))
+        >>> row = Sequences.of(torch.ones(2, 1, 1), t=torch.tensor([5.0]))
+        >>> model.update(belief, row).t
+        tensor([5., 5.])
+    """
+
+    latest: Latest
+    memory: tuple[Tensor, ...]
+    y: Tensor
+    observed: Tensor
+    t: Tensor
+    u: Tensor
+    codes: Tensor
+    shift: Tensor
+    scale: Tensor
+
+    @property
+    def batch(self) -> int:
+        """Number of series ``B``."""
+        return self.y.shape[0]
+
+    def select(self, index: Tensor | slice) -> "Belief":
+        """Picks series by index, mask or slice."""
+        own = {name: getattr(self, name)[index] for name in _OWN}
+        return Belief(self.latest.select(index), tuple(s[index] for s in self.memory), **own)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the belief as safetensors; an older file stays until the new one is complete.
+
+        Args:
+            path: File to write, usually ``belief.safetensors``.
+        """
+        from safetensors.torch import save_file
+
+        tensors = {name: getattr(self, name) for name in _OWN}
+        tensors.update({f"memory.{i}": s for i, s in enumerate(self.memory)})
+        tensors.update({f"encoder.{i}": s for i, s in enumerate(self.latest.encoder)})
+        for name in _LATEST:
+            value = getattr(self.latest, name)
+            if value is not None:
+                tensors[f"latest.{name}"] = value
+        target = Path(path)
+        draft = target.with_name(target.name + ".part")
+        try:
+            save_file(
+                {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()},
+                draft,
+                metadata={"seqlatent": json.dumps({"kind": "belief", "format": _FORMAT})},
+            )
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], *, device: torch.device | str = "cpu") -> "Belief":
+        """Reads a belief that :meth:`save` wrote.
+
+        Args:
+            path: File to read.
+            device: Where to put it.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is damaged, is no belief, or has a newer format.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        target = Path(path)
+        if not target.is_file():
+            raise FileNotFoundError(f"no belief at {target}; write one with Belief.save.")
+        try:
+            with safe_open(target, framework="pt", device=str(device)) as file:
+                header = (file.metadata() or {}).get("seqlatent")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(
+                f"{target} is no readable safetensors file ({error}); it is damaged or was cut "
+                "short, save it again."
+            ) from error
+        _require_header(target, header)
+        missing = [name for name in (*_OWN, "latest.started") if name not in tensors]
+        if missing:
+            raise ValueError(f"{target} lacks {', '.join(missing)}; it is damaged, save it again.")
+        mean, cov, values, log_weights = (tensors.get(f"latest.{name}") for name in _LATEST[:-1])
+        encoder = _numbered("encoder", tensors)
+        return cls(
+            latest=Latest(mean, cov, values, log_weights, tensors["latest.started"], encoder),
+            memory=_numbered("memory", tensors),
+            **{name: tensors[name] for name in _OWN},
+        )
+
+
+_OWN = ("y", "observed", "t", "u", "codes", "shift", "scale")
+_LATEST = ("mean", "cov", "values", "log_weights", "started")
+
+
+def _numbered(prefix: str, tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    names = [name for name in tensors if name.startswith(f"{prefix}.")]
+    return tuple(tensors[f"{prefix}.{i}"] for i in range(len(names)))
+
+
+def _require_header(path: Path, header: str | None) -> None:
+    try:
+        found = json.loads(header) if header else {}
+    except json.JSONDecodeError:
+        found = {}
+    if not isinstance(found, dict) or found.get("kind") != "belief":
+        raise ValueError(
+            f"{path} holds no seqlatent belief; expected a file that Belief.save wrote."
+        )
+    if found.get("format") != _FORMAT:
+        raise ValueError(
+            f"{path} has belief format {found.get('format')}, this version of seqlatent reads "
+            f"format {_FORMAT}; upgrade seqlatent, or filter the data again."
+        )
+
+
+def continuing(belief: Belief, rows: Sequences) -> Sequences:
+    """Rows under the belief's codes, shift and scale, checked to come after its clock."""
+    if rows.batch != belief.batch:
+        raise ValueError(
+            f"the belief has {belief.batch} series, the rows have {rows.batch}; pick them with "
+            "belief.select(...)."
+        )
+    if rows.steps < 1:
+        raise ValueError("an update needs at least one row.")
+    if rows.covariate_dim != belief.u.shape[1]:
+        raise ValueError(
+            f"the belief has {belief.u.shape[1]} covariates, the rows have {rows.covariate_dim}."
+        )
+    early = rows.t[:, 0] <= belief.t
+    if bool(early.any()):
+        b = int(early.nonzero()[0])
+        raise ValueError(
+            f"rows must come after the belief: series {b} stands at t={belief.t[b].item():g}, and "
+            f"its first row has t={rows.t[b, 0].item():g}; give the rows their times with "
+            "Sequences.of(..., t=...)."
+        )
+    return Sequences(
+        rows.y, rows.observed, rows.t, rows.u, belief.codes, belief.shift, belief.scale
+    )
+
+
+def upcoming(belief: Belief, horizon: int, u: Tensor | None, t: Tensor | None) -> Sequences:
+    """Unobserved rows after the belief."""
+    if u is None and belief.u.shape[1]:
+        raise ValueError(
+            f"the model was filtered with {belief.u.shape[1]} covariates: give those of the future "
+            f"as u, shape ({belief.batch}, {horizon}, {belief.u.shape[1]})."
+        )
+    now = Sequences(
+        belief.y[:, None],
+        belief.observed[:, None],
+        belief.t[:, None],
+        belief.u[:, None],
+        belief.codes,
+        belief.shift,
+        belief.scale,
+    )
+    return now.extend(horizon, u=u, t=t).window(1, horizon + 1)

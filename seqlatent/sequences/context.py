@@ -1,0 +1,124 @@
+"""Context, what a step may condition on."""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from seqlatent.sequences.batch import Sequences
+
+__all__ = ["Context"]
+
+
+@dataclass(frozen=True)
+class Context:
+    r"""What a generative module may condition on at a step: covariates, gap, codes, memory.
+
+    For posteriors it also holds the features ``e`` of an encoder, and ``informed``: whether the
+    data that the encoder may read say anything about a step. The current observation is never in
+    it. A range of steps has fields ``(*S, B, T, feature)``, a single step ``(*S, B, feature)``;
+    ``c[t]`` is a step, ``c[1:]`` a range.
+
+    Args:
+        u: Covariates.
+        dt: Gap before the step, in sampling steps.
+        codes: Static codes.
+        shift: Location of the observations.
+        scale: Scale of the observations.
+        m: Memory features of the past.
+        e: Encoder features, for posteriors only.
+        informed: Whether a posterior may depart from the prior at this step.
+
+    Example:
+        >>> c = Context.regular(3, 5, m=torch.zeros(3, 5, 2))
+        >>> c[0].m.shape, c[1:].dt.shape
+        (torch.Size([3, 2]), torch.Size([3, 4, 1]))
+    """
+
+    u: Tensor
+    dt: Tensor
+    codes: Tensor
+    shift: Tensor
+    scale: Tensor
+    m: Tensor
+    e: Tensor
+    informed: Tensor
+
+    @classmethod
+    def regular(
+        cls,
+        batch: int,
+        steps: int | None = None,
+        *,
+        obs_dim: int = 1,
+        dtype: torch.dtype | None = None,
+        **values: Tensor,
+    ) -> "Context":
+        """Builds a context of unit gaps with nothing in it but what is given."""
+        shape = (batch,) if steps is None else (batch, steps)
+        empty = torch.zeros(*shape, 0, dtype=dtype)
+        ones = torch.ones(*shape, 1, dtype=dtype)
+        base = {
+            "u": empty,
+            "dt": ones,
+            "codes": empty.long(),
+            "shift": torch.zeros(*shape, obs_dim, dtype=dtype),
+            "scale": torch.ones(*shape, obs_dim, dtype=dtype),
+            "m": empty,
+            "e": empty,
+            "informed": ones.bool(),
+        }
+        unknown = set(values) - set(base)
+        if unknown:
+            raise ValueError(
+                f"Context has the fields {', '.join(base)}; found {', '.join(sorted(unknown))}."
+            )
+        return cls(**{**base, **values})
+
+    @classmethod
+    def of(cls, sequences: Sequences, m: Tensor) -> "Context":
+        """Builds the context of every step of a batch, given its memory features ``(B, T, M)``."""
+        steps = sequences.steps
+
+        def spread(x: Tensor) -> Tensor:
+            return x[:, None].expand(-1, steps, -1)
+
+        return cls(
+            u=sequences.u,
+            dt=sequences.dt[..., None],
+            codes=spread(sequences.codes),
+            shift=spread(sequences.shift),
+            scale=spread(sequences.scale),
+            m=m,
+            e=m[..., :0],
+            informed=torch.ones_like(sequences.observed[..., :1]),
+        )
+
+    def __getitem__(self, index: int | slice) -> "Context":
+        return Context(*(getattr(self, f.name)[..., index, :] for f in fields(self)))
+
+    def unbind(self) -> list["Context"]:
+        """Splits a range into its steps; cheaper than indexing it in a loop."""
+        columns = [getattr(self, f.name).unbind(-2) for f in fields(self)]
+        return [Context(*step) for step in zip(*columns, strict=True)]
+
+    def detach(self) -> "Context":
+        """Cuts every field from the graph."""
+        return Context(*(getattr(self, f.name).detach() for f in fields(self)))
+
+    def replace(self, **changes: Tensor) -> "Context":
+        """Copies the context with some fields changed."""
+        return replace(self, **changes)
+
+    def features(self, z: Tensor) -> Tensor:
+        """``z``, memory and covariates side by side, ``(*S, B, T, K + M + U)``."""
+        parts = [p for p in (z, self.m, self.u) if p.shape[-1]]
+        if not parts:
+            return z
+        shape = torch.broadcast_shapes(z.shape[:-1], *(p.shape[:-1] for p in parts))
+        return torch.cat([p.expand(*shape, p.shape[-1]) for p in parts], -1)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape without the feature axis."""
+        return torch.broadcast_shapes(self.dt.shape[:-1], self.m.shape[:-1])
