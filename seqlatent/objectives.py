@@ -107,8 +107,11 @@ def divergence(
         z: Path drawn from it ``(*S, B, T, K)``.
         kl_balance: As in :func:`elbo`.
     """
-    prior = MarkovChain(model.transition, q.context).conditionals(z)
-    laws = q.conditionals(z, prior)
+    if isinstance(q, MarkovChain):
+        prior, laws = q.laws(z, model.transition)
+    else:
+        prior = MarkovChain(model.transition, q.context).conditionals(z)
+        laws = q.conditionals(z, prior)
     values = (z[..., 0, :], z[..., 1:, :])
     if z.shape[-2] == 1:  # torch's Independent cannot sum over an axis of no steps
         first = _balanced(laws[0], prior[0], values[0], kl_balance)

@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "seqlatent"
 
 LEVELS = (
-    ("recurrence", "linalg", "networks"),
+    ("recurrence", "linalg", "networks", "walks"),
     ("sequences", "distributions", "kalman", "scores"),
     ("chain", "memory"),
     ("transitions", "emissions"),

@@ -1,7 +1,7 @@
 """Chains: distributions over whole latent paths. The prior is one, and so is every posterior."""
 
 from seqlatent.chain.chain import Chain, MarkovChain
-from seqlatent.chain.kernels import Affine, Correction, Kernel, Linear, Sampled
+from seqlatent.chain.kernels import Affine, Correction, Kernel, Linear, Sampled, Stepped
 from seqlatent.chain.paths import affine_path, first_state, sample_path, sequential_path
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Linear",
     "MarkovChain",
     "Sampled",
+    "Stepped",
     "affine_path",
     "first_state",
     "sample_path",

@@ -1,14 +1,16 @@
 """Chains, and the one of a kernel."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Size, Tensor
 from torch.distributions import Distribution
 
 from seqlatent.chain.kernels import Correction, Kernel, Sampled
 from seqlatent.chain.paths import sample_path
+from seqlatent.distributions import draw, noise
 from seqlatent.sequences import Context
 
 __all__ = ["Chain", "MarkovChain"]
@@ -70,13 +72,48 @@ class MarkovChain(Chain):
     def __init__(self, kernel: Kernel, context: Context) -> None:
         self.kernel = kernel
         self.context = context
+        self._drawn: Any = None
 
     def rsample(
         self, shape: tuple[int, ...] = (), generator: torch.Generator | None = None
     ) -> Tensor:
         if isinstance(self.kernel, Sampled):
             return self.kernel.path(self.context, shape, generator)
-        return sample_path(self.kernel, self.context, shape, generator)
+        z = self._walked(shape, generator) if torch.is_grad_enabled() else None
+        return sample_path(self.kernel, self.context, shape, generator) if z is None else z
+
+    def _walked(self, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor | None:
+        kernel, first, rest = self.kernel, self.context[0], self.context[1:]
+        if not isinstance(kernel, Correction) or len(rest.shape) != 2 or rest.shape[-1] == 0:
+            return None
+        walk = kernel.walk(rest, Size(shape).numel())
+        if walk is None:
+            return None
+        p = kernel.transition.initial(first)
+        q = kernel.correct(p, None, first)
+        z = draw(q, shape, generator)
+        eps = [noise(q, shape, generator).flatten(0, -2) for _ in range(rest.shape[-1])]
+        values = walk.path(z.flatten(0, -2), torch.stack(eps))
+        batch = (*shape, rest.shape[0])
+        z, *laws = (x.unflatten(1, batch).movedim(0, -2) for x in values)
+        p_rest, q_rest = kernel.along(z[..., 1:, :], tuple(laws))
+        self._drawn = z, (p, p_rest), (q, q_rest)
+        return z
+
+    def laws(
+        self, z: Tensor, transition: Kernel
+    ) -> tuple[tuple[Distribution, Distribution], tuple[Distribution, Distribution]]:
+        """Conditionals of the transition and of the chain itself along a path.
+
+        On the path that was drawn last nothing is computed that the drawing computed already.
+        """
+        if self._drawn is None or self._drawn[0] is not z:
+            prior = MarkovChain(transition, self.context).conditionals(z)
+            return prior, self.conditionals(z, prior)
+        _, (p, p_rest), own = self._drawn
+        if p_rest is None:
+            p_rest = transition(z[..., :-1, :], self.context[1:])
+        return (p, p_rest), own
 
     def log_prob(self, z: Float[Tensor, "*S B T K"]) -> Float[Tensor, "*S B T"]:
         first, rest = self.conditionals(z)

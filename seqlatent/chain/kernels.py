@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from seqlatent.sequences import Context
+from seqlatent.walks import CarriedSteps, GatedSteps, Walk
 
-__all__ = ["Affine", "Correction", "Kernel", "Linear", "Sampled"]
+__all__ = ["Affine", "Correction", "Kernel", "Linear", "Sampled", "Stepped"]
 
 
 @runtime_checkable
@@ -59,6 +60,18 @@ class Linear(ABC):
         """``F (..., K, K)``, ``b (..., K)``, ``G (..., K, R)`` of ``z_t = F z_{t-1} + b + G e``."""
 
 
+class Stepped(ABC):
+    """A transition whose steps and their derivatives are written by hand."""
+
+    @abstractmethod
+    def steps(self, c: Context, samples: int) -> GatedSteps | CarriedSteps:
+        """The steps in a context of several, for a number of samples of each series."""
+
+    def along(self, z: Tensor) -> Distribution | None:
+        """Laws of states that the steps led to, where the states themselves show them."""
+        return None
+
+
 class Correction(ABC):
     """Conditionals of a posterior chain: the model's transition, corrected by what the data say.
 
@@ -82,3 +95,13 @@ class Correction(ABC):
     @abstractmethod
     def correct(self, p: Distribution | None, z: Tensor | None, c: Context) -> Distribution:
         """The corrected law, from the transition's ``p`` and the last state, None at first."""
+
+    def walk(self, c: Context, samples: int) -> Walk | None:
+        """Steps with derivatives written by hand, None where there are none."""
+        return None
+
+    def along(
+        self, z: Tensor, laws: tuple[Tensor, ...]
+    ) -> tuple[Distribution | None, Distribution]:
+        """The transition's laws, if known, and the corrected ones of a path that the walk drew."""
+        raise NotImplementedError

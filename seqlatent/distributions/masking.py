@@ -53,6 +53,8 @@ def _(
             f"{distribution.reinterpreted_batch_ndims} over {type(base).__name__} of event shape "
             f"{tuple(base.event_shape)}."
         )
+    if bool(observed.all()):
+        return base.log_prob(y).sum(-1)
     filled = torch.where(observed, y, _inside(base.support, y))
     log_prob = base.log_prob(filled)
     return torch.where(observed, log_prob, torch.zeros_like(log_prob)).sum(-1)

@@ -112,6 +112,11 @@ class SmoothingEncoder(Encoder):
 
     def forward(self, sequences: Sequences, c: Context) -> Float[Tensor, "B T E"]:
         x = _inputs(sequences, c, self.backward_net)
+        if bool((sequences.last == sequences.steps - 1).all()):  # nothing to leave in its place
+            behind = self.backward_net(x.flip(1))[0].flip(1)
+            if self.forward_net is None:
+                return behind
+            return torch.cat([behind, self.forward_net(x)[0]], -1)
         order = _mirror(sequences.last, sequences.steps)
         index = order[..., None]
         behind, _ = self.backward_net(x.gather(1, index.expand_as(x)))

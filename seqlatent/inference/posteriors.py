@@ -6,12 +6,16 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from seqlatent.chain import Affine, Correction, Kernel, Linear, Sampled, affine_path
+from seqlatent.chain import Affine, Correction, Kernel, Linear, Sampled, Stepped, affine_path
 from seqlatent.distributions import Carried, FactorNormal, diagonal_normal, place
 from seqlatent.networks import MLP
 from seqlatent.sequences import Context
+from seqlatent.walks import CarriedSteps, CarriedWalk, CombinedWalk, GatedSteps, TiltedWalk, by_step
 
 __all__ = ["Combiner", "Parallel", "Posterior", "Tilted"]
+
+
+_FLOOR = 1e-4  # least standard deviation, small beside 1
 
 
 class Posterior(nn.Module, ABC):
@@ -152,6 +156,18 @@ class _Tilt(Correction):
         assert p is not None
         return tilt(p, *_potential(c))
 
+    def walk(self, c: Context, samples: int) -> TiltedWalk | None:
+        if not isinstance(self.transition, Stepped):
+            return None
+        prior = self.transition.steps(c, samples)
+        if not isinstance(prior, GatedSteps):
+            return None
+        m, w = _potential(c)
+        return TiltedWalk(prior, by_step(m, samples), by_step(w, samples))
+
+    def along(self, z: Tensor, laws: tuple[Tensor, ...]) -> tuple[Distribution, Distribution]:
+        return diagonal_normal(*laws[:2]), diagonal_normal(*laws[2:])
+
 
 class _AffineTilt(_Tilt, Affine):
     def initial_affine(self, c: Context) -> tuple[Tensor, Tensor]:
@@ -233,19 +249,41 @@ class Combiner(Posterior):
             )
         if not isinstance(law, Carried):
             _require_diagonal(law)
-        return _Combined(self, transition, isinstance(law, Carried) or not bool(c.informed.all()))
+        return _Combined(self, transition, isinstance(law, Carried), bool(c.informed.all()))
 
     def combine(self, state: Tensor, e: Tensor) -> Distribution:
         """Normal law given the last state, or the carried memory, and the statistics."""
         h = 0.5 * (torch.tanh(self.state(state)) + e)
         loc, scale = self.head(h).chunk(2, -1)
-        return diagonal_normal(loc, nn.functional.softplus(scale) + 1e-4)
+        return diagonal_normal(loc, nn.functional.softplus(scale) + _FLOOR)
 
 
 class _Combined(Correction):
-    def __init__(self, posterior: Combiner, transition: Kernel, needs_prior: bool) -> None:
-        super().__init__(transition, needs_prior)
+    def __init__(
+        self, posterior: Combiner, transition: Kernel, carried: bool, informed: bool
+    ) -> None:
+        super().__init__(transition, needs_prior=carried or not informed)
         self.posterior = posterior
+        self.informed = informed
+
+    def walk(self, c: Context, samples: int) -> CombinedWalk | CarriedWalk | None:
+        if not self.informed:
+            return None
+        net, out = self.posterior, 0.5 * self.posterior.head.weight
+        known = by_step(nn.functional.linear(c.e, out, net.head.bias), samples)
+        own = CombinedWalk(known, net.state.weight, net.state.bias, out, _FLOOR)
+        if not net.carry_dim:
+            return None if self.needs_prior else own
+        moves = self.transition
+        steps = moves.steps(c, samples) if isinstance(moves, Stepped) else None
+        return CarriedWalk(steps, own) if isinstance(steps, CarriedSteps) else None
+
+    def along(
+        self, z: Tensor, laws: tuple[Tensor, ...]
+    ) -> tuple[Distribution | None, Distribution]:
+        q, moves = diagonal_normal(*laws), self.transition
+        p = moves.along(z) if self.posterior.carry_dim and isinstance(moves, Stepped) else None
+        return (p, Carried(q, p.carry)) if isinstance(p, Carried) else (None, q)
 
     def correct(self, p: Distribution | None, z: Tensor | None, c: Context) -> Distribution:
         if p is None:
@@ -254,6 +292,8 @@ class _Combined(Correction):
         if isinstance(p, Carried):
             if p.base is None:
                 return p
+            if self.informed:
+                return Carried(self.posterior.combine(p.carry, c.e), p.carry)
             return Carried(
                 choose(c.informed, self.posterior.combine(p.carry, c.e), p.base), p.carry
             )

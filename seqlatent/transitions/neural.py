@@ -5,11 +5,13 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.nn import functional
 
+from seqlatent.chain import Stepped
 from seqlatent.distributions import Carried, diagonal_normal
 from seqlatent.networks import MLP, Linear
 from seqlatent.sequences import Context
 from seqlatent.transitions.parameters import Initialised
 from seqlatent.transitions.transition import Transition
+from seqlatent.walks import CarriedSteps, GatedSteps, by_step
 
 __all__ = ["CarriedRecurrence", "Gated", "InitialNormal"]
 
@@ -53,7 +55,7 @@ class InitialNormal(Initialised):
         return diagonal_normal(loc.expand(shape), self.log_scale.exp().expand(shape))
 
 
-class Gated(Transition):
+class Gated(Transition, Stepped):
     r"""A gate between a linear and a nonlinear move of the state, as in deep Markov models.
 
     .. math::
@@ -122,11 +124,16 @@ class Gated(Transition):
         loc = torch.lerp(self.raw_decay.tanh() * z, proposal, gate.sigmoid())
         return diagonal_normal(loc, functional.softplus(scale) + _FLOOR)
 
+    def steps(self, c: Context, samples: int) -> GatedSteps:
+        known, into = _known(self, self.hidden, self.latent_dim, c, samples)
+        decay = self.raw_decay.tanh()
+        return GatedSteps(known, into, self.head.weight, self.head.bias, decay, _FLOOR)
+
     def extra_repr(self) -> str:
         return sizes(self, "latent_dim", "context_dim", "hidden_dim", "handles_gaps")
 
 
-class CarriedRecurrence(Transition, Initialised):
+class CarriedRecurrence(Transition, Initialised, Stepped):
     r"""A random latent :math:`z` beside a recurrent memory :math:`h` of all latents before it.
 
     .. math:: h_t = \operatorname{GRU}([\phi(z_{t-1}), m_t, u_t], h_{t-1}), \qquad
@@ -194,7 +201,9 @@ class CarriedRecurrence(Transition, Initialised):
     def forward(self, z: Tensor, c: Context) -> Distribution:
         previous, carry = z.split((self.random_dim, self.carry_dim), -1)
         x = _inputs(self, functional.silu(self.embed(previous)), c, self.context_dim)
-        carry = self._advance(x, carry)
+        return self._law(self._advance(x, carry))
+
+    def _law(self, carry: Tensor) -> Carried:
         loc, scale = self.head(carry).chunk(2, -1)
         return Carried(diagonal_normal(loc, functional.softplus(scale) + _FLOOR), carry)
 
@@ -206,8 +215,28 @@ class CarriedRecurrence(Transition, Initialised):
         reset, update = (x_gates + h_gates).sigmoid().chunk(2, -1)
         return torch.lerp(torch.addcmul(x_new, reset, h_new).tanh(), carry, update)
 
+    def steps(self, c: Context, samples: int) -> CarriedSteps:
+        known, into = _known(self, self.input_gates, self.carry_dim, c, samples)
+        joint = torch.block_diag(self.embed.weight, self.carry_gates.weight)
+        return CarriedSteps(known, joint, torch.cat([self.embed.bias, self.carry_gates.bias]), into)
+
+    def along(self, z: Tensor) -> Carried:
+        return self._law(z[..., self.random_dim :])
+
     def extra_repr(self) -> str:
         return sizes(self, "random_dim", "carry_dim", "context_dim", "handles_gaps")
+
+
+def _known(
+    transition: "Gated | CarriedRecurrence", layer: Linear, width: int, c: Context, samples: int
+) -> tuple[Tensor, Tensor]:
+    """What bias and context add to a layer at every step, and its weight for the other inputs."""
+    weight = layer.weight
+    if weight.shape[-1] == width:
+        require_context(transition, c, transition.context_dim)
+        return layer.bias, weight
+    x = _inputs(transition, c.dt[..., :0], c, transition.context_dim)
+    return by_step(functional.linear(x, weight[:, width:], layer.bias), samples), weight[:, :width]
 
 
 def require_context(transition: Transition, c: Context, context_dim: int) -> None:
