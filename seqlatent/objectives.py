@@ -88,10 +88,13 @@ def elbo(
     q = model.posterior(sequences)
     z = q.rsample((samples,), generator)
     likelihood = model.emission.log_prob(sequences.y, sequences.observed, z, q.context)
-    kl = divergence(model, q, z, kl_balance=kl_balance)
     if free_bits:
-        kl = _held(kl, free_bits, q.context.informed)
-    return (likelihood.sum(-1) - kl_weight * kl.sum((-2, -1))).mean(0)
+        kl = divergence(model, q, z, kl_balance=kl_balance)
+        cost = _held(kl, free_bits, q.context.informed).sum((-2, -1))
+    else:
+        first, rest = _divergences(model, q, z, kl_balance)
+        cost = first.sum(-1) + rest.sum((-2, -1))
+    return (likelihood.sum(-1) - kl_weight * cost).mean(0)
 
 
 def divergence(
@@ -107,22 +110,27 @@ def divergence(
         z: Path drawn from it ``(*S, B, T, K)``.
         kl_balance: As in :func:`elbo`.
     """
-    if isinstance(q, MarkovChain):
-        prior, laws = q.laws(z, model.transition)
-    else:
-        prior = MarkovChain(model.transition, q.context).conditionals(z)
-        laws = q.conditionals(z, prior)
-    values = (z[..., 0, :], z[..., 1:, :])
-    if z.shape[-2] == 1:  # torch's Independent cannot sum over an axis of no steps
-        first = _balanced(laws[0], prior[0], values[0], kl_balance)
-        return first.expand(*z.shape[:-2], first.shape[-1])[..., None, :]
-    parts = [_balanced(a, p, v, kl_balance) for a, p, v in zip(laws, prior, values, strict=True)]
-    first, rest = parts
+    first, rest = _divergences(model, q, z, kl_balance)
     width = max(first.shape[-1], rest.shape[-1])
     shape = z.shape[:-2]
     first = _widen(first, width).expand(*shape, width)[..., None, :]
     rest = _widen(rest, width).expand(*shape, z.shape[-2] - 1, width)
     return torch.cat([first, rest], -2)
+
+
+def _divergences(
+    model: LatentModel, q: Chain, z: Tensor, kl_balance: int | float | None
+) -> tuple[Tensor, Tensor]:
+    """Divergence of the first step, and of the others."""
+    if isinstance(q, MarkovChain):
+        prior, laws = q.laws(z, model.transition)
+    else:
+        prior = MarkovChain(model.transition, q.context).conditionals(z)
+        laws = q.conditionals(z, prior)
+    first = _balanced(laws[0], prior[0], z[..., 0, :], kl_balance)
+    if z.shape[-2] == 1:  # torch's Independent cannot sum over an axis of no steps
+        return first, first.new_zeros(*z.shape[:-2], 0, first.shape[-1])
+    return first, _balanced(laws[1], prior[1], z[..., 1:, :], kl_balance)
 
 
 def _widen(x: Tensor, width: int) -> Tensor:

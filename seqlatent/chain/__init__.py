@@ -2,7 +2,13 @@
 
 from seqlatent.chain.chain import Chain, MarkovChain
 from seqlatent.chain.kernels import Affine, Correction, Kernel, Linear, Sampled, Stepped
-from seqlatent.chain.paths import affine_path, first_state, sample_path, sequential_path
+from seqlatent.chain.paths import (
+    affine_path,
+    first_state,
+    sample_path,
+    sequential_path,
+    step_noise,
+)
 
 __all__ = [
     "Affine",
@@ -17,4 +23,5 @@ __all__ = [
     "first_state",
     "sample_path",
     "sequential_path",
+    "step_noise",
 ]

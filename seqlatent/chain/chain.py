@@ -78,7 +78,9 @@ class MarkovChain(Chain):
         self, shape: tuple[int, ...] = (), generator: torch.Generator | None = None
     ) -> Tensor:
         if isinstance(self.kernel, Sampled):
-            return self.kernel.path(self.context, shape, generator)
+            z, own = self.kernel.path(self.context, shape, generator)
+            self._drawn = None if own is None else (z, None, own)
+            return z
         z = self._walked(shape, generator) if torch.is_grad_enabled() else None
         return sample_path(self.kernel, self.context, shape, generator) if z is None else z
 
@@ -97,7 +99,7 @@ class MarkovChain(Chain):
         batch = (*shape, rest.shape[0])
         z, *laws = (x.unflatten(1, batch).movedim(0, -2) for x in values)
         p_rest, q_rest = kernel.along(z[..., 1:, :], tuple(laws))
-        self._drawn = z, (p, p_rest), (q, q_rest)
+        self._drawn = z, None if p_rest is None else (p, p_rest), (q, q_rest)
         return z
 
     def laws(
@@ -110,10 +112,10 @@ class MarkovChain(Chain):
         if self._drawn is None or self._drawn[0] is not z:
             prior = MarkovChain(transition, self.context).conditionals(z)
             return prior, self.conditionals(z, prior)
-        _, (p, p_rest), own = self._drawn
-        if p_rest is None:
-            p_rest = transition(z[..., :-1, :], self.context[1:])
-        return (p, p_rest), own
+        _, prior, own = self._drawn
+        if prior is None:
+            prior = MarkovChain(transition, self.context).conditionals(z)
+        return prior, own
 
     def log_prob(self, z: Float[Tensor, "*S B T K"]) -> Float[Tensor, "*S B T"]:
         first, rest = self.conditionals(z)

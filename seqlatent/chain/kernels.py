@@ -44,8 +44,11 @@ class Sampled(ABC):
     @abstractmethod
     def path(
         self, context: Context, shape: tuple[int, ...], generator: torch.Generator | None
-    ) -> Tensor:
-        """Draws reparametrised paths ``(*shape, B, T, K)``."""
+    ) -> tuple[Tensor, tuple[Distribution, Distribution] | None]:
+        """Draws reparametrised paths ``(*shape, B, T, K)``, and gives its laws along them if known.
+
+        The laws are those of the first step and of the others, as in :meth:`Chain.conditionals`.
+        """
 
 
 class Linear(ABC):

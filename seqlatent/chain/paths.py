@@ -48,7 +48,7 @@ def _continued_path(
     F, b, G = kernel.matrices(context)
     *leading, steps = context.shape
     size = Size((*before.shape[:-1], steps, G.shape[-1]))
-    eps = _step_noise(size, before, generator)
+    eps = step_noise(size, before, generator)
     F = F.expand(*leading, steps, *F.shape[-2:])
     return affine_recurrence(F, b + (G @ eps[..., None])[..., 0], before)
 
@@ -60,7 +60,7 @@ def affine_path(
     loc, scale = kernel.initial_affine(context[0])
     a, b, s = kernel.affine(context[1:])
     batch = context.shape
-    eps = _step_noise(Size(shape) + batch + loc.shape[-1:], loc, generator)
+    eps = step_noise(Size(shape) + batch + loc.shape[-1:], loc, generator)
     start = (loc + scale * eps[..., 0, :]).expand(*shape, *batch[:-1], loc.shape[-1])
     rest = linear_recurrence(
         a.expand(*batch[:-1], batch[-1] - 1, a.shape[-1]), b + s * eps[..., 1:, :], start
@@ -77,13 +77,13 @@ def _linear_path(
     *leading, steps = batch
     eps = standard_normal(Size(shape) + Size(leading) + start_factor.shape[-1:], loc, generator)
     start = (loc + (start_factor @ eps[..., None])[..., 0]).expand(*shape, *leading, latent_dim)
-    eps = _step_noise(Size(shape) + Size(leading) + (steps - 1,) + G.shape[-1:], loc, generator)
+    eps = step_noise(Size(shape) + Size(leading) + (steps - 1,) + G.shape[-1:], loc, generator)
     shocks = b + (G @ eps[..., None])[..., 0]
     F = F.expand(*leading, steps - 1, latent_dim, latent_dim)
     return torch.cat([start[..., None, :], affine_recurrence(F, shocks, start)], -2)
 
 
-def _step_noise(shape: Size, like: Tensor, generator: torch.Generator | None) -> Tensor:
+def step_noise(shape: Size, like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draws noise step by step, so that a path may be continued later with the same generator."""
     *leading, steps, width = shape
     draws = [standard_normal(Size((*leading, width)), like, generator) for _ in range(steps)]

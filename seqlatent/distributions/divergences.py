@@ -1,7 +1,9 @@
 """Divergences between distributions, and distributions cut from the graph."""
 
 from functools import singledispatch
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, register_kl
 from torch.distributions import kl_divergence as torch_kl_divergence
@@ -24,8 +26,35 @@ def kl_per_dim(q: Distribution, p: Distribution) -> Tensor | None:
     if isinstance(q, Independent) and isinstance(p, Independent):
         same = q.reinterpreted_batch_ndims == p.reinterpreted_batch_ndims == 1
         if same and isinstance(q.base_dist, Normal) and isinstance(p.base_dist, Normal):
-            return torch_kl_divergence(q.base_dist, p.base_dist)
+            return _NormalDivergence.apply(
+                q.base_dist.loc, q.base_dist.scale, p.base_dist.loc, p.base_dist.scale
+            )
     return None
+
+
+class _NormalDivergence(torch.autograd.Function):
+    r"""KL(q || p) of normals, :math:`\tfrac12 (r^2 + d^2 - 1) - \log r`, by fewer operations.
+
+    With :math:`r = \sigma_q / \sigma_p` and :math:`d = (\mu_q - \mu_p) / \sigma_p`. A training step
+    takes it at every state, and written out it would cost as much as the networks.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q_loc: Tensor, q_scale: Tensor, p_loc: Tensor, p_scale: Tensor) -> Tensor:
+        r, d = q_scale / p_scale, (q_loc - p_loc).div_(p_scale)
+        ctx.save_for_backward(q_scale, p_scale, r, d)
+        ctx.shapes = q_loc.shape, q_scale.shape, p_loc.shape, p_scale.shape
+        square = (r * r).addcmul_(d, d)
+        return square.sub_(1).mul_(0.5).sub_(r.log())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:  # type: ignore[override]
+        q_scale, p_scale, r, d = ctx.saved_tensors
+        weighed = grads[0] / p_scale
+        to_loc = weighed * d
+        to_p = weighed * (1 - r * r - d * d)
+        found = (to_loc, weighed * r - grads[0] / q_scale, -to_loc, to_p)
+        return tuple(x.sum_to_size(shape) for x, shape in zip(found, ctx.shapes, strict=True))
 
 
 @register_kl(Carried, Carried)

@@ -6,9 +6,19 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from seqlatent.chain import Affine, Correction, Kernel, Linear, Sampled, Stepped, affine_path
+from seqlatent.chain import (
+    Affine,
+    Correction,
+    Kernel,
+    Linear,
+    Sampled,
+    Stepped,
+    affine_path,
+    step_noise,
+)
 from seqlatent.distributions import Carried, FactorNormal, diagonal_normal, place
 from seqlatent.networks import MLP
+from seqlatent.recurrence import linear_recurrence
 from seqlatent.sequences import Context
 from seqlatent.walks import CarriedSteps, CarriedWalk, CombinedWalk, GatedSteps, TiltedWalk, by_step
 
@@ -342,43 +352,66 @@ class Parallel(Posterior):
         self.head = MLP(feature_dim, hidden, 3 * latent_dim)
 
     def statistics(self, features: Tensor) -> Tensor:
-        a, b, s = self.head(features).chunk(3, -1)
-        return torch.cat([torch.tanh(a), b, nn.functional.softplus(s) + 1e-4], -1)
+        return self.head(features)
 
     def kernel(self, transition: Kernel, c: Context) -> Correction:
         _require_width(self, transition, c)
         _require_diagonal(_conditional(transition, c))
         informed = bool(c.informed.all())
-        if informed or isinstance(transition, Affine):
-            return _AffineFree(transition, needs_prior=not informed)
+        if informed:
+            return _Whole(transition, needs_prior=False)
+        if isinstance(transition, Affine):
+            return _AffineFree(transition)
         # steps that follow the data, as padding does, need not slow down those that the data inform
         tail = bool((c.informed[..., 1:, :] <= c.informed[..., :-1, :]).all())
         return _Spliced(transition) if tail else _Free(transition)
 
 
+def _coefficients(c: Context) -> tuple[Tensor, Tensor, Tensor]:
+    """Slope, offset and standard deviation of each step of a free chain."""
+    a, b, s = c.e.chunk(3, -1)
+    return a.tanh(), b, nn.functional.softplus(s) + _FLOOR
+
+
 class _Free(Correction):
     def correct(self, p: Distribution | None, z: Tensor | None, c: Context) -> Distribution:
-        a, b, s = c.e.chunk(3, -1)
+        a, b, s = _coefficients(c)
         loc = b if z is None else a * z + b
         q = diagonal_normal(loc, s.expand(loc.shape))
-        return q if p is None else choose(c.informed, q, p)
+        return choose(c.informed, q, p) if self.needs_prior and p is not None else q
 
 
 class _AffineFree(_Free, Affine):
     def initial_affine(self, c: Context) -> tuple[Tensor, Tensor]:
-        _, b, s = c.e.chunk(3, -1)
+        _, b, s = _coefficients(c)
         if not isinstance(self.transition, Affine):
             return b, s
         loc, scale = self.transition.initial_affine(c)
         return torch.where(c.informed, b, loc), torch.where(c.informed, s, scale)
 
     def affine(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
-        free = c.e.chunk(3, -1)
+        free = _coefficients(c)
         if not isinstance(self.transition, Affine):
-            return free[0], free[1], free[2]
+            return free
         own = self.transition.affine(c)
         a, b, s = (torch.where(c.informed, f, p) for f, p in zip(free, own, strict=True))
         return a, b, s
+
+
+class _Whole(_Free, Sampled):
+    """Free at every step."""
+
+    def path(
+        self, context: Context, shape: tuple[int, ...], generator: torch.Generator | None
+    ) -> tuple[Tensor, tuple[Distribution, Distribution] | None]:
+        a, b, s = _coefficients(context)
+        eps = step_noise(torch.Size((*shape, *b.shape)), b, generator)
+        shock = s * eps
+        # before the first step there is nothing for its slope to act on
+        z = linear_recurrence(a, b + shock)
+        loc, s = z - shock, s.expand(z.shape)
+        first = diagonal_normal(loc[..., 0, :], s[..., 0, :])
+        return z, (first, diagonal_normal(loc[..., 1:, :], s[..., 1:, :]))
 
 
 class _Spliced(_Free, Sampled):
@@ -386,7 +419,7 @@ class _Spliced(_Free, Sampled):
 
     def path(
         self, context: Context, shape: tuple[int, ...], generator: torch.Generator | None
-    ) -> Tensor:
+    ) -> tuple[Tensor, tuple[Distribution, Distribution] | None]:
         free, eps = affine_path(_AffineFree(self.transition, False), context, shape, generator)
         first = int(context.informed[..., 0].flatten(0, -2).all(0).sum())
         path = list(free.unbind(-2))
@@ -395,4 +428,4 @@ class _Spliced(_Free, Sampled):
                 law = self.transition(path[t - 1], c) if t else self.transition.initial(c)
                 prior = place(law, eps[..., t, :])
             path[t] = torch.where(c.informed, path[t], prior)
-        return torch.stack(path, -2)
+        return torch.stack(path, -2), None
