@@ -110,3 +110,47 @@ def test_a_second_backward_says_what_to_do():
 def test_objectives_in_single_precision():
     model = MODELS["tilted, memory"]()
     elbo(model, data(False).to(dtype=torch.float32), samples=2, kl_balance=0.8).mean().backward()
+
+
+@pytest.mark.parametrize("initial", [False, True])
+def test_the_gated_loop_is_torchs_own(initial):
+    from seqlatent.networks import GRU
+
+    backbone = GRU(3, 4, layers=2).double()
+    x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
+    state = tuple(torch.randn(2, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    own = state if initial else None
+    weights = torch.randn(2, 5, 4, dtype=torch.float64)
+    wanted = [x, *backbone.parameters(), *(state if initial else ())]
+    found = torch.autograd.grad((backbone(x, own)[0] * weights).sum(), wanted)
+    h = x
+    for layer, start in zip(backbone.layers, state, strict=True):
+        h, _ = layer(h, start[None] if initial else None)
+    expected = torch.autograd.grad((h * weights).sum(), wanted)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_another_models_prior_is_not_mistaken_for_ones_own():
+    torch.manual_seed(0)
+    model, other = (MODELS["tilted"]().double() for _ in range(2))
+    q = model.posterior(data(False))
+    z = q.rsample((1,), torch.Generator().manual_seed(0))
+    expected = divergence(other, q, z.clone())
+    torch.testing.assert_close(divergence(other, q, z), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_subclass_with_its_own_law_is_not_walked_by_its_parents_steps():
+    class Doubled(Gated):
+        def forward(self, z, c):
+            return super().forward(2 * z, c)
+
+    torch.manual_seed(0)
+    model = MODELS["tilted"]().double()
+    other = LatentModel(
+        Doubled(model.transition.latent_dim, hidden_dim=model.transition.hidden_dim).double(),
+        model.emission,
+        model.inference,
+    )
+    q = other.posterior(data(False))
+    q.rsample((1,), torch.Generator().manual_seed(0))
+    assert q._drawn is None

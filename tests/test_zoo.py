@@ -88,19 +88,27 @@ def train(model, sequences, objective, seed, steps):
     return before, score()
 
 
-def check(model, sequences, before, after):
+def check(model, sequences, before, after, horizon=1000):
     assert torch.isfinite(after)
     assert after > before
     assert all(torch.isfinite(p).all() for p in model.parameters())
     generator = torch.Generator().manual_seed(0)
     belief = model.belief(sequences, generator=generator)
-    paths = model.forecast(belief, 1000, n=2, generator=generator)
+    paths = model.forecast(belief, horizon, n=2, generator=generator)
     assert torch.isfinite(paths.y).all()
     assert torch.isfinite(paths.z).all()
 
 
-@pytest.mark.parametrize("emission", EMISSIONS)
-@pytest.mark.parametrize("name", NEURAL)
+@pytest.mark.parametrize(
+    ("name", "emission"),
+    [
+        (name, emission)
+        for name in NEURAL
+        for emission in EMISSIONS
+        # the noise of the flow does not meet the emission: two families are enough
+        if name != "latent_ode_noisy" or emission in ("normal", "poisson")
+    ],
+)
 def test_trains_a_few_steps_and_rolls_out(name, emission):
     sequences = series(emission, 0)
     model = NEURAL[name](emission=EMISSIONS[emission])
@@ -119,11 +127,12 @@ def test_exact_model_trains_and_rolls_out(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("emission", EMISSIONS)
-@pytest.mark.parametrize("name", NEURAL)
+@pytest.mark.parametrize("name", [name for name in NEURAL if name != "latent_ode_noisy"])
 def test_trains_300_steps_over_seeds(name, emission):
     objective = evidence if name == "srnn_deterministic" else partial(elbo, samples=2)
     for seed in SEEDS:
-        sequences = series(emission, seed)
+        # an integrator takes ten times as long a step as a network
+        sequences = series(emission, seed, steps=6 if name == "latent_ode" else STEPS)
         model = NEURAL[name](emission=EMISSIONS[emission])
         before, after = train(model, sequences, objective, seed, 300)
         check(model, sequences, before, after)

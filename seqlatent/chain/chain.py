@@ -85,7 +85,7 @@ class MarkovChain(Chain):
         return sample_path(self.kernel, self.context, shape, generator) if z is None else z
 
     def _walked(self, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor | None:
-        kernel, first, rest = self.kernel, self.context[0], self.context[1:]
+        kernel, (first, rest) = self.kernel, self.context.ends
         if not isinstance(kernel, Correction) or len(rest.shape) != 2 or rest.shape[-1] == 0:
             return None
         walk = kernel.walk(rest, Size(shape).numel())
@@ -109,7 +109,8 @@ class MarkovChain(Chain):
 
         On the path that was drawn last nothing is computed that the drawing computed already.
         """
-        if self._drawn is None or self._drawn[0] is not z:
+        known = isinstance(self.kernel, Correction) and self.kernel.transition is transition
+        if not known or self._drawn is None or self._drawn[0] is not z:
             prior = MarkovChain(transition, self.context).conditionals(z)
             return prior, self.conditionals(z, prior)
         _, prior, own = self._drawn
@@ -127,7 +128,7 @@ class MarkovChain(Chain):
     def conditionals(
         self, z: Float[Tensor, "*S B T K"], prior: tuple[Distribution, Distribution] | None = None
     ) -> tuple[Distribution, Distribution]:
-        first, rest, before = self.context[0], self.context[1:], z[..., :-1, :]
+        (first, rest), before = self.context.ends, z[..., :-1, :]
         if prior is not None and isinstance(self.kernel, Correction):
             return self.kernel.correct(prior[0], None, first), self.kernel.correct(
                 prior[1], before, rest

@@ -74,6 +74,15 @@ class Stepped(ABC):
         """Laws of states that the steps led to, where the states themselves show them."""
         return None
 
+    @property
+    def faithful(self) -> bool:
+        """Whether the steps are those of ``forward``: a subclass may have changed that alone."""
+        homes = [
+            next(kind for kind in type(self).__mro__ if name in vars(kind))
+            for name in ("forward", "steps")
+        ]
+        return homes[0] is homes[1]
+
 
 class Correction(ABC):
     """Conditionals of a posterior chain: the model's transition, corrected by what the data say.

@@ -167,7 +167,7 @@ class _Tilt(Correction):
         return tilt(p, *_potential(c))
 
     def walk(self, c: Context, samples: int) -> TiltedWalk | None:
-        if not isinstance(self.transition, Stepped):
+        if not isinstance(self.transition, Stepped) or not self.transition.faithful:
             return None
         prior = self.transition.steps(c, samples)
         if not isinstance(prior, GatedSteps):
@@ -285,7 +285,8 @@ class _Combined(Correction):
         if not net.carry_dim:
             return None if self.needs_prior else own
         moves = self.transition
-        steps = moves.steps(c, samples) if isinstance(moves, Stepped) else None
+        faithful = isinstance(moves, Stepped) and moves.faithful
+        steps = moves.steps(c, samples) if isinstance(moves, Stepped) and faithful else None
         return CarriedWalk(steps, own) if isinstance(steps, CarriedSteps) else None
 
     def along(

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqlatent.networks.blocks import LRUCell, MinGRUCell, Stack, one_step
+from seqlatent.networks.gated import gated_path
 from seqlatent.networks.perceptron import MLP, check_sizes
 from seqlatent.recurrence import linear_recurrence
 
@@ -190,7 +191,7 @@ class GRU(Backbone):
         for layer, h in zip(self.layers, state, strict=True):
             if x.numel():
                 rows = h.expand(*lead, self.out_dim).reshape(1, -1, self.out_dim)
-                path, _ = layer(x.reshape(-1, *x.shape[-2:]), rows)
+                path = gated_path(layer, x.reshape(-1, *x.shape[-2:]), rows)
                 x = path.unflatten(0, lead) if lead else path.squeeze(0)
             else:  # torch.nn.GRU accepts neither no steps nor no series
                 x = x.new_zeros(*x.shape[:-1], self.out_dim)

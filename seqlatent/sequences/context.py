@@ -97,6 +97,15 @@ class Context:
     def __getitem__(self, index: int | slice) -> "Context":
         return Context(*(getattr(self, f.name)[..., index, :] for f in fields(self)))
 
+    @property
+    def ends(self) -> "tuple[Context, Context]":
+        """The first step, and the range of the others: cheaper to differentiate than two slices."""
+        if "_ends" not in self.__dict__:
+            parts = [getattr(self, f.name).tensor_split((1,), -2) for f in fields(self)]
+            first = Context(*(x[0].squeeze(-2) for x in parts))
+            object.__setattr__(self, "_ends", (first, Context(*(x[1] for x in parts))))
+        return self.__dict__["_ends"]
+
     def unbind(self) -> list["Context"]:
         """Splits a range into its steps; cheaper than indexing it in a loop."""
         columns = [getattr(self, f.name).unbind(-2) for f in fields(self)]
