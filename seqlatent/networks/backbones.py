@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from seqlatent.networks.blocks import LRUCell, MinGRUCell, Stack, one_step
 from seqlatent.networks.gated import gated_path
-from seqlatent.networks.perceptron import MLP, check_sizes
+from seqlatent.networks.perceptron import Linear, check_sizes
 from seqlatent.recurrence import linear_recurrence
 
 __all__ = ["GRU", "LRU", "Backbone", "Feedforward", "MinGRU"]
@@ -211,9 +211,11 @@ class GRU(Backbone):
 class Feedforward(Backbone):
     """A backbone without a state, which reads each step by itself.
 
+    Its last layer has an activation too: what reads its features starts with a linear layer.
+
     Args:
         in_dim: Number of input features, 0 allowed.
-        hidden_dim: Width of the hidden layer; also ``out_dim``.
+        hidden_dim: Width of the layer; also ``out_dim``.
 
     Shape:
         As :class:`Backbone`; the state is an empty tuple.
@@ -229,7 +231,7 @@ class Feedforward(Backbone):
         check_sizes("Feedforward", 0, in_dim=in_dim)
         check_sizes("Feedforward", 1, hidden_dim=hidden_dim)
         self.in_dim, self.out_dim = in_dim, hidden_dim
-        self.net = MLP(in_dim, (hidden_dim,), hidden_dim)
+        self.net = nn.Sequential(Linear(in_dim, hidden_dim), nn.SiLU())
 
     def forward(
         self, x: Float[Tensor, "*S T I"], state: tuple[Tensor, ...] | None = None
