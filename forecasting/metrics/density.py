@@ -1,0 +1,59 @@
+"""Metrics of predictive densities."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from seqlatent.forecasting.columns import Columns
+from seqlatent.forecasting.errors import DataError
+from seqlatent.forecasting.metrics.cells import Cells, Loss, aliases, numbers
+
+__all__ = ["log_score", "negative_log"]
+
+
+def log_score(
+    df: Any,
+    models: Sequence[str],
+    id_col: str = "unique_id",
+    target_col: str = "y",
+    cutoff_col: str = "cutoff",
+    time_col: str = "ds",
+) -> Any:
+    r"""Mean logarithmic score of each series, :math:`-\frac{1}{H} \sum_t \log p(y_t)`.
+
+    Lower is better, as with all metrics here but coverage; the columns ``Alias-log_score`` that it
+    reads hold :math:`\log p(y_t)`, NaN where nothing was observed, and such rows are left out.
+
+    Args:
+        df: Frame with a row for each series and step, as a forecaster's ``score`` returns it.
+        models: Aliases.
+        id_col: Column of the series.
+        target_col: Column of the truth; it need not be there.
+        cutoff_col: Column that tells the windows of a backtest apart, where there is one.
+        time_col: Column of the stamps, for messages.
+
+    Returns:
+        Frame of the kind that came in: a row for each series, a column for each model.
+
+    References:
+        Rational Decisions (Good, 1952).
+    """
+    cells = Cells.of(df, Columns(id=id_col, time=time_col, target=target_col, cutoff=cutoff_col))
+    return cells.score(negative_log(cells, models), models)
+
+
+def negative_log(cells: Cells, models: Sequence[str]) -> Loss:
+    """Negative log densities, NaN where no model has one."""
+    names = [f"{model}-log_score" for model in aliases(models)]
+    found = np.column_stack([numbers(cells.frame, name) for name in names])
+    rows, which = np.nonzero(np.isnan(found) & ~np.isnan(found).all(1, keepdims=True))
+    if len(rows):
+        raise DataError(
+            f"models must be scored on the same rows, found no score in {names[which[0]]!r} for "
+            f"{cells.name(rows[0])}, where another model has one; score all, or one at a time.",
+            column=names[which[0]],
+            id=cells.frame[cells.columns.id][int(rows[0])],
+            row=int(rows[0]),
+        )
+    return Loss(-found, np.ones(len(found)))

@@ -1,0 +1,149 @@
+"""Metrics of central intervals."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from seqlatent.forecasting.columns import Columns
+from seqlatent.forecasting.errors import ColumnError
+from seqlatent.forecasting.metrics.cells import Cells, Loss, aliases, interval_columns
+from seqlatent.forecasting.metrics.point import naive_scale, scaled
+
+__all__ = ["coverage", "covered", "interval_score", "msis", "width"]
+
+
+def interval_score(
+    df: Any,
+    models: Sequence[str],
+    level: float | int,
+    id_col: str = "unique_id",
+    target_col: str = "y",
+    cutoff_col: str = "cutoff",
+    time_col: str = "ds",
+) -> Any:
+    r"""Mean interval score of each series' central intervals, :math:`\alpha = 1 - level / 100`.
+
+    .. math:: u_t - l_t + \tfrac{2}{\alpha} (l_t - y_t)_+ + \tfrac{2}{\alpha} (y_t - u_t)_+
+
+    Args:
+        df: Frame with a row for each series and step: truth and forecasts side by side.
+        models: Aliases; the intervals are ``Alias-lo-80`` and ``Alias-hi-80``.
+        level: Nominal coverage in percent.
+        id_col: Column of the series.
+        target_col: Column of the truth.
+        cutoff_col: Column that tells the windows of a backtest apart, where there is one.
+        time_col: Column of the stamps, for messages.
+
+    Returns:
+        Frame of the kind that came in: a row for each series, a column for each model.
+
+    References:
+        Strictly Proper Scoring Rules, Prediction, and Estimation (Gneiting and Raftery, 2007),
+        equation 43.
+    """
+    cells = Cells.of(df, Columns(id=id_col, time=time_col, target=target_col, cutoff=cutoff_col))
+    return cells.score(width(cells, models, level), models)
+
+
+def msis(
+    df: Any,
+    models: Sequence[str],
+    level: float | int,
+    seasonality: int,
+    train_df: Any,
+    id_col: str = "unique_id",
+    target_col: str = "y",
+    cutoff_col: str = "cutoff",
+    time_col: str = "ds",
+) -> Any:
+    r"""Mean scaled interval score of each series, as in the M4 competition (there ``level=95``).
+
+    It is :func:`interval_score` over the in-sample mean absolute error of the seasonal naive
+    forecast, the denominator of :func:`~seqlatent.forecasting.metrics.mase`; series that cannot be
+    scaled are NaN as there.
+
+    Args:
+        df: Frame with a row for each series and step: truth and forecasts side by side.
+        models: Aliases; the intervals are ``Alias-lo-95`` and ``Alias-hi-95``.
+        level: Nominal coverage in percent.
+        seasonality: Steps of a season.
+        train_df: Past of the series: id, stamp, truth.
+        id_col: Column of the series.
+        target_col: Column of the truth.
+        cutoff_col: Column that tells the windows of a backtest apart, where there is one.
+        time_col: Column of the stamps.
+
+    Returns:
+        Frame of the kind that came in: a row for each series, a column for each model.
+
+    References:
+        The M4 Competition: 100,000 time series and 61 forecasting methods (Makridakis, Spiliotis
+        and Assimakopoulos, 2020).
+    """
+    cells = Cells.of(df, Columns(id=id_col, time=time_col, target=target_col, cutoff=cutoff_col))
+    scale = naive_scale(cells, train_df, seasonality)
+    return cells.score(scaled(width(cells, models, level), scale), models)
+
+
+def coverage(
+    df: Any,
+    models: Sequence[str],
+    level: float | int,
+    id_col: str = "unique_id",
+    target_col: str = "y",
+    cutoff_col: str = "cutoff",
+    time_col: str = "ds",
+) -> Any:
+    r"""Share of each series' truths inside the central intervals, :math:`l_t \le y_t \le u_t`.
+
+    Args:
+        df: Frame with a row for each series and step: truth and forecasts side by side.
+        models: Aliases; the intervals are ``Alias-lo-80`` and ``Alias-hi-80``.
+        level: Nominal coverage in percent.
+        id_col: Column of the series.
+        target_col: Column of the truth.
+        cutoff_col: Column that tells the windows of a backtest apart, where there is one.
+        time_col: Column of the stamps, for messages.
+
+    Returns:
+        Frame of the kind that came in: a row for each series, a column for each model; shares
+        between 0 and 1.
+    """
+    cells = Cells.of(df, Columns(id=id_col, time=time_col, target=target_col, cutoff=cutoff_col))
+    return cells.score(covered(cells, models, level), models)
+
+
+def width(cells: Cells, models: Sequence[str], level: float | int) -> Loss:
+    """Interval scores."""
+    y, lo, hi = _bounds(cells, models, level)
+    alpha = 1 - level / 100
+    outside = np.maximum(lo - y, 0) + np.maximum(y - hi, 0)
+    return Loss(hi - lo + 2 / alpha * outside, np.ones(len(y)))
+
+
+def covered(cells: Cells, models: Sequence[str], level: float | int) -> Loss:
+    """Whether the truth is inside, NaN where there is none."""
+    y, lo, hi = _bounds(cells, models, level)
+    return Loss(np.where(np.isnan(y), np.nan, (lo <= y) & (y <= hi)), np.ones(len(y)))
+
+
+def _bounds(
+    cells: Cells, models: Sequence[str], level: float | int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth ``(R, 1)``, lower and upper ends ``(R, M)``."""
+    if not 0 < level < 100:
+        raise ValueError(f"level must be a percentage between 0 and 100, found {level}.")
+    names = []
+    for model in aliases(models):
+        lo, hi = interval_columns(cells.frame.columns, model, level)
+        if lo is None:
+            missing = f"{model}-lo-{level:g}"
+            raise ColumnError(
+                f"df must have the columns {missing!r} and '{model}-hi-{level:g}', found "
+                f"{cells.frame.columns}; forecast with level=[{level:g}].",
+                column=missing,
+            )
+        names.append((lo, hi))
+    lower, upper = (list(side) for side in zip(*names, strict=True))
+    return cells.truth[:, None], cells.forecasts(lower), cells.forecasts(upper)
