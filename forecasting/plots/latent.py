@@ -1,0 +1,207 @@
+"""Latent: components and states behind a series, as the smoother sees them."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seqlatent.forecasting.columns import Columns
+from seqlatent.forecasting.errors import DataError
+from seqlatent.forecasting.plots.past import past_of
+from seqlatent.forecasting.plots.rows import DEFAULT, Rows, choose, drawn_levels, listed
+from seqlatent.forecasting.plots.style import (
+    COLORS,
+    GREY,
+    INK,
+    band,
+    grid,
+    legend,
+    line,
+    tidy,
+    time_axis,
+    tones,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["components", "latents"]
+
+END = re.compile(r"(lo|hi)-(\d+(?:\.\d+)?)")
+
+
+def components(
+    smoothed: Any,
+    *,
+    model: str | None = None,
+    id: Any = None,
+    names: Sequence[str] | None = None,
+    levels: Sequence[float | int] | None = None,
+    history: Any = None,
+    last: int | None = None,
+    columns: Columns = DEFAULT,
+    axes: Any = None,
+) -> np.ndarray:
+    """Components of one series with their bands, one panel below the other.
+
+    Args:
+        smoothed: What ``smooth`` returned.
+        model: Model; None where there is only one.
+        id: Series; None where there is only one.
+        names: Components to draw; None draws the signal and all components.
+        levels: Levels of the bands in per cent; None takes all there are.
+        history: What was observed, drawn as dots over the signal.
+        last: Rows to show; None shows all.
+        columns: Names of the columns.
+        axes: Axes to draw on, in reading order; None stacks new ones.
+
+    Returns:
+        The axes of the panels from top to bottom, one-dimensional.
+
+    Raises:
+        DataError: If columns, series, levels or components are not there, or if one of
+            several series or models must be named.
+    """
+    return _panels(
+        smoothed, ("signal", "component"), model, id, names, levels, history, last, columns, axes
+    )
+
+
+def latents(
+    smoothed: Any,
+    *,
+    model: str | None = None,
+    id: Any = None,
+    names: Sequence[str] | None = None,
+    max_states: int = 8,
+    levels: Sequence[float | int] | None = None,
+    last: int | None = None,
+    columns: Columns = DEFAULT,
+    axes: Any = None,
+) -> np.ndarray:
+    """Latent states of one series with their bands, one panel below the other.
+
+    Args:
+        smoothed: What ``smooth`` returned.
+        model: Model; None where there is only one.
+        id: Series; None where there is only one.
+        names: States to draw; None draws the first ``max_states``.
+        max_states: How many states to draw where none are named.
+        levels: Levels of the bands in per cent; None takes all there are.
+        last: Rows to show; None shows all.
+        columns: Names of the columns.
+        axes: Axes to draw on, in reading order; None stacks new ones.
+
+    Returns:
+        The axes of the panels from top to bottom, one-dimensional.
+
+    Raises:
+        DataError: If columns, series, levels or states are not there, or if one of
+            several series or models must be named.
+    """
+    return _panels(
+        smoothed, ("state",), model, id, names, levels, None, last, columns, axes, most=max_states
+    )
+
+
+def _panels(
+    smoothed: Any,
+    kinds: tuple[str, ...],
+    model: str | None,
+    id: Any,
+    names: Sequence[str] | None,
+    levels: Sequence[float | int] | None,
+    history: Any,
+    last: int | None,
+    columns: Columns,
+    axes: Any,
+    most: int | None = None,
+) -> np.ndarray:
+    """Draws a panel for each name."""
+    rows = Rows.of(smoothed, columns, "smoothed")
+    hint = "draw what smooth returned"
+    rows.require(columns.id, columns.time, "model", "kind", "name", "mean", hint=hint)
+    rows = rows.where("model", choose(model, rows.values("model"), "model", "smoothed"))
+    rows = rows.series(choose(id, rows.values(columns.id), "id", "smoothed"))
+    chosen = _names(rows, kinds, names, most)
+    intervals = _intervals(rows)
+    drawn = drawn_levels(levels, intervals, "smoothed")
+    seen = None if history is None else Rows.observed(history, columns, "history")
+    axes, figure = grid(len(chosen), across=1, panel=(9, 1.45), axes=axes, sharex=True)
+    entries: dict[str, Any] = {}
+    for place, (ax, (name, kind)) in enumerate(zip(axes, chosen, strict=True)):
+        # of several targets, each has a signal of its name
+        target = name if name in columns.targets else columns.targets[0]
+        part = rows.where("name", name).ordered()
+        part = part if last is None else part.keep(np.arange(len(part.frame))[-last:])
+        found = _draw(ax, part, [(level, *intervals[level]) for level in drawn])
+        if kind == "signal" and seen is not None:
+            found |= _dots(ax, part, seen, target)
+        entries |= found
+        time_axis(ax, part.times(), columns.time)
+        ax.margins(x=0.01)
+        lowest = figure is None or place == len(chosen) - 1
+        xlabel = ax.get_xlabel() if lowest else ""
+        tidy(ax, title=f"{name}", xlabel=xlabel, ylabel=target * (kind == "signal"))
+        ax.yaxis.get_major_locator().set_params(nbins=4, min_n_ticks=3)
+        if not lowest:
+            ax.xaxis.get_offset_text().set_visible(False)
+    legend(axes[0], entries)
+    return axes
+
+
+def _names(
+    rows: Rows, kinds: tuple[str, ...], names: Sequence[str] | None, most: int | None
+) -> list[tuple[str, str]]:
+    """Names to draw with their kinds, signals first."""
+    kind = dict(zip(rows.frame["name"].to_list(), rows.frame["kind"].to_list(), strict=True))
+    if names is not None:
+        return [(choose(name, list(kind), "names", "smoothed"), kind[name]) for name in names]
+    there = [(name, kind[name]) for wanted in kinds for name in kind if kind[name] == wanted]
+    if not there:
+        other = "latents" if "component" in kinds else "components"
+        raise DataError(
+            f"smoothed must have rows of kind {kinds[-1]!r}, found {listed(set(kind.values()))}; "
+            f"draw them with {other}."
+        )
+    return there[:most]
+
+
+def _intervals(rows: Rows) -> dict[float, tuple[str, str]]:
+    levels = sorted(
+        float(end[2]) for name in rows.names if (end := END.fullmatch(name)) and end[1] == "lo"
+    )
+    found = {level: (f"lo-{level:g}", f"hi-{level:g}") for level in levels}
+    return {level: ends for level, ends in found.items() if set(ends) <= set(rows.names)}
+
+
+def _draw(ax: "Axes", rows: Rows, bands: Sequence[tuple[float, str, str]]) -> dict[str, Any]:
+    """Draws the mean of a part between its bands, and zero where the part crosses it."""
+    x = rows.times().x
+    mean = rows.number("mean")
+    areas: dict[str, Any] = {}
+    colors = tones(COLORS[0], len(bands))
+    for rank, (level, low, high) in reversed(list(enumerate(bands))):
+        look = {"color": colors[rank], "zorder": 1 - 0.01 * rank}
+        area = band(ax, x, rows.number(low), rows.number(high), **look)
+        areas = {f"{level:g} %": area, **areas}
+    drawn = line(ax, x, mean, color=COLORS[0], linewidth=1.3 if len(x) <= 400 else 0.9, zorder=3)
+    if np.nanmin(mean) < 0 < np.nanmax(mean):
+        ax.axhline(0, color=GREY, linewidth=0.6, zorder=0.5)
+    return {"mean": drawn, **areas}
+
+
+def _dots(ax: "Axes", part: Rows, history: Rows, target: str) -> dict[str, Any]:
+    """Draws what was observed over the stretch that a part covers."""
+    from matplotlib.lines import Line2D
+
+    times = part.times()
+    id = part.frame[part.columns.id].to_list()[0]
+    past = past_of(history, id, target, first=np.inf, last=None, like=times)
+    inside = past.x >= times.x[0]
+    size = 5 if inside.sum() <= 150 else 3 if inside.sum() <= 400 else 2
+    # over the mean, which would else hide them where it fits well
+    look: dict[str, Any] = {"color": INK, "marker": ".", "linestyle": "", "mew": 0, "zorder": 4}
+    ax.plot(past.x[inside], past.y[inside], ms=size, **look)
+    return {"observed": Line2D([], [], ms=6, **look)}

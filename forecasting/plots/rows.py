@@ -1,0 +1,295 @@
+"""Rows of a frame as arrays: what the pictures are drawn from."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import narwhals as nw
+import numpy as np
+from narwhals.exceptions import NarwhalsError
+
+from seqlatent.forecasting.columns import Columns
+from seqlatent.forecasting.errors import ColumnError, DataError, TimeError
+from seqlatent.forecasting.plots.style import COLORS
+
+__all__ = ["DEFAULT", "Rows", "Times", "choose", "drawn_levels", "listed", "models_of"]
+
+DEFAULT = Columns()
+# Which target a row is about, in frames of several targets.
+TARGET = "target"
+
+DERIVED = re.compile(r"(.+?)(?:-(?:lo|hi)-\d+(?:\.\d+)?|-mean|-median|-pit|-log_score|_ql0?\.\d+)")
+INTERVAL = re.compile(r"(.+)-(lo|hi)-(\d+(?:\.\d+)?)")
+QUANTILE = re.compile(r"(.+)_ql(0?\.\d+)")
+
+
+class Times(NamedTuple):
+    """Time stamps as positions on an axis.
+
+    Attributes:
+        x: Numbers as they are, or days since 1970 in UTC ``(R,)``.
+        date: Whether they are dates.
+        zone: Time zone of the dates, or None.
+    """
+
+    x: np.ndarray
+    date: bool
+    zone: str | None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A long frame under a name by which errors call it.
+
+    Args:
+        frame: Eager frame.
+        columns: Names of its columns.
+        what: What the frame is, for errors.
+    """
+
+    frame: nw.DataFrame[Any]
+    columns: Columns
+    what: str
+
+    @classmethod
+    def of(cls, frame: Any, columns: Columns, what: str) -> "Rows":
+        """Takes a long frame, pandas or polars."""
+        try:
+            rows = cls(nw.from_native(frame, eager_only=True), columns, what)
+        except TypeError:
+            raise TypeError(
+                f"{what} must be a pandas or a polars frame, found {type(frame).__name__}; "
+                "collect lazy frames and make a frame of other data first."
+            ) from None
+        if not len(rows.frame):
+            raise DataError(f"{what} must have rows, found none.")
+        return rows
+
+    @classmethod
+    def observed(cls, frame: Any, columns: Columns, what: str) -> "Rows":
+        """Takes a long frame, or a pandas series or wide frame whose index is the time."""
+        if nw.dependencies.is_pandas_series(frame) or (
+            nw.dependencies.is_pandas_dataframe(frame)
+            and not {columns.id, columns.time} & set(frame.columns)
+            and type(frame.index).__name__ != "RangeIndex"  # which nobody chose
+        ):
+            frame = _long(frame, columns)
+        return cls.of(frame, columns, what)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.frame.columns)
+
+    def require(self, *names: str, hint: str = "") -> None:
+        """Raises if a column is absent."""
+        for name in names:
+            if name not in self.names:
+                advice = hint or "rename it, or say columns=Columns(...) with the names you use"
+                raise ColumnError(
+                    f"{self.what} must have the column {name!r}, found {listed(self.names)}; "
+                    f"{advice}.",
+                    column=name,
+                )
+
+    def values(self, name: str) -> list[Any]:
+        """Distinct values of a column in the order of their first appearance."""
+        self.require(name)
+        return self.frame[name].unique(maintain_order=True).to_list()
+
+    def where(self, name: str, value: Any) -> "Rows":
+        """Keeps the rows in which a column has a value; there may be none."""
+        self.require(name)
+        none = self.keep(np.zeros(len(self.frame), dtype=bool))
+        dtype, text = self.frame[name].dtype, isinstance(value, str)
+        if (text and dtype.is_numeric()) or (not text and dtype == nw.String):
+            return none  # polars would compare "1" and 1 as equal
+        try:
+            same = (self.frame[name] == value).fill_null(False)
+            return Rows(self.frame.filter(same), self.columns, self.what)
+        except NarwhalsError:  # a value of another type than the column's is none of its values
+            return none
+
+    def keep(self, index: np.ndarray) -> "Rows":
+        """Keeps the rows of a mask, or those of an index in its order."""
+        index = np.flatnonzero(index) if index.dtype == bool else index
+        return Rows(self.frame[index], self.columns, self.what)
+
+    def number(self, name: str) -> np.ndarray:
+        """Reads a column as float64, NaN where missing."""
+        self.require(name)
+        try:
+            return self.frame[name].cast(nw.Float64).to_numpy().astype(np.float64)
+        except Exception as error:
+            raise ColumnError(
+                f"column {name!r} of {self.what} must hold numbers, found "
+                f"{self.frame[name].dtype}; convert it.",
+                column=name,
+            ) from error
+
+    def times(self, name: str | None = None) -> Times:
+        """Reads the time column, or another one that holds stamps."""
+        name = self.columns.time if name is None else name
+        self.require(name)
+        stamps = self.frame[name]
+        if stamps.dtype.is_numeric():
+            return Times(self.number(name), False, None)
+        if not isinstance(stamps.dtype, nw.Datetime | nw.Date):
+            raise TimeError(
+                f"column {name!r} of {self.what} must hold dates or integers, found "
+                f"{stamps.dtype}; convert it, for instance by pandas.to_datetime.",
+                column=name,
+            )
+        zone = stamps.dtype.time_zone if isinstance(stamps.dtype, nw.Datetime) else None
+        if zone is not None:
+            stamps = stamps.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        from matplotlib.dates import date2num
+
+        return Times(np.asarray(date2num(stamps.to_numpy().astype("datetime64[us]"))), True, zone)
+
+    def ordered(self) -> "Rows":
+        """Sorts by time."""
+        return self.keep(np.argsort(self.times().x, kind="stable"))
+
+    def series(self, id: Any) -> "Rows":
+        """Rows of one series in the order of time.
+
+        Raises:
+            DataError: If there is no such series; some that there are are listed.
+        """
+        rows = self.where(self.columns.id, id)
+        if not len(rows.frame):
+            raise DataError(
+                f"id must be a series of {self.what}, found {id!r}; "
+                f"there are {listed(self.values(self.columns.id))}.",
+                column=self.columns.id,
+                id=id,
+            )
+        return rows.ordered()
+
+    @property
+    def targets(self) -> list[str]:
+        """Targets that the rows tell apart; empty in a frame of a single target."""
+        told = TARGET in self.names and TARGET not in self.columns.targets
+        return self.values(TARGET) if told else []
+
+    def about(self, target: str | None) -> tuple["Rows", str]:
+        """Rows of one target and its name."""
+        targets = self.targets
+        if not targets:
+            return self, self.columns.targets[0] if target is None else target
+        chosen = choose(target, targets, "target", self.what)
+        return self.where(TARGET, chosen), chosen
+
+    def models(self) -> list[str]:
+        """Names of the models whose columns there are."""
+        columns = self.columns
+        roles = {columns.id, columns.time, columns.sample, columns.cutoff, *columns.targets, "y"}
+        roles |= {TARGET} if self.targets else set()
+        found = dict.fromkeys(
+            (derived[1] if (derived := DERIVED.fullmatch(name)) else name)
+            for name in self.names
+            if name not in roles and self.frame[name].dtype.is_numeric()
+        )
+        if not found:
+            raise ColumnError(
+                f"{self.what} must have a column for each model, found {listed(self.names)}; "
+                "give what predict, sample, score or cross_validation returned."
+            )
+        return list(found)
+
+    def intervals(self, model: str) -> dict[float, tuple[str, str]]:
+        """Columns of the two ends of each central interval of a model, by its level in per cent."""
+        ends: dict[float, dict[str, str]] = {}
+        for name in self.names:
+            if (end := INTERVAL.fullmatch(name)) and end[1] == model:
+                ends.setdefault(float(end[3]), {})[end[2]] = name
+            elif (end := QUANTILE.fullmatch(name)) and end[1] == model and float(end[2]) != 0.5:
+                level = round(100 * abs(2 * float(end[2]) - 1), 6)
+                ends.setdefault(level, {}).setdefault("lo" if float(end[2]) < 0.5 else "hi", name)
+        return {
+            level: (ends[level]["lo"], ends[level]["hi"])
+            for level in sorted(ends)
+            if len(ends[level]) == 2
+        }
+
+
+def choose(value: Any, among: Sequence[Any], name: str, what: str) -> Any:
+    """Returns the value, or the only one there is if it is None.
+
+    Raises:
+        DataError: If it is not among them, or None where there are several.
+    """
+    if value is None and len(among) == 1:
+        return among[0]
+    if value is None:
+        raise DataError(
+            f"{name} must be named where {what} hold several, found None; "
+            f"give {name}= one of {listed(among)}."
+        )
+    if value not in among:
+        raise DataError(
+            f"{name} must be one that {what} hold, found {value!r}; there are {listed(among)}.",
+            id=value if name == "id" else None,
+        )
+    return value
+
+
+def models_of(there: list[str], model: str | Sequence[str] | None, what: str) -> list[str]:
+    """Models to draw: those asked for, or all there are.
+
+    Raises:
+        ValueError: If one is not there, or they are more than can be told apart.
+    """
+    asked = there if model is None else [model] if isinstance(model, str) else list(model)
+    for one in asked:
+        choose(one, there, "model", what)
+    if not 0 < len(asked) <= len(COLORS):
+        raise ValueError(
+            f"model must name at most {len(COLORS)} models, more cannot be told apart, found "
+            f"{len(asked)}; choose among {listed(there)}."
+        )
+    return asked
+
+
+def drawn_levels(
+    levels: Sequence[float | int] | None, intervals: dict[float, tuple[str, str]], what: str
+) -> list[float]:
+    """Levels to draw, the narrowest first: those asked for, or all there are.
+
+    Raises:
+        ColumnError: If one that was asked for is not there.
+    """
+    if levels is None:
+        return list(intervals)
+    for level in levels:
+        if float(level) not in intervals:
+            found = ", ".join(f"{one:g}" for one in intervals) or "none"
+            raise ColumnError(
+                f"levels must be among those that {what} hold, found {level:g}; there are: "
+                f"{found}. Ask the forecaster for it: level=({level:g},)."
+            )
+    return sorted(float(level) for level in levels)
+
+
+def listed(values: Iterable[Any], most: int = 6) -> str:
+    """Writes a few values, and how many there are in all if there are more."""
+    values = list(values)
+    shown = ", ".join(repr(value) for value in values[:most])
+    return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
+
+
+def _long(frame: Any, columns: Columns) -> Any:
+    """Stacks the columns of a pandas series or wide frame, whose index is the time."""
+    import pandas as pd
+
+    wide = frame.to_frame("y" if frame.name is None else frame.name) if frame.ndim == 1 else frame
+    index = wide.index.to_timestamp() if isinstance(wide.index, pd.PeriodIndex) else wide.index
+    parts = [
+        pd.DataFrame(
+            {columns.id: name, columns.time: index, columns.targets[0]: wide[name].to_numpy()}
+        )
+        for name in wide.columns
+    ]
+    return pd.concat(parts, ignore_index=True)
