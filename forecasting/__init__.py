@@ -1,1 +1,50 @@
-"""Dataframes in, dataframes out: forecasters, backtests, metrics, calibration, plots, commands."""
+"""Dataframes in, dataframes out: forecasters, backtests, metrics, plots, commands."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from seqlatent.forecasting.columns import Columns
+from seqlatent.forecasting.errors import (
+    ColumnError,
+    CovariateError,
+    DataError,
+    FolderError,
+    TargetError,
+    TimeError,
+)
+
+if TYPE_CHECKING:
+    from seqlatent.forecasting import metrics, plots
+    from seqlatent.forecasting.forecaster import Forecaster
+    from seqlatent.forecasting.specs import Setting, Spec, spec_of
+
+__all__ = [
+    "ColumnError",
+    "Columns",
+    "CovariateError",
+    "DataError",
+    "FolderError",
+    "Forecaster",
+    "Setting",
+    "Spec",
+    "TargetError",
+    "TimeError",
+    "metrics",
+    "plots",
+    "spec_of",
+]
+
+# pandas, torch and the models load when a forecaster is asked for, not with the package.
+_HOMES = {"Forecaster": "forecaster", "Setting": "specs", "Spec": "specs", "spec_of": "recipes"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("metrics", "plots"):
+        return import_module(f"seqlatent.forecasting.{name}")
+    if name in _HOMES:
+        return getattr(import_module(f"seqlatent.forecasting.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -128,7 +128,7 @@ class Amortised(Inference):
         c: Context,
         *,
         start: Latest | None = None,
-        end: bool = False,
+        end: bool | Tensor = False,
         generator: torch.Generator | None = None,
     ) -> Latest:
         if isinstance(self.encoder, FilteringEncoder):
@@ -156,7 +156,7 @@ class Amortised(Inference):
         sequences: Sequences,
         c: Context,
         start: Latest | None,
-        end: bool,
+        end: bool | Tensor,
         generator: torch.Generator | None,
     ) -> Latest:
         with torch.no_grad():
@@ -182,7 +182,7 @@ class Amortised(Inference):
         return latest.replace(encoder=kept)
 
 
-def _last_of(z: Tensor, sequences: Sequences, start: Latest | None, end: bool) -> Latest:
+def _last_of(z: Tensor, sequences: Sequences, start: Latest | None, end: bool | Tensor) -> Latest:
     index = position(sequences, end)
     values = at(z.movedim(0, 2), index).movedim(1, 0)
     started = index >= 0

@@ -177,7 +177,9 @@ def _draw(
     return value, p.log_prob(value) - q.log_prob(value)
 
 
-def latest_of(cloud: Cloud, sequences: Sequences, start: Latest | None, end: bool) -> Latest:
+def latest_of(
+    cloud: Cloud, sequences: Sequences, start: Latest | None, end: bool | Tensor
+) -> Latest:
     """The particles at the step where a filter stops."""
     index = position(sequences, end)
     values = at(cloud.values.movedim(0, 2), index).movedim(1, 0)

@@ -86,6 +86,15 @@ class Kalman(Inference):
         filtered = self._filtered(model, sequences, c, None)
         return States(CovarianceNormal(filtered.mean, filtered.cov), filtered.log_evidence)
 
+    def predict(
+        self, model: Generative, sequences: Sequences, *, c: Context | None = None
+    ) -> States:
+        """States given the steps before each, and the evidence of each step."""
+        c = model.context(sequences) if c is None else c
+        filtered = self._filtered(model, sequences, c, None)
+        marginals = CovarianceNormal(filtered.predicted_mean, filtered.predicted_cov)
+        return States(marginals, filtered.log_evidence)
+
     def latest(
         self,
         model: Generative,
@@ -93,7 +102,7 @@ class Kalman(Inference):
         c: Context,
         *,
         start: Latest | None = None,
-        end: bool = False,
+        end: bool | Tensor = False,
         generator: torch.Generator | None = None,
     ) -> Latest:
         filtered = self._filtered(model, sequences, c, start)
@@ -238,7 +247,7 @@ class Prior(Inference):
         c: Context,
         *,
         start: Latest | None = None,
-        end: bool = False,
+        end: bool | Tensor = False,
         generator: torch.Generator | None = None,
     ) -> Latest:
         values = sequences.y.new_zeros(1, sequences.batch, 0)

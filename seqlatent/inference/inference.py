@@ -1,6 +1,7 @@
 """Inference, from observations to a chain over latent paths, and what filters return."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence as Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -82,6 +83,29 @@ class Latest:
             encoder=tuple(s[index] for s in self.encoder),
         )
 
+    @classmethod
+    def join(cls, items: Collection["Latest"]) -> "Latest":
+        """Puts states of the same kind behind one another, series after series."""
+        kinds = {(x.mean is None, 0 if x.values is None else len(x.values)) for x in items}
+        if len(kinds) != 1:
+            raise ValueError(
+                "states must be of one kind, all with moments or all with the same number of "
+                "particles; filter the data again with one model."
+            )
+
+        def along(axis: int, parts: list[Tensor | None]) -> Tensor | None:
+            found = [x for x in parts if x is not None]
+            return torch.cat(found, axis) if found else None
+
+        return cls(
+            mean=along(0, [x.mean for x in items]),
+            cov=along(0, [x.cov for x in items]),
+            values=along(1, [x.values for x in items]),
+            log_weights=along(1, [x.log_weights for x in items]),
+            started=torch.cat([x.started for x in items]),
+            encoder=tuple(torch.cat(s) for s in zip(*(x.encoder for x in items), strict=True)),
+        )
+
     def replace(self, **changes: Tensor | tuple[Tensor, ...] | None) -> "Latest":
         """Copies with some fields changed."""
         return replace(self, **changes)
@@ -157,7 +181,7 @@ class Inference(nn.Module, ABC):
         c: Context,
         *,
         start: Latest | None = None,
-        end: bool = False,
+        end: bool | Tensor = False,
         generator: torch.Generator | None = None,
     ) -> Latest:
         """The state where filtering stops, from which rollouts start.
@@ -167,13 +191,16 @@ class Inference(nn.Module, ABC):
             sequences: Observations.
             c: The model's context of them.
             start: Where an earlier filter stopped; the sequences continue from there.
-            end: Whether to stop at the last step, rather than at each series' last observation.
+            end: Whether to stop at the last step, rather than at each series' last observation; or
+                the index of the step at which to stop ``(B,)``.
             generator: Source of randomness where the inference samples.
         """
 
 
-def position(sequences: Sequences, end: bool) -> Tensor:
+def position(sequences: Sequences, end: bool | Tensor) -> Tensor:
     """Index ``(B,)`` of the step at which a filter stops; -1 where a series never started."""
+    if isinstance(end, Tensor):
+        return end
     return torch.full_like(sequences.last, sequences.steps - 1) if end else sequences.last
 
 

@@ -123,7 +123,7 @@ class Particles(Inference):
         c: Context,
         *,
         start: Latest | None = None,
-        end: bool = False,
+        end: bool | Tensor = False,
         generator: torch.Generator | None = None,
     ) -> Latest:
         cloud = self.cloud(model, sequences, c, start=start, generator=generator)

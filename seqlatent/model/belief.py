@@ -1,6 +1,7 @@
 """Belief, from which a rollout starts, and the rows that follow it."""
 
 import json
+from collections.abc import Sequence as Collection
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -61,6 +62,22 @@ class Belief:
         """Picks series by index, mask or slice."""
         own = {name: getattr(self, name)[index] for name in _OWN}
         return Belief(self.latest.select(index), tuple(s[index] for s in self.memory), **own)
+
+    @classmethod
+    def join(cls, beliefs: Collection["Belief"]) -> "Belief":
+        """Puts beliefs of one model behind one another, series after series.
+
+        Args:
+            beliefs: Beliefs with states of the same kind.
+
+        Raises:
+            ValueError: If there is none, or their states differ in kind.
+        """
+        if not beliefs:
+            raise ValueError("join needs at least one belief, found none.")
+        own = {name: torch.cat([getattr(b, name) for b in beliefs]) for name in _OWN}
+        memory = tuple(torch.cat(s) for s in zip(*(b.memory for b in beliefs), strict=True))
+        return cls(Latest.join([b.latest for b in beliefs]), memory, **own)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the belief as safetensors; an older file stays until the new one is complete.

@@ -146,14 +146,19 @@ class LatentModel(nn.Module):
 
     @torch.no_grad()
     def belief(
-        self, sequences: Sequences, *, end: bool = False, generator: torch.Generator | None = None
+        self,
+        sequences: Sequences,
+        *,
+        end: bool | Tensor = False,
+        generator: torch.Generator | None = None,
     ) -> Belief:
         """What filtering leaves of the past, without gradients.
 
         Args:
             sequences: Observations.
             end: Whether the belief stands at the last step, rather than at each series' last
-                observation, after which there may be padding.
+                observation, after which there may be padding; or the index of the step at which it
+                stands ``(B,)``.
             generator: Source of randomness where the inference samples.
         """
         c = self.context(sequences)
@@ -242,9 +247,22 @@ class LatentModel(nn.Module):
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ValueError(f"n must be a number of paths of at least 1, found {n!r}.")
-        future = upcoming(belief, horizon, u, t)
+        future = self.upcoming(belief, horizon, u=u, t=t)
         with torch.no_grad():
-            return self._roll(belief, self._context_after(belief, future), n, generator)
+            return self._roll(belief, future, n, generator)
+
+    def upcoming(
+        self, belief: Belief, horizon: int, *, u: Tensor | None = None, t: Tensor | None = None
+    ) -> Context:
+        """Context of the steps after a belief, without memory.
+
+        Args:
+            belief: Where the past left off.
+            horizon: Steps ahead ``H``, at least 1.
+            u: Covariates of the future ``(B, H, U)``; required where the model has covariates.
+            t: Times of the future ``(B, H)`` or ``(H,)``; one sampling step apart by default.
+        """
+        return self._context_after(belief, upcoming(belief, horizon, u, t))
 
     def rollout(
         self, sequences: Sequences, *, n: int = 1, generator: torch.Generator | None = None

@@ -1,0 +1,164 @@
+"""Alignment, the rows of a frame put on the grid of a clock."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from seqlatent.forecasting.clock import Clock
+from seqlatent.forecasting.errors import CovariateError, DataError, TimeError
+from seqlatent.forecasting.rows import Rows, shown
+from seqlatent.forecasting.times import Times
+
+__all__ = ["Alignment", "align"]
+
+MOST_FILLED = 50  # steps per row, beyond which a grid is taken for a mistake
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Rows by series and time, with gaps filled.
+
+    Args:
+        offsets: Rows of each series ``(N + 1,)``.
+        t: Time of each row ``(R,)``.
+        row: Position of each row in the table, -1 for rows that fill a gap ``(R,)``.
+        clock: The clock that times are read from.
+    """
+
+    offsets: np.ndarray
+    t: np.ndarray
+    row: np.ndarray
+    clock: Clock
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """Values of a table's rows ``(R', F)`` as rows of the panel, NaN in gaps ``(R, F)``."""
+        out = values[self.row]
+        out[self.row < 0] = np.nan
+        return out
+
+
+def align(
+    ids: np.ndarray,
+    codes: np.ndarray,
+    times: Times,
+    rows: Rows,
+    clock: Clock | None,
+    freq: Any,
+    covariates: bool,
+) -> Alignment:
+    """Puts the rows of a table on a grid.
+
+    Args:
+        ids: Identifiers ``(N,)``.
+        codes: Series of each row of the table.
+        times: Time stamps of the rows.
+        rows: Names for errors.
+        clock: Clock of training; None to make one.
+        freq: Frequency of a new clock; None to infer it.
+        covariates: Whether covariates must be known at every step, so that no gap may be.
+    """
+    order, offsets = _order(codes, times.values, len(ids))
+    rows = Rows(rows.column, ids, codes[order], rows.row[order], rows.frame)
+    _once(rows, times, order)
+    if clock is None:
+        freq = freq if times.freq is None else times.own_freq(freq)
+        clock = Clock.of(times.take(order), offsets, freq, rows=rows)
+    else:
+        times.agree(clock, rows)
+        clock = clock.refine(times.take(order[offsets[:-1]]), offsets, rows)
+    t = _located(clock, times, order, offsets, rows)
+    if clock.kind == "irregular":
+        return Alignment(offsets, t, order, clock)
+    since = np.rint(t - np.repeat(t[offsets[:-1]], np.diff(offsets))).astype(np.int64)
+    counts = since[offsets[1:] - 1] + 1
+    if counts.sum() == len(t):
+        return Alignment(offsets, t, order, clock)
+    if covariates:
+        raise _gap(t, since, clock, rows)
+    _plausible(counts, offsets, clock, rows)
+    filled = np.concatenate([[0], np.cumsum(counts)])
+    row = np.full(int(filled[-1]), -1, np.int64)
+    row[np.repeat(filled[:-1], np.diff(offsets)) + since] = order
+    t = np.arange(filled[-1]) - np.repeat(filled[:-1] - t[offsets[:-1]], counts)
+    return Alignment(filled, t, row, clock)
+
+
+def _order(codes: np.ndarray, stamps: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the rows by series and time, and the rows of each series."""
+    stamps = stamps.view(np.int64) if stamps.dtype.kind == "M" else stamps
+    later = (np.diff(codes) > 0) | ((np.diff(codes) == 0) & (np.diff(stamps) >= 0))
+    order = np.arange(len(codes)) if later.all() else np.lexsort((stamps, codes))
+    return order, np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=n))])
+
+
+def _once(rows: Rows, times: Times, order: np.ndarray) -> None:
+    stamps = times.values[order]
+    again = np.concatenate([[False], (np.diff(rows.owner) == 0) & (stamps[1:] == stamps[:-1])])
+    if again.any():
+        i = rows.first(again)
+        raise rows.error(
+            TimeError,
+            i,
+            f"expected each time stamp once per series, found {shown(stamps[i], times.tz)} again. "
+            "Drop or add up the rows that repeat it: df.drop_duplicates, df.groupby.",
+        )
+
+
+def _located(
+    clock: Clock, times: Times, order: np.ndarray, offsets: np.ndarray, rows: Rows
+) -> np.ndarray:
+    """Times of the rows, one step or more apart within each series."""
+    t, there = clock.locate(times.take(order))
+    if not there.all():
+        i = rows.first(~there)
+        raise rows.error(TimeError, i, clock.off_grid(times.values[order[i]]))
+    if clock.kind == "irregular":
+        return t
+    begins = np.repeat(offsets[:-1], np.diff(offsets))
+    since = t - t[begins]
+    apart = since != np.rint(since)
+    if apart.any():
+        i = rows.first(apart)
+        stamps = times.values[order]
+        raise rows.error(
+            TimeError,
+            i,
+            f"expected a whole number of steps of freq={clock.freq!r} after the first row of the "
+            f"series, {shown(stamps[begins[i]], times.tz)}; found {shown(stamps[i], times.tz)}. "
+            "Correct it, or give the freq= that the stamps have ('irregular' for none).",
+        )
+    again = np.concatenate([[False], (np.diff(rows.owner) == 0) & (np.diff(t) == 0)])
+    if again.any():
+        i = rows.first(again)
+        raise rows.error(
+            TimeError,
+            i,
+            f"expected one row per step of freq={clock.freq!r}, found a second one at "
+            f"{shown(times.values[order[i]], times.tz)}. Drop one.",
+        )
+    return t
+
+
+def _gap(t: np.ndarray, since: np.ndarray, clock: Clock, rows: Rows) -> DataError:
+    gap = (np.diff(rows.owner) == 0) & (np.diff(since) > 1)
+    i = rows.first(np.concatenate([gap, [False]]))
+    return rows.error(
+        CovariateError,
+        i,
+        "expected covariates known ahead at every step, found no row at "
+        f"{shown(clock.stamps(t[i] + 1)[()], clock.tz)}, after this one. Add the row; its target "
+        "may be missing.",
+    )
+
+
+def _plausible(counts: np.ndarray, offsets: np.ndarray, clock: Clock, rows: Rows) -> None:
+    if counts.sum() > max(MOST_FILLED * offsets[-1], 1_000_000):
+        lengths = np.diff(offsets)
+        i = int(np.argmax(counts / lengths))
+        raise rows.error(
+            TimeError,
+            int(offsets[i]),
+            f"expected most steps of freq={clock.freq!r} to have a row, found {lengths[i]} rows "
+            f"in {counts[i]} steps. Give the freq= that the stamps have ('irregular' for none).",
+        )

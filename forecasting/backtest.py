@@ -1,0 +1,86 @@
+"""Backtests: forecasts of windows at the end of a frame from what came before each."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seqlatent.forecasting.errors import TargetError
+from seqlatent.forecasting.frames import read
+from seqlatent.forecasting.panel import Panel
+
+if TYPE_CHECKING:
+    from seqlatent.forecasting.forecaster import Forecaster
+
+__all__ = ["cross_validation"]
+
+
+def cross_validation(
+    forecaster: "Forecaster",
+    df: Any,
+    h: int,
+    *,
+    n_windows: int,
+    step_size: int | None,
+    refit: bool | int,
+    static_df: Any,
+    level: Sequence[int | float],
+    quantiles: Sequence[float] | None,
+    samples: int | None,
+) -> Any:
+    """Forecasts windows; see :meth:`Forecaster.cross_validation`."""
+    step = h if step_size is None else step_size
+    for name, value in (("n_windows", n_windows), ("step_size", step)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, found {value!r}.")
+    if not isinstance(refit, bool | int) or refit < 0:
+        raise ValueError(f"refit must be True, False or a number of windows, found {refit!r}.")
+    panel, style, statics, names = read(
+        df, forecaster.columns, freq=forecaster.freq, static=static_df
+    )
+    _check_lengths(panel, h + (n_windows - 1) * step)
+    model, frames = forecaster.unfitted(), []
+    for w in range(n_windows):
+        hidden = h + (n_windows - 1 - w) * step
+        past = panel.drop_tail(hidden)
+        again = w == 0 if refit is False else w % int(refit) == 0
+        model = model.fitted(past, style, statics, names) if again else model.standing(past)
+        frames.append(_window(model, panel, hidden, h, level, quantiles, samples))
+    return style.frame({k: np.concatenate([f[k] for f in frames]) for k in frames[0]})
+
+
+def _check_lengths(panel: Panel, needed: int) -> None:
+    short = np.flatnonzero(panel.lengths < needed + 2)
+    if len(short):
+        i = int(short[0])
+        raise TargetError(
+            f"these windows need {needed + 2} rows of every series, found "
+            f"{int(panel.lengths[i])} for {panel.name(i)} (and {len(short) - 1} more such "
+            "series); take fewer or shorter windows, or leave short series out.",
+            id=panel.ids[i],
+            row=int(panel.row[panel.offsets[i]]),
+        )
+
+
+def _window(
+    model: "Forecaster",
+    panel: Panel,
+    hidden: int,
+    h: int,
+    level: Sequence[int | float],
+    quantiles: Sequence[float] | None,
+    samples: int | None,
+) -> dict[str, np.ndarray]:
+    rows = (panel.offsets[1:] - hidden)[:, None] + np.arange(h)
+    data = model.forecast_rows(
+        panel.t[rows], panel.future[rows], level=level, quantiles=quantiles, samples=samples
+    )
+    columns = model.columns
+    width = panel.y.shape[1]
+    cutoff = panel.clock.stamps(panel.t[rows[:, 0] - 1])
+    lead = {k: v for k, v in data.items() if k in (columns.id, columns.time, "target")}
+    truth = {
+        columns.cutoff: np.repeat(cutoff, h * width),
+        columns.targets[0] if width == 1 else "y": panel.y[rows].reshape(-1),
+    }
+    return lead | truth | {k: v for k, v in data.items() if k not in lead}

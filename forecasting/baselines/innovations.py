@@ -1,0 +1,345 @@
+"""Innovations models: level, trend and season that all learn from one and the same error."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from seqlatent.forecasting.baselines.initial import filled, initial
+from seqlatent.forecasting.baselines.local import (
+    Deadline,
+    LocalEngine,
+    Predicted,
+    Table,
+    rows_by_step,
+)
+from seqlatent.forecasting.baselines.spread import magnitude, phase_of, positive
+from seqlatent.forecasting.engine import Job, Law, Smoothed
+from seqlatent.forecasting.panel import Future, Panel
+
+__all__ = ["Fit", "InnovationsEngine", "Misfit"]
+
+LONGEST_GAP = 1000
+"""Steps without a value after which the law of a forecast grows no wider."""
+
+
+class Misfit(Exception):
+    """A model that could not be fitted to a series; the text says why."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Parameters of one series, and its state before its first row.
+
+    Args:
+        alpha: How much of an error goes into the level.
+        beta: How much of it goes into the trend.
+        gamma: How much of it goes into the season.
+        phi: Damping of the trend.
+        level: Level before the first row.
+        trend: Trend before the first row.
+        season: Season of the first ``m`` rows, or None for none.
+        factor: Factors of the first ``m`` rows, or None for ones.
+        parameters: Number of parameters that the errors were fitted with.
+        remark: What went wrong on the way here.
+    """
+
+    alpha: float
+    beta: float = 0.0
+    gamma: float = 0.0
+    phi: float = 1.0
+    level: float = 0.0
+    trend: float = 0.0
+    season: np.ndarray | None = None
+    factor: np.ndarray | None = None
+    parameters: int = 1
+    remark: str = ""
+
+
+class InnovationsEngine(LocalEngine):
+    r"""Exponential smoothing with additive normal errors, for all series at once.
+
+    .. math::
+        y_t &= w_t (l_{t-1} + \phi b_{t-1} + s_{t-m} + e_t), \quad e_t \sim N(0, \sigma^2) \\
+        l_t &= l_{t-1} + \phi b_{t-1} + \alpha e_t, \quad
+        b_t = \phi b_{t-1} + \beta e_t, \quad s_t = s_{t-m} + \gamma e_t
+
+    :math:`w_t` are fixed seasonal factors. A missing value counts as one that was as expected; the
+    law of what follows is exact for gaps at the end, where :math:`h` counts from the last value.
+    Rows before the ``max_rows`` that were fitted have no score and no components.
+
+    Args:
+        season_length: Steps of the season; None for the shortest that the job names.
+        max_rows: Rows at the end of each series to fit.
+        options: What the constructor was called with.
+    """
+
+    def __init__(
+        self, *, season_length: int | None, max_rows: int, options: dict[str, Any]
+    ) -> None:
+        super().__init__(options)
+        if max_rows < 1 or (season_length is not None and season_length < 1):
+            raise ValueError(
+                f"max_rows and season_length must be positive, found {max_rows} and "
+                f"{season_length}."
+            )
+        self._season_length = season_length
+        self._max_rows = max_rows
+
+    @abstractmethod
+    def _fit_one(self, y: np.ndarray, season: int) -> Fit:
+        """Fits a series without missing values; :class:`Misfit` where that fails."""
+
+    def paths(self, state: Table, future: Future, n: int, seed: int) -> np.ndarray:
+        state, mean, weight = self._expected(state, future)
+        rng = np.random.default_rng(seed)
+        series, horizon, targets = mean.shape
+        age = np.minimum(state["age"], LONGEST_GAP).astype(np.int64)
+        response = _response(state, int(age.max(initial=0)) + horizon)
+        paths = np.empty((n, series, horizon, targets))
+        for i in range(series):
+            for d in range(targets):
+                steps = age[i, d] + horizon
+                lag = np.subtract.outer(np.arange(steps), np.arange(steps))
+                impulse = np.where(lag >= 0, response[i, d, np.abs(lag)], 0.0)
+                e = rng.standard_normal((n, steps)) * state["scale"][i, d]
+                paths[:, i, :, d] = e @ impulse[age[i, d] :].T
+        return mean + weight * paths
+
+    def law(self, state: Table, future: Future, levels: Sequence[float], n: int, seed: int) -> Law:
+        from scipy.special import ndtri
+
+        state, mean, weight = self._expected(state, future)
+        age = np.minimum(state["age"], LONGEST_GAP).astype(np.int64)
+        variance = _variance(state, int(age.max(initial=0)) + future.horizon)
+        ahead = age[:, None] + np.arange(future.horizon)[:, None]
+        factor = np.take_along_axis(variance.transpose(0, 2, 1), ahead, axis=1)
+        scale = weight * state["scale"][:, None] * np.sqrt(factor)
+        z = ndtri(np.asarray(levels, dtype=np.float64))[:, None, None, None]
+        return Law(mean + z * scale, mean)
+
+    def smooth(self, panel: Panel, seed: int) -> Smoothed:
+        r"""Level, trend and season after each row.
+
+        These models have one source of error, so that the rows up to :math:`t` leave nothing open
+        about the components at :math:`t`, and later rows add nothing: the scales are zero.
+        """
+        components = np.zeros((panel.rows, panel.y.shape[1], 4))
+        self._advance(self._before(panel), panel, components)
+        names, kinds = ("level", "trend", "season", "signal"), ("component",) * 3 + ("signal",)
+        targets = panel.y.shape[1]
+        suffix = [""] if targets == 1 else [f"_{d}" for d in range(targets)]
+        mean = components.reshape(panel.rows, -1)
+        return Smoothed(
+            tuple(name + end for end in suffix for name in names),
+            kinds * targets,
+            mean,
+            np.zeros_like(mean),
+        )
+
+    def impute(self, panel: Panel, n: int, seed: int) -> np.ndarray:
+        raise NotImplementedError(
+            f"{self.alias!r} cannot draw missing values given later ones; use 'naive', "
+            "'seasonal_naive', 'sarimax' or a latent model."
+        )
+
+    def _season_of(self, job: Job) -> int:
+        if self._season_length is not None:
+            return self._season_length
+        return job.season_lengths[0] if job.season_lengths else 1
+
+    def _estimate(self, panel: Panel, deadline: Deadline) -> Table:
+        shape, m = (panel.batch, panel.y.shape[1]), self._season
+        names = ("alpha", "beta", "gamma", "phi", "level0", "trend0", "parameters")
+        table = {name: np.zeros(shape) for name in names}
+        table |= {"season0": np.zeros((*shape, m)), "factor": np.ones((*shape, m))}
+        tail = panel.tail(self._max_rows)
+        table["origin"] = np.repeat(tail.t[tail.offsets[:-1], None], shape[1], axis=1)
+        for i in range(panel.batch):
+            for d in range(shape[1]):
+                rows = tail.series(i)
+                y = tail.y[rows, d]
+                skipped = int(np.argmax(np.isfinite(y)))
+                t0 = tail.t[rows][skipped]
+                fit = self._attempt(panel, i, d, y[skipped:], deadline)
+                table["origin"][i, d] = t0
+                phases = phase_of(t0 + np.arange(m), m)
+                for name in ("alpha", "beta", "gamma", "phi", "parameters"):
+                    table[name][i, d] = getattr(fit, name)
+                table["level0"][i, d], table["trend0"][i, d] = fit.level, fit.trend
+                if fit.season is not None:
+                    table["season0"][i, d, phases] = fit.season
+                if fit.factor is not None:
+                    table["factor"][i, d, phases] = fit.factor
+        return self._with_scale(table, tail)
+
+    def _attempt(
+        self, panel: Panel, series: int, target: int, y: np.ndarray, deadline: Deadline
+    ) -> Fit:
+        """The model asked for, or a walk and a note."""
+        seen = np.isfinite(y)
+        if not seen.any():
+            self._note(panel, series, target, "no value: the law of the whole panel's values")
+            return Fit(alpha=0.0, level=float(self._pool.center[target]))
+        m = self._season
+        y = filled(y, m)
+        try:
+            if deadline.passed:
+                raise Misfit("time_limit passed")
+            if seen.sum() < 4:
+                raise Misfit(f"{seen.sum()} values are too few to fit")
+            if np.ptp(y) <= 1e-12 * np.abs(y).max():
+                raise Misfit("it is constant")
+            fit = self._fit_one(y, m if m > 1 and len(y) >= 2 * m else 1)
+            if fit.remark:
+                self._note(panel, series, target, fit.remark)
+            return fit
+        except Misfit as error:
+            reason = str(error)
+        if m > 1 and len(y) >= 2 * m:
+            self._note(panel, series, target, f"{reason}: seasonal naive")
+            return Fit(alpha=0.0, gamma=1.0, season=y[:m], parameters=m)
+        self._note(panel, series, target, f"{reason}: naive")
+        return Fit(alpha=1.0, level=float(y[0]))
+
+    def _with_scale(self, table: Table, panel: Panel) -> Table:
+        """Adds the standard deviation of the errors, from those of the rows that were fitted."""
+        table = {**table, "scale": np.ones_like(table["alpha"])}
+        mean, scale = self._advance(self._begin(table, panel), panel)[1]
+        squares = ((panel.y - mean) / scale) ** 2
+        seen = np.isfinite(squares)
+        total = np.add.reduceat(np.where(seen, squares, 0.0), panel.offsets[:-1], axis=0)
+        count = np.add.reduceat(seen.astype(np.float64), panel.offsets[:-1], axis=0)
+        free = np.maximum(count - table["parameters"], np.minimum(count, 1.0))
+        known = count > table["parameters"]
+        scale = np.sqrt(np.divide(total, free, where=known, out=np.full_like(total, np.nan)))
+        blank = np.add.reduceat(np.isfinite(panel.y), panel.offsets[:-1], axis=0) == 0
+        scale = positive(scale, magnitude(panel), self._pool)
+        return {**table, "scale": np.where(blank, self._pool.spread, scale)}
+
+    def _begin(self, parameters: Table, panel: Panel) -> Table:
+        first, last = panel.offsets[:-1], panel.offsets[1:] - 1
+        origin = parameters["origin"]
+        anchored = (panel.t[first, None] <= origin) & (origin <= panel.t[last, None])
+        start = {name: parameters[f"{name}0"].copy() for name in ("level", "trend", "season")}
+        origin = origin.copy()
+        for i, d in zip(*np.nonzero(~anchored), strict=True):
+            # Other rows than those fitted: the parameters stay, the state begins afresh.
+            rows = panel.series(int(i))
+            y = panel.y[rows, d]
+            if not np.isfinite(y).any():
+                origin[i, d] = panel.t[rows][0]
+                continue
+            skipped = int(np.argmax(np.isfinite(y)))
+            t0 = panel.t[rows][skipped]
+            m = self._season
+            phases = phase_of(t0 + np.arange(len(y) - skipped), m)
+            moving = parameters["gamma"][i, d] > 0
+            y = filled(y[skipped:], m) / parameters["factor"][i, d, phases]
+            if not moving:
+                y = y - parameters["season0"][i, d, phases]
+            level, trend, season = initial(y, m if moving else 1)
+            free = parameters["beta"][i, d] > 0
+            origin[i, d] = t0
+            if parameters["alpha"][i, d] > 0 or moving:
+                step = trend if free else parameters["trend0"][i, d]
+                start["trend"][i, d] = step
+                start["level"][i, d] = level if free else np.mean(y[:1]) - step
+            if moving:
+                start["level"][i, d] = level if parameters["alpha"][i, d] > 0 else 0.0
+                offset = 0.0 if parameters["alpha"][i, d] > 0 else level
+                start["season"][i, d, phases[: len(season)]] = season + offset
+        age, end = np.zeros_like(origin), panel.t[first, None] - 1 + np.zeros_like(origin)
+        return {**parameters, **start, "origin": origin, "age": age, "end": end}
+
+    def _advance(
+        self, state: Table, panel: Panel, components: np.ndarray | None = None
+    ) -> tuple[Table, Predicted]:
+        state = _skip(state, panel.t[panel.offsets[:-1], None] - state["end"] - 1)
+        order, steps = rows_by_step(panel)
+        state = {name: values[order] for name, values in state.items()}
+        mean, unit = np.full_like(panel.y, np.nan), np.full_like(panel.y, np.nan)
+        ages = np.zeros(panel.y.shape, np.int64)
+        for rows in steps:
+            n = len(rows)
+            index = np.arange(n)
+            active = {name: values[:n] for name, values in state.items()}
+            phase = phase_of(panel.t[rows], self._season)
+            y, season = panel.y[rows], active["season"][index, :, phase]
+            weight = active["factor"][index, :, phase]
+            live = panel.t[rows, None] >= active["origin"]
+            damped = active["phi"] * active["trend"]
+            level = active["level"] + damped
+            expected = weight * (level + season)
+            seen = ~np.isnan(y) & live
+            error = np.where(seen, (y - expected) / weight, 0.0)
+            mean[rows] = np.where(live, expected, np.nan)
+            unit[rows] = active["scale"] * weight
+            ages[rows] = active["age"]
+            np.copyto(active["level"], level + active["alpha"] * error, where=live)
+            np.copyto(active["trend"], damped + active["beta"] * error, where=live)
+            active["season"][index, :, phase] = season + active["gamma"] * error
+            np.copyto(active["age"], np.where(seen, 0, active["age"] + 1), where=live)
+            active["end"][:] = panel.t[rows, None]
+            if components is not None:
+                parts = (active["level"], active["trend"], season + active["gamma"] * error)
+                signal = weight * (parts[0] + parts[2])
+                components[rows] = np.stack([*parts, signal], axis=-1)
+        back = np.argsort(order)
+        state = {name: values[back] for name, values in state.items()}
+        ages = np.minimum(ages, LONGEST_GAP)
+        widen = _variance(state, int(ages.max(initial=0)) + 1)
+        owner, targets = panel.owner[:, None], np.arange(panel.y.shape[1])
+        scale = unit * np.sqrt(widen[owner, targets, ages])
+        return state, Predicted(mean, scale)
+
+    def _expected(self, state: Table, future: Future) -> tuple[Table, np.ndarray, np.ndarray]:
+        """State right before the first step, means and factors of all steps ``(N, H, D)``."""
+        state = _skip(state, future.t[:, :1] - state["end"] - 1)
+        index, level, trend = np.arange(len(future.t)), state["level"], state["trend"]
+        mean, weight = [], []
+        for h in range(future.horizon):
+            phase = phase_of(future.t[:, h], self._season)
+            trend = state["phi"] * trend
+            level = level + trend
+            weight.append(state["factor"][index, :, phase])
+            mean.append(weight[-1] * (level + state["season"][index, :, phase]))
+        return state, np.stack(mean, 1), np.stack(weight, 1)
+
+
+def _skip(state: Table, gap: np.ndarray) -> Table:
+    """State after steps without a value."""
+    gap = np.where(state["end"] + 1 >= state["origin"], gap, 0.0)
+    if not (gap > 0).any():
+        return state
+    phi = state["phi"]
+    decay = phi**gap
+    total = np.where(phi < 1, phi * (1 - decay) / np.where(phi < 1, 1 - phi, 1.0), gap)
+    return {
+        **state,
+        "level": state["level"] + total * state["trend"],
+        "trend": decay * state["trend"],
+        "age": state["age"] + gap,
+    }
+
+
+def _response(state: Table, steps: int) -> np.ndarray:
+    """What an error of one does to the values 0 to ``steps - 1`` later ``(N, D, steps)``."""
+    m, j = state["season"].shape[-1], np.arange(steps)
+    powers = state["phi"][..., None] ** j
+    powers[..., 0] = 0.0
+    again = (j % m == 0) & (j > 0)
+    response = (
+        state["alpha"][..., None]
+        + state["beta"][..., None] * np.cumsum(powers, axis=-1)
+        + state["gamma"][..., None] * again
+    )
+    response[..., 0] = 1.0
+    return response
+
+
+def _variance(state: Table, steps: int) -> np.ndarray:
+    """Variance of the values 1 to ``steps`` ahead by that of an error ``(N, D, steps)``."""
+    return np.cumsum(_response(state, steps) ** 2, axis=-1)

@@ -1,0 +1,293 @@
+"""Local engines: parameters of its own for each series, kept in arrays over all series."""
+
+import json
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from seqlatent.forecasting.baselines.spread import Pool
+from seqlatent.forecasting.engine import Engine, Job, Scores
+from seqlatent.forecasting.errors import CovariateError, FolderError, TargetError, TimeError
+from seqlatent.forecasting.panel import Panel
+
+__all__ = ["Deadline", "LocalEngine", "Predicted", "Table", "rows_by_step"]
+
+Table = dict[str, np.ndarray]
+"""Arrays with one row per series."""
+
+FILE = "baseline.safetensors"
+
+
+class Predicted(NamedTuple):
+    """Normal law of each cell given the rows before it, NaN where there is none yet.
+
+    Attributes:
+        mean: Means ``(R, D)``.
+        scale: Standard deviations ``(R, D)``.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+
+class Deadline:
+    """A moment that may have passed.
+
+    Args:
+        seconds: From now; None for never.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    @property
+    def passed(self) -> bool:
+        """Whether no time is left."""
+        return self._end is not None and time.monotonic() >= self._end
+
+
+class LocalEngine(Engine):
+    """A model with parameters of its own for each series.
+
+    A series is known by its id. Parameters of a series that was fitted are kept, whatever rows of
+    it are shown later; a series that was not is fitted when it is first shown to :meth:`start`,
+    :meth:`score`, :meth:`smooth` or :meth:`impute`, each time anew, and its parameters live in the
+    state. Several targets are independent of each other.
+
+    Nothing gives way in silence: :attr:`notes` says of each series (and, under None, of all) what
+    was not done as asked, and why.
+
+    Args:
+        options: What the constructor was called with.
+
+    Attributes:
+        notes: Ids, and why the series has a simpler model, or no data.
+    """
+
+    handles_gaps: ClassVar[bool] = False
+    handles_covariates: ClassVar[bool] = False
+    alias: ClassVar[str] = ""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.notes: dict[Any, str] = {}
+        self._options = options
+        self._season = 1
+        self._time_limit: float | None = None
+        self._targets = 0
+        self._covariates = 0
+        self._index: dict[Any, int] = {}
+        self._fitted: Table = {}
+        self._pool = Pool(np.zeros(1), np.ones(1), np.ones(1))
+
+    @abstractmethod
+    def _season_of(self, job: Job) -> int:
+        """Steps of the season to use, 1 for none."""
+
+    @abstractmethod
+    def _estimate(self, panel: Panel, deadline: Deadline) -> Table:
+        """Parameters of each series of a panel."""
+
+    @abstractmethod
+    def _begin(self, parameters: Table, panel: Panel) -> Table:
+        """State before the first row of a panel."""
+
+    @abstractmethod
+    def _advance(self, state: Table, panel: Panel) -> tuple[Table, Predicted]:
+        """State after the rows of a panel, and the laws under which each row was expected."""
+
+    def fit(self, panel: Panel, job: Job) -> None:
+        self.notes = {}
+        self._season, self._time_limit = self._season_of(job), job.time_limit
+        self._targets, self._covariates = panel.y.shape[1], panel.future.shape[1]
+        self._require(panel)
+        self._note_ignored(panel)
+        self._pool = Pool.of(panel)
+        self._fitted = self._estimate(panel, Deadline(job.time_limit))
+        self._index = {name: i for i, name in enumerate(panel.ids.tolist())}
+
+    def start(self, panel: Panel, seed: int) -> Table:
+        return self._advance(self._before(panel), panel)[0]
+
+    def update(self, state: Table, panel: Panel, seed: int) -> Table:
+        self._require(panel)
+        return self._advance(state, panel)[0]
+
+    def select(self, state: Table, index: np.ndarray) -> Table:
+        return {name: values[index] for name, values in state.items()}
+
+    def join(self, states: Sequence[Table]) -> Table:
+        return _stack(states)
+
+    def score(self, panel: Panel, seed: int) -> Scores:
+        from scipy.special import ndtr
+
+        mean, scale = self._advance(self._before(panel), panel)[1]
+        z = (panel.y - mean) / scale
+        log_prob = -0.5 * (z**2 + np.log(2 * np.pi)) - np.log(scale)
+        unknown = np.isnan(log_prob).all(1)
+        return Scores(np.where(unknown, np.nan, np.nansum(log_prob, 1)), ndtr(z))
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        pool = {f"pool.{name}": values for name, values in self._pool._asdict().items()}
+        fitted = {f"fitted.{name}": values for name, values in self._fitted.items()}
+        _write({**pool, **fitted}, folder / FILE)
+        return {
+            "options": self._options,
+            "season": self._season,
+            "time_limit": self._time_limit,
+            "targets": self._targets,
+            "covariates": self._covariates,
+            "ids": [_encode(name) for name in self._index],
+            "notes": [[_encode(name), reason] for name, reason in self.notes.items()],
+        }
+
+    @classmethod
+    def load(cls, folder: Path, config: dict[str, Any]) -> "LocalEngine":
+        build: Any = cls
+        engine: LocalEngine = build(**config["options"])
+        engine._season, engine._time_limit = config["season"], config["time_limit"]
+        engine._targets, engine._covariates = config["targets"], config["covariates"]
+        engine._index = {_decode(code): i for i, code in enumerate(config["ids"])}
+        engine.notes = {_decode(code): reason for code, reason in config["notes"]}
+        tensors = _read(folder / FILE)
+        engine._pool = Pool(*(tensors[f"pool.{name}"] for name in Pool._fields))
+        engine._fitted = {
+            name.removeprefix("fitted."): values
+            for name, values in tensors.items()
+            if name.startswith("fitted.")
+        }
+        return engine
+
+    def save_state(self, state: Table, path: Path) -> None:
+        _write(state, path)
+
+    def load_state(self, path: Path) -> Table:
+        return _read(path)
+
+    def _before(self, panel: Panel) -> Table:
+        """State before the first row; series not seen in training are fitted here."""
+        self._require(panel)
+        found = np.array([self._index.get(name, -1) for name in panel.ids.tolist()])
+        new = np.flatnonzero(found < 0)
+        tables = [self.select(self._fitted, found[found >= 0])]
+        if len(new):
+            tables.append(self._estimate(panel.select(new), Deadline(self._time_limit)))
+        # Series that were fitted come first in the joined table, then the new ones.
+        position = np.empty(panel.batch, np.int64)
+        position[np.concatenate([np.flatnonzero(found >= 0), new])] = np.arange(panel.batch)
+        return self._begin(self.select(self.join(tables), position), panel)
+
+    def _note(self, panel: Panel, series: int, target: int, reason: str) -> None:
+        name = panel.ids[series : series + 1].tolist()[0]
+        text = reason if self._targets < 2 else f"target {target}: {reason}"
+        found = self.notes.get(name)
+        if found is None:
+            self.notes[name] = text
+        elif text not in found.split("; "):
+            self.notes[name] = f"{found}; {text}"
+
+    def _note_ignored(self, panel: Panel) -> None:
+        ahead = 0 if self.handles_covariates else panel.future.shape[1]
+        static = panel.real.shape[1] + panel.codes.shape[1]
+        kinds = {"known ahead": ahead, "past": panel.past.shape[1], "static": static}
+        ignored = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+        if ignored:
+            instead = "'sarimax' or a latent model" if ahead else "a latent model"
+            self.notes[None] = f"{self.alias} ignores covariates ({ignored}): {instead} uses them"
+
+    def _require(self, panel: Panel) -> None:
+        if panel.clock.kind == "irregular" and not self.handles_gaps:
+            raise TimeError(
+                f"{self.alias!r} needs time stamps on a regular grid, found an irregular clock; "
+                "give freq= so that gaps become missing rows, or use 'naive' or a latent model."
+            )
+        if panel.y.shape[1] != self._targets:
+            raise TargetError(
+                f"expected the {self._targets} targets that were fitted, found {panel.y.shape[1]}; "
+                "fit again on this panel."
+            )
+        if self.handles_covariates and panel.future.shape[1] != self._covariates:
+            raise CovariateError(
+                f"expected the {self._covariates} covariates that were fitted, found "
+                f"{panel.future.shape[1]}; give the same columns, or fit again on this panel."
+            )
+
+
+def rows_by_step(panel: Panel) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Order of the series, longest first, and for each step the rows of those that have one."""
+    lengths = panel.lengths
+    order = np.argsort(-lengths, kind="stable")
+    starts, descending = panel.offsets[:-1][order], -lengths[order]
+    steps = int(lengths.max(initial=0))
+    alive = np.searchsorted(descending, -np.arange(steps), side="left")
+    return order, [starts[:n] + k for k, n in enumerate(alive)]
+
+
+def _stack(tables: Sequence[Table]) -> Table:
+    """One table below the other; narrower arrays get NaN on the right."""
+    joined = {}
+    for name in tables[0]:
+        parts = [table[name] for table in tables]
+        shape = np.max([part.shape[1:] for part in parts], axis=0).astype(int)
+        padded = []
+        for part in parts:
+            missing = [(0, int(n) - m) for n, m in zip(shape, part.shape[1:], strict=True)]
+            plain = not any(after for _, after in missing)
+            padded.append(
+                part if plain else np.pad(part, [(0, 0), *missing], constant_values=np.nan)
+            )
+        joined[name] = np.concatenate(padded)
+    return joined
+
+
+def _write(table: Table, path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({name: np.ascontiguousarray(values) for name, values in table.items()}, path)
+
+
+def _read(path: Path) -> Table:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise FolderError(
+            f"expected a safetensors file at {path}, found none that can be read: {error}; "
+            "save the forecaster again."
+        ) from error
+
+
+def _encode(name: Any) -> Any:
+    """An id as JSON holds it: times as a pair of their type and text."""
+    if name is None or isinstance(name, str | int | float | bool):
+        return name
+    if hasattr(name, "isoformat"):
+        return [type(name).__name__, name.isoformat()]
+    raise TypeError(
+        f"ids must be strings, numbers or dates to be saved, found {name!r} of type "
+        f"{type(name).__name__}; convert them with str()."
+    )
+
+
+def _decode(code: Any) -> Any:
+    if not isinstance(code, list):
+        return code
+    import datetime
+
+    import pandas as pd
+
+    kinds: dict[str, Any] = {
+        "Timestamp": pd.Timestamp,
+        "datetime": datetime.datetime.fromisoformat,
+        "date": datetime.date.fromisoformat,
+    }
+    kind, text = code
+    if kind not in kinds:
+        raise FolderError(f"expected an id of type {sorted(kinds)}, found {json.dumps(code)}.")
+    return kinds[kind](text)

@@ -1,0 +1,364 @@
+"""Seasonal ARIMA with regressors."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from seqlatent.forecasting.baselines.local import Deadline, LocalEngine, Predicted, Table
+from seqlatent.forecasting.baselines.orders import Order, candidates, fourier, sarimax_model
+from seqlatent.forecasting.baselines.quiet import quiet
+from seqlatent.forecasting.baselines.spread import difference_scale, magnitude, positive
+from seqlatent.forecasting.engine import Job, Law, Smoothed
+from seqlatent.forecasting.panel import Future, Panel
+
+__all__ = ["SARIMAX"]
+
+DIFFUSE = 1e5
+"""Variance, in units of the series', above which nothing is known yet (it begins at a million)."""
+
+
+class Series(NamedTuple):
+    """One target of one series, taken out of a table of parameters or of states."""
+
+    order: Order
+    values: np.ndarray
+    shift: float
+    unit: float
+    center: np.ndarray
+    spread: np.ndarray
+
+
+class SARIMAX(LocalEngine):
+    r"""Seasonal ARIMA of low order around a regression on covariates that are known ahead.
+
+    .. math:: \phi(B) \Phi(B^m) (1 - B)^d (1 - B^m)^D (y_t - \beta^\top u_t) = c
+        + \theta(B) \Theta(B^m) e_t
+
+    Of three or four orders each series takes the one with the least corrected AIC; ``order`` and
+    ``seasonal_order`` fix it. Differences are taken where they make the series vary less. Seasons
+    of more than 12 steps become three pairs of sines and cosines. Missing values are exact. A
+    series that cannot be fitted, is constant or whose turn comes after the time limit is forecast
+    as a (seasonal) random walk, with a note.
+
+    Each fit takes from a tenth of a second to seconds: give thousands of series a time limit.
+
+    Args:
+        season_length: Steps of the season; None for the shortest that the job names.
+        order: ``(p, d, q)`` instead of a search.
+        seasonal_order: ``(P, D, Q)`` with it.
+        max_rows: Rows at the end of each series to fit.
+
+    References:
+        Time Series Analysis by State Space Methods (Durbin & Koopman, 2012), section 3.4.
+    """
+
+    handles_covariates: ClassVar[bool] = True
+    alias: ClassVar[str] = "sarimax"
+
+    def __init__(
+        self,
+        *,
+        season_length: int | None = None,
+        order: Sequence[int] | None = None,
+        seasonal_order: Sequence[int] = (0, 0, 0),
+        max_rows: int = 200,
+    ) -> None:
+        fixed = None if order is None else (*order, *seasonal_order)
+        if fixed is not None and (len(fixed) != 6 or min(fixed) < 0):
+            raise ValueError(
+                f"order and seasonal_order must be three numbers each, found {order} and "
+                f"{seasonal_order}; write order=(0, 1, 1), seasonal_order=(0, 1, 1)."
+            )
+        if max_rows < 1 or (season_length is not None and season_length < 1):
+            raise ValueError(
+                f"max_rows and season_length must be positive, found {max_rows} and "
+                f"{season_length}."
+            )
+        super().__init__(
+            {
+                "season_length": season_length,
+                "order": None if order is None else list(order),
+                "seasonal_order": list(seasonal_order),
+                "max_rows": max_rows,
+            }
+        )
+        self._season_length, self._max_rows = season_length, max_rows
+        self._order = None if fixed is None else Order(*fixed)
+
+    def paths(self, state: Table, future: Future, n: int, seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        paths = np.empty((n, *future.t.shape, self._targets))
+        for i, d, one in _each(state):
+            form, lead = self._form(state, i, d, one, future)
+            z = form.mean + rng.standard_normal((n, len(form.mean))) @ _root(form.covariance)
+            for h in range(-lead, future.horizon):
+                if h >= 0:
+                    paths[:, i, h, d] = form.offset[h] + z @ form.Z
+                z = z @ form.F.T + form.c + rng.standard_normal((n, form.R.shape[1])) @ form.R.T
+        return paths
+
+    def law(self, state: Table, future: Future, levels: Sequence[float], n: int, seed: int) -> Law:
+        from scipy.special import ndtri
+
+        mean = np.empty((*future.t.shape, self._targets))
+        scale = np.empty_like(mean)
+        for i, d, one in _each(state):
+            form, lead = self._form(state, i, d, one, future)
+            a, P = form.mean, form.covariance
+            for h in range(-lead, future.horizon):
+                if h >= 0:
+                    mean[i, h, d] = form.offset[h] + form.Z @ a
+                    scale[i, h, d] = np.sqrt(form.Z @ P @ form.Z)
+                a, P = form.F @ a + form.c, form.F @ P @ form.F.T + form.R @ form.R.T
+        z = ndtri(np.asarray(levels, dtype=np.float64))[:, None, None, None]
+        return Law(mean + z * scale, mean)
+
+    def smooth(self, panel: Panel, seed: int) -> Smoothed:
+        """The series itself, where it was not observed, too."""
+        mean, scale = np.empty(panel.y.shape), np.empty(panel.y.shape)
+        state = self._before(panel)
+        for i, d, one in _each(state):
+            rows = panel.series(i)
+            model = self._model(one, panel.y[rows, d], panel.t[rows], panel.future[rows])
+            found = model.ssm.smooth()
+            Z = model["design"][0]
+            offset = np.broadcast_to(model["obs_intercept"], (1, model.nobs))[0]
+            mean[rows, d] = one.shift + one.unit * (offset + Z @ found.smoothed_state)
+            P = np.einsum("i,ijt,j->t", Z, found.smoothed_state_cov, Z)
+            seen = np.isfinite(panel.y[rows, d])
+            scale[rows, d] = one.unit * np.sqrt(np.where(seen, 0.0, np.maximum(P, 0.0)))
+        targets = panel.y.shape[1]
+        names = tuple(f"signal_{d}" for d in range(targets)) if targets > 1 else ("signal",)
+        return Smoothed(names, ("signal",) * targets, mean, scale)
+
+    def impute(self, panel: Panel, n: int, seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        draws = np.repeat(panel.y[None], n, axis=0)
+        state = self._before(panel)
+        for i, d, one in _each(state):
+            rows = panel.series(i)
+            missing = np.isnan(panel.y[rows, d])
+            if not missing.any():
+                continue
+            model = self._model(one, panel.y[rows, d], panel.t[rows], panel.future[rows])
+            Z = model["design"][0]
+            offset = np.broadcast_to(model["obs_intercept"], (1, model.nobs))[0]
+            smoother = model.simulation_smoother()
+            for draw in range(n):
+                smoother.simulate(rng=rng)
+                signal = offset + Z @ smoother.simulated_state
+                drawn = one.shift + one.unit * signal
+                draws[draw, rows, d] = np.where(missing, drawn, panel.y[rows, d])
+        return draws
+
+    def _season_of(self, job: Job) -> int:
+        if self._season_length is not None:
+            return self._season_length
+        return job.season_lengths[0] if job.season_lengths else 1
+
+    def _estimate(self, panel: Panel, deadline: Deadline) -> Table:
+        shape = (panel.batch, panel.y.shape[1])
+        level, step = magnitude(panel), difference_scale(panel, 1)
+        cycle = difference_scale(panel, self._season)
+        step = positive(step, level, self._pool)
+        cycle = positive(np.where(np.isnan(cycle), step, cycle), level, self._pool)
+        tail = panel.tail(self._max_rows)
+        orders = np.zeros((*shape, len(Order._fields)), np.int64)
+        center, spread = _standard(tail)
+        shift, unit = np.zeros(shape), np.ones(shape)
+        found: list[np.ndarray] = []
+        for i in range(shape[0]):
+            for d in range(shape[1]):
+                rows = tail.series(i)
+                y = tail.y[rows, d]
+                walk = (float(step[i, d]), float(cycle[i, d]))
+                x = (tail.future[rows] - center[i]) / spread[i]
+                order, values, shift[i, d], unit[i, d] = self._attempt(
+                    panel, i, d, y, tail.t[rows], x, walk, deadline
+                )
+                orders[i, d] = order
+                found.append(values)
+        width = max(len(values) for values in found)
+        padded = [np.pad(v, (0, width - len(v)), constant_values=np.nan) for v in found]
+        table = {"order": orders, "values": np.stack(padded).reshape(*shape, width)}
+        return {**table, "shift": shift, "unit": unit, "center": center, "spread": spread}
+
+    def _attempt(
+        self,
+        panel: Panel,
+        series: int,
+        target: int,
+        y: np.ndarray,
+        t: np.ndarray,
+        x: np.ndarray,
+        walk: tuple[float, float],
+        deadline: Deadline,
+    ) -> tuple[Order, np.ndarray, float, float]:
+        """The best of the candidates, or a walk and a note."""
+        seen = y[np.isfinite(y)]
+        free = np.zeros(x.shape[1])
+        if not len(seen):
+            self._note(panel, series, target, "no value: the law of the whole panel's values")
+            pool = self._pool
+            center, spread = float(pool.center[target]), float(pool.spread[target])
+            return Order(), np.array([*free, 1.0]), center, spread
+        shift, unit = float(seen.mean()), float(seen.std())
+        m = self._season
+        if len(seen) < 8 + x.shape[1]:
+            reason = f"{len(seen)} values are too few to fit"
+        elif unit <= 1e-12 * np.abs(seen).max():
+            reason = "it is constant"
+        else:
+            with quiet():
+                orders = [self._order] if self._order else candidates(y, m)
+            best, reason = self._search((y - shift) / unit, t, x, orders, deadline)
+            if best is not None:
+                if reason:
+                    self._note(panel, series, target, f"best of the orders fitted: {reason}")
+                return *best, shift, unit
+        periodic = m > 1 and len(y) >= 2 * m
+        name = "seasonal naive" if periodic else "naive"
+        ignored = ", without covariates" if x.shape[1] else ""
+        self._note(panel, series, target, f"{reason}: {name}{ignored}")
+        scale = walk[1] if periodic else walk[0]
+        order = Order(D=1) if periodic else Order(d=1)
+        return order, np.array([*free, 1.0]), shift, scale
+
+    def _search(
+        self,
+        y: np.ndarray,
+        t: np.ndarray,
+        x: np.ndarray,
+        orders: Sequence[Order],
+        deadline: Deadline,
+    ) -> tuple[tuple[Order, np.ndarray] | None, str]:
+        best, least, reason = None, np.inf, ""
+        for order in orders:
+            if deadline.passed:
+                reason = "time_limit passed"
+                break
+            try:
+                with quiet():
+                    u = np.concatenate([x, fourier(t, self._season, order.k)], axis=1)
+                    model = sarimax_model(y, u, order, self._season)
+                    found = model.fit(disp=0, maxiter=100, cov_type="none", warn_convergence=False)
+                    values, criterion = np.asarray(found.params), float(found.aicc)
+                    converged = found.mle_retvals["converged"]
+            except (ValueError, IndexError, ArithmeticError, np.linalg.LinAlgError) as error:
+                reason = f"statsmodels: {error}"
+                continue
+            if not converged or not np.isfinite(values).all():
+                reason = "statsmodels did not converge"
+                continue
+            if not np.isfinite(criterion):
+                reason = f"{np.isfinite(y).sum()} values are too few to fit"
+                continue
+            if criterion < least:
+                best, least = (order, values), criterion
+        return best, reason
+
+    def _begin(self, parameters: Table, panel: Panel) -> Table:
+        shape = parameters["shift"].shape
+        end = panel.t[panel.offsets[:-1], None] - 1 + np.zeros(shape)
+        # No column yet: the model's own initial law holds.
+        empty = {"mean": np.zeros((*shape, 0)), "covariance": np.zeros((*shape, 0, 0))}
+        return {**parameters, **empty, "end": end}
+
+    def _advance(self, state: Table, panel: Panel) -> tuple[Table, Predicted]:
+        mean, scale = np.full_like(panel.y, np.nan), np.full_like(panel.y, np.nan)
+        ends: list[tuple[np.ndarray, np.ndarray]] = []
+        for i, d, one in _each(state):
+            rows = panel.series(i)
+            lead = int(panel.t[rows][0] - state["end"][i, d] - 1)
+            y = np.pad(panel.y[rows, d], (lead, 0), constant_values=np.nan)
+            t = np.pad(panel.t[rows], (lead, 0))
+            x = np.pad(panel.future[rows], ((lead, 0), (0, 0)))
+            model = self._model(one, y, t, x)
+            a, P = _trim(state["mean"][i, d], state["covariance"][i, d])
+            if len(a):
+                model.ssm.initialize_known(a, P)
+            found = model.ssm.filter()
+            variance = found.forecasts_error_cov[0, 0, lead:]
+            known = variance < DIFFUSE
+            expected = one.shift + one.unit * found.forecasts[0, lead:]
+            mean[rows, d] = np.where(known, expected, np.nan)
+            scale[rows, d] = one.unit * np.sqrt(np.where(known, variance, np.nan))
+            ends.append((found.predicted_state[:, -1], found.predicted_state_cov[..., -1]))
+        shape, width = state["shift"].shape, max(len(a) for a, _ in ends)
+        means = np.full((len(ends), width), np.nan)
+        covariances = np.full((len(ends), width, width), np.nan)
+        for row, (a, P) in enumerate(ends):
+            means[row, : len(a)], covariances[row, : len(a), : len(a)] = a, P
+        end = np.repeat(panel.t[panel.offsets[1:] - 1, None], shape[1], axis=1)
+        after = {
+            "mean": means.reshape(*shape, width),
+            "covariance": covariances.reshape(*shape, width, width),
+            "end": end,
+        }
+        return {**state, **after}, Predicted(mean, scale)
+
+    def _model(self, one: Series, y: np.ndarray, t: np.ndarray, x: np.ndarray) -> Any:
+        """The model of a series in statsmodels, with its parameters, ready to filter."""
+        with quiet():
+            x = (x - one.center) / one.spread
+            u = np.concatenate([x, fourier(t, self._season, one.order.k)], axis=1)
+            model = sarimax_model((y - one.shift) / one.unit, u, one.order, self._season)
+            model.update(one.values, transformed=True)
+        return model
+
+    def _form(
+        self, state: Table, i: int, d: int, one: Series, future: Future
+    ) -> tuple["Form", int]:
+        t = future.t[i]
+        model = self._model(one, np.full(len(t), np.nan), t, future.u[i])
+        offset = np.broadcast_to(model["obs_intercept"], (1, len(t)))[0]
+        a, P = _trim(state["mean"][i, d], state["covariance"][i, d])
+        c = np.broadcast_to(model["state_intercept"].reshape(len(a), -1)[:, 0], a.shape)
+        R = model["selection"] @ np.sqrt(model["state_cov"])
+        Z, unit = model["design"][0], one.unit
+        form = Form(a, P, model["transition"], c, R, Z * unit, one.shift + unit * offset)
+        return form, int(t[0] - state["end"][i, d] - 1)
+
+
+class Form(NamedTuple):
+    """State space form of one series: z' = F z + c + R e, y = offset + Z z."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    F: np.ndarray
+    c: np.ndarray
+    R: np.ndarray
+    Z: np.ndarray
+    offset: np.ndarray
+
+
+def _each(table: Table) -> Iterator[tuple[int, int, Series]]:
+    series, targets = table["shift"].shape
+    for i in range(series):
+        for d in range(targets):
+            values = table["values"][i, d]
+            order = Order(*table["order"][i, d].tolist())
+            shift, unit = float(table["shift"][i, d]), float(table["unit"][i, d])
+            values = values[np.isfinite(values)]
+            yield i, d, Series(order, values, shift, unit, table["center"][i], table["spread"][i])
+
+
+def _standard(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+    """Means and scales of the covariates of each series ``(N, U)``."""
+    starts, lengths = panel.offsets[:-1], panel.lengths[:, None]
+    center = np.add.reduceat(panel.future, starts, axis=0) / lengths
+    squares = (panel.future - center[panel.owner]) ** 2
+    spread = np.sqrt(np.add.reduceat(squares, starts, axis=0) / lengths)
+    return center, np.where(spread > 1e-12 * np.abs(center), spread, 1.0)
+
+
+def _trim(a: np.ndarray, P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    size = int(np.isfinite(a).sum())
+    return a[:size], P[:size, :size]
+
+
+def _root(P: np.ndarray) -> np.ndarray:
+    """The symmetric square root of a covariance, which may be singular."""
+    values, vectors = np.linalg.eigh((P + P.T) / 2)
+    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T

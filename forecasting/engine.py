@@ -1,0 +1,149 @@
+"""Engine, what stands behind a forecaster: fitted once on a panel, then a state for each series."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqlatent.forecasting.panel import Future, Panel
+
+__all__ = ["Engine", "Job", "Law", "Scores", "Smoothed"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an engine is told when it is fitted.
+
+    Args:
+        season_lengths: Steps of each season, shortest first; empty for none.
+        seed: Seed of everything random.
+        time_limit: Seconds after which training stops, or None.
+        progress: Whether to show progress.
+        device: Where to compute.
+    """
+
+    season_lengths: tuple[int, ...] = ()
+    seed: int = 0
+    time_limit: float | None = None
+    progress: bool = False
+    device: str = "cpu"
+
+
+class Law(NamedTuple):
+    """Marginal law of each forecast cell.
+
+    Attributes:
+        quantiles: At the levels asked for ``(Q, N, H, D)``.
+        mean: Means ``(N, H, D)``.
+    """
+
+    quantiles: np.ndarray
+    mean: np.ndarray
+
+
+class Smoothed(NamedTuple):
+    """Latent states and components given all rows of a panel.
+
+    Attributes:
+        names: Name of each of the ``K`` states and components.
+        kinds: ``"state"``, ``"component"`` or ``"signal"`` of each.
+        mean: Means ``(R, K)``.
+        scale: Standard deviations ``(R, K)``.
+        log_scale: Whether means and scales are on the log scale of the data.
+    """
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    mean: np.ndarray
+    scale: np.ndarray
+    log_scale: bool = False
+
+
+class Scores(NamedTuple):
+    """How each row was predicted from the rows before it; NaN where nothing was observed.
+
+    Attributes:
+        log_score: Log predictive density or probability of each row, targets jointly ``(R,)``.
+        pit: Probability integral transform of each cell ``(R, D)``, randomised for counts.
+    """
+
+    log_score: np.ndarray
+    pit: np.ndarray
+
+
+class Engine(ABC):
+    """A model behind a forecaster. All arrays are in the units of the data.
+
+    A state is opaque: whatever says all about the past of the series of a panel, in their order.
+
+    Attributes:
+        samples: Sample paths from which marginals are computed unless told otherwise.
+    """
+
+    samples: int = 200
+
+    @abstractmethod
+    def fit(self, panel: Panel, job: Job) -> None:
+        """Learns from a panel."""
+
+    @abstractmethod
+    def start(self, panel: Panel, seed: int) -> Any:
+        """State of the series after all rows of a panel; they may be new."""
+
+    @abstractmethod
+    def update(self, state: Any, panel: Panel, seed: int) -> Any:
+        """State after new rows; the panel holds, for the same series, the rows that follow."""
+
+    @abstractmethod
+    def select(self, state: Any, index: np.ndarray) -> Any:
+        """State of some of the series, in the order of ``index``."""
+
+    @abstractmethod
+    def join(self, states: Sequence[Any]) -> Any:
+        """State of all series of several states, one after the other."""
+
+    @abstractmethod
+    def paths(self, state: Any, future: Future, n: int, seed: int) -> np.ndarray:
+        """Joint sample paths ``(n, N, H, D)``."""
+
+    def law(
+        self, state: Any, future: Future, levels: Sequence[int | float], n: int, seed: int
+    ) -> Law:
+        """Marginals, from ``n`` sample paths unless the engine has them in closed form."""
+        paths = self.paths(state, future, n, seed)
+        return Law(np.quantile(paths, np.asarray(levels), axis=0), paths.mean(0))
+
+    def smooth(self, panel: Panel, seed: int) -> Smoothed:
+        """Latent states and components given all rows."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no latent state to smooth; use 'structural', 'deep_state', "
+            "'deep_markov' or another latent model."
+        )
+
+    @abstractmethod
+    def impute(self, panel: Panel, n: int, seed: int) -> np.ndarray:
+        """Draws ``(n, R, D)`` of every cell given all rows; observed cells stay as they are."""
+
+    @abstractmethod
+    def score(self, panel: Panel, seed: int) -> Scores:
+        """One-step predictive scores of every row."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Writes tensors into an existing folder as safetensors; what is returned goes to JSON."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, config: dict[str, Any]) -> "Engine":
+        """Reads what :meth:`save` wrote."""
+
+    @abstractmethod
+    def save_state(self, state: Any, path: Path) -> None:
+        """Writes a state as safetensors."""
+
+    @abstractmethod
+    def load_state(self, path: Path) -> Any:
+        """Reads what :meth:`save_state` wrote."""

@@ -1,0 +1,44 @@
+"""Errors of the dataframe boundary: what was expected, what was found and where, what to do."""
+
+from typing import Any
+
+__all__ = ["ColumnError", "CovariateError", "DataError", "FolderError", "TargetError", "TimeError"]
+
+
+class DataError(ValueError):
+    """A frame that cannot be used as it is.
+
+    Args:
+        message: What was expected, what was found, what to do.
+        column: Column that it is about.
+        id: Series that it is about.
+        row: Position of the first offending row in the frame as given, counted from 0.
+    """
+
+    def __init__(
+        self, message: str, *, column: str | None = None, id: Any = None, row: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.column = column
+        self.id = id
+        self.row = row
+
+
+class ColumnError(DataError):
+    """A column that is missing, of a wrong type, or in two roles."""
+
+
+class TimeError(DataError):
+    """Time stamps that repeat, miss the grid, mix time zones, or have an unknown frequency."""
+
+
+class TargetError(DataError):
+    """Target values that no model, or not this one, can take."""
+
+
+class CovariateError(DataError):
+    """Covariates that are absent or have gaps where a model needs them."""
+
+
+class FolderError(ValueError):
+    """A model folder that is damaged, foreign, or newer than this version."""

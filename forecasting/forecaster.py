@@ -1,0 +1,581 @@
+"""Forecaster, the dataframe skin: a model, or several side by side, with one set of verbs."""
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from seqlatent.emissions import Emission
+from seqlatent.forecasting import outputs
+from seqlatent.forecasting.arguments import (
+    check_training,
+    horizon,
+    levels_of,
+    objects,
+    quantiles_of,
+    samples_of,
+    seasons_of,
+    seed_of,
+)
+from seqlatent.forecasting.columns import Columns
+from seqlatent.forecasting.engine import Engine, Job
+from seqlatent.forecasting.errors import FolderError
+from seqlatent.forecasting.folder import read_config, read_tensors, write_folder, write_tensors
+from seqlatent.forecasting.frames import Statics, Style, read, read_future
+from seqlatent.forecasting.models import engines_of, load_engine
+from seqlatent.forecasting.panel import Future, Panel
+from seqlatent.forecasting.rows import plain
+from seqlatent.forecasting.specs import Spec
+from seqlatent.forecasting.tails import Tails
+
+__all__ = ["Forecaster"]
+
+_CELLS = 4_000_000  # cells of sample paths that are held at once
+Self = TypeVar("Self", bound="Forecaster")
+
+
+class Forecaster:
+    """Fits a model on a dataframe, and forecasts with intervals, quantiles or joint sample paths.
+
+    Frames are long, one row per series and time stamp, pandas or polars: what goes in as one comes
+    out as the same. A pandas Series, or a wide frame with a DatetimeIndex, is accepted too. Missing
+    values and gaps stay missing; rows may come in any order; series may differ in length, begin and
+    end at different times, and be new at prediction time.
+
+    Args:
+        model: Name of a latent model (``"structural"``, ``"deep_state"``, ``"deep_markov"``,
+            ``"srnn"``, ``"vrnn"``, ``"latent_ode"``), of a baseline (``"naive"``,
+            ``"seasonal_naive"``, ``"ets"``, ``"sarimax"``, ``"theta"``), a :class:`Spec`, or a list
+            of these, whose forecasts come side by side.
+        freq: Frequency of the time stamps, a pandas alias such as ``"h"`` or ``"MS"``; the step of
+            integer times; ``"irregular"``; None infers it.
+        season_length: Steps of a season, or a list of several; None takes what suits ``freq``.
+        columns: Names of the columns.
+        members: Networks in the ensemble of a neural model; each path comes from one of them.
+        emission: Family of the observations of a neural model: ``"normal"``, ``"student_t"``,
+            ``"poisson"``, ``"negative_binomial"``, ``"bernoulli"`` or a class. None lets the data
+            decide: small counts get a negative binomial, all else a Student-t law.
+        seed: Seed of everything random: the same seed gives the same frames. Global generators are
+            neither read nor moved.
+        time_limit: Seconds after which the training of each model stops.
+        progress: Whether to show progress.
+        device: Where neural models train.
+
+    Example:
+        >>> import pandas as pd
+        >>> from seqlatent.forecasting import Forecaster
+        >>> ds = pd.date_range("2024-01-01", periods=60, freq="D")
+        >>> df = pd.DataFrame({"unique_id": "a", "ds": ds, "y": [1.0, 2.0, 4.0, 3.0] * 15})
+        >>> forecast = Forecaster("seasonal_naive", season_length=4).fit(df).predict(3, level=[80])
+        >>> list(forecast.columns)[:3], len(forecast)
+        (['unique_id', 'ds', 'seasonal_naive'], 3)
+    """
+
+    _style: Style
+    _statics: Statics
+    _names: tuple[str, ...]
+    _tails: Tails
+
+    def __init__(
+        self,
+        model: Any = "structural",
+        *,
+        freq: Any = None,
+        season_length: Any = None,
+        columns: Columns | None = None,
+        members: int | None = None,
+        emission: str | Callable[..., Emission] | None = None,
+        seed: int = 0,
+        time_limit: int | float | None = None,
+        progress: bool = False,
+        device: str = "cpu",
+    ) -> None:
+        if time_limit is not None and not time_limit > 0:
+            raise ValueError(
+                f"time_limit must be a positive number of seconds, found {time_limit}."
+            )
+        self.columns = Columns() if columns is None else columns
+        if not isinstance(self.columns, Columns):
+            raise TypeError(
+                f"columns must be Columns(id=..., time=..., target=...), found {columns!r}."
+            )
+        self.freq, self.season_length = freq, seasons_of(season_length)
+        self.seed = seed_of(seed)
+        self.time_limit = None if time_limit is None else float(time_limit)
+        self.progress, self.device = progress, device
+        self._model, self._options = model, {"members": members, "emission": emission}
+        self._engines: dict[str, Engine] = engines_of(model, **self._options)
+        self._states: dict[str, Any] = {}
+
+    # --- fitting -----------------------------------------------------------------------------
+
+    def fit(self: Self, df: Any, static_df: Any = None) -> Self:
+        """Fits every model on all rows.
+
+        Args:
+            df: Long frame ``id, time, target`` and covariates.
+            static_df: One row per series with static features: numbers or categories.
+
+        Returns:
+            The forecaster itself.
+
+        Raises:
+            DataError: Where the frame cannot be used as it is; says which column, id and row.
+        """
+        panel, style, statics, names = read(df, self.columns, freq=self.freq, static=static_df)
+        self.__dict__.update(self.fitted(panel, style, statics, names).__dict__)
+        return self
+
+    def _trained(self, panel: Panel) -> dict[str, Any]:
+        job = Job(
+            self._season_lengths(panel), self.seed, self.time_limit, self.progress, self.device
+        )
+        states = {}
+        for alias, engine in self._engines.items():
+            engine.fit(panel, job)
+            states[alias] = engine.start(panel, self.seed)
+        return states
+
+    def _season_lengths(self, panel: Panel) -> tuple[int, ...]:
+        given = self.season_length
+        seasons = (panel.clock.default_season,) if given is None else given
+        return tuple(sorted(s for s in set(seasons) if s > 1))
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Names of the models, which are the names of their columns."""
+        return tuple(self._engines)
+
+    @property
+    def ids(self) -> list[Any]:
+        """Series that it knows, in their order."""
+        self._require_fitted()
+        return list(self._tails.ids)
+
+    @property
+    def notes(self) -> dict[str, dict[str, str]]:
+        """What a model could not do as asked, by model and series or subject."""
+        found = {alias: dict(getattr(e, "notes", {})) for alias, e in self._engines.items()}
+        return {alias: notes for alias, notes in found.items() if notes}
+
+    def _require_fitted(self) -> None:
+        if not self._states:
+            raise RuntimeError("the forecaster is not fitted; call fit(df) first, or load(folder).")
+
+    # --- forecasting -------------------------------------------------------------------------
+
+    def predict(
+        self,
+        h: int | float,
+        df: Any = None,
+        X_df: Any = None,
+        *,
+        level: Sequence[int | float] = (80, 95),
+        quantiles: Sequence[float] | None = None,
+        samples: int | None = None,
+        static_df: Any = None,
+        seed: int | None = None,
+    ) -> Any:
+        """Forecasts the next ``h`` steps of every series.
+
+        For each model: ``Model``, the median; ``Model-mean``; ``Model-lo-80`` and ``Model-hi-80``,
+        the central interval of each level; ``Model_ql0.1`` for each quantile asked for. They are
+        exact for linear Gaussian models, and computed from sample paths otherwise.
+
+        Args:
+            h: Steps ahead, at least 1, the same or another at each call.
+            df: Rows to forecast from instead of those last seen; its series may be new. Nothing is
+                fitted again.
+            X_df: Covariates known ahead, the next ``h`` rows of each series.
+            level: Levels of central intervals, in percent.
+            quantiles: Levels of quantiles, between 0 and 1.
+            samples: Sample paths behind the quantiles of models without a closed form.
+            static_df: Static features of series in ``df`` that are new.
+            seed: Seed of the paths; the forecaster's own by default.
+
+        Returns:
+            One row per series and step, of the kind of frame that was fitted.
+
+        Raises:
+            ValueError: If ``h``, a level or a quantile is out of range.
+            DataError: If a frame cannot be used as it is.
+        """
+        h = horizon(h)
+        levels_of(level), quantiles_of(quantiles)
+        there, style = self._standing(df, static_df)
+        future = there._future(X_df, h)
+        data = there.forecast_rows(
+            future.t, future.u, level=level, quantiles=quantiles, samples=samples, seed=seed
+        )
+        return style.frame(data)
+
+    def forecast_rows(
+        self,
+        t: np.ndarray,
+        u: np.ndarray,
+        *,
+        level: Sequence[int | float],
+        quantiles: Sequence[float] | None = None,
+        samples: int | None = None,
+        seed: int | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Forecasts at times ``(N, H)`` with covariates ``(N, H, U)``, as columns."""
+        future, levels, wanted = Future(t, u), levels_of(level), quantiles_of(quantiles)
+        points = sorted({0.5, *wanted, *(p for lv in levels for p in outputs.interval(lv))})
+        data = self._head(future)
+        seed = self.seed if seed is None else seed_of(seed)
+        for alias, engine in self._engines.items():
+            n, state = samples_of(samples, engine), self._states[alias]
+            laws = [
+                engine.law(engine.select(state, i), future.select(i), points, n, s)
+                for i, s in self._chunks(n * future.horizon, seed)
+            ]
+            q = np.concatenate([law.quantiles for law in laws], 1)
+            at = {p: q[k].reshape(-1) for k, p in enumerate(points)}
+            mean = np.concatenate([law.mean for law in laws]).reshape(-1)
+            data |= outputs.forecast_columns(alias, at, mean, levels, wanted)
+        return data
+
+    def sample(
+        self,
+        h: int | float,
+        n: int = 100,
+        df: Any = None,
+        X_df: Any = None,
+        *,
+        static_df: Any = None,
+        seed: int | None = None,
+    ) -> Any:
+        """Draws joint paths of the next ``h`` steps of every series.
+
+        Args:
+            h: Steps ahead.
+            n: Paths of each series.
+            df: As in :meth:`predict`.
+            X_df: As in :meth:`predict`.
+            static_df: As in :meth:`predict`.
+            seed: Seed of the paths; the forecaster's own by default.
+
+        Returns:
+            One row per series, path and step, with the number of the path in ``sample_id``.
+        """
+        h = horizon(h)
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"n must be a number of paths of at least 1, found {n!r}.")
+        there, style = self._standing(df, static_df)
+        future = there._future(X_df, h)
+        seed = self.seed if seed is None else seed_of(seed)
+        data = there._head(future, n)
+        for alias, engine in there._engines.items():
+            state = there._states[alias]
+            paths = [
+                engine.paths(engine.select(state, i), future.select(i), n, s)
+                for i, s in there._chunks(n * h, seed)
+            ]
+            data[alias] = np.concatenate(paths, 1).transpose(1, 0, 2, 3).reshape(-1)
+        return style.frame(data)
+
+    def _standing(self: Self, df: Any, static_df: Any) -> tuple[Self, Style]:
+        """The forecaster where it stands, or at the end of another frame."""
+        self._require_fitted()
+        if df is None:
+            return self, self._style
+        panel, style = self._panel(df, static_df)
+        return self.standing(panel), style
+
+    def standing(self: Self, panel: Panel) -> Self:
+        """A copy with the same parameters that has seen the rows of a panel, and only those."""
+        other = copy(self)
+        other._states = {a: e.start(panel, self.seed) for a, e in self._engines.items()}
+        other._tails = Tails.of(panel)
+        return other
+
+    def unfitted(self: Self) -> Self:
+        """A copy that has seen nothing."""
+        other = copy(self)
+        other._states = {}
+        return other
+
+    def fitted(
+        self: Self, panel: Panel, style: Style, statics: Statics, names: Sequence[str]
+    ) -> Self:
+        """A copy that is fitted on a panel."""
+        check_training(panel, self.columns)
+        other = copy(self)
+        other._engines = engines_of(self._model, **self._options)
+        other._states = other._trained(panel)
+        other._style, other._statics, other._names = style, statics, tuple(names)
+        other._tails = Tails.of(panel)
+        return other
+
+    def _panel(self, df: Any, static_df: Any = None) -> tuple[Panel, Style]:
+        given = static_df is not None
+        panel, style, _, _ = read(
+            df,
+            self.columns,
+            static=static_df,
+            clock=self._tails.clock,
+            statics=self._statics if given else None,
+            names=self._names,
+        )
+        if not given and self._statics.names:
+            panel = self._tails.with_statics(panel, self._statics.names)
+        return panel, style
+
+    def _future(self, X_df: Any, h: int) -> Future:
+        tails = self._tails
+        return read_future(X_df, tails.ids, tails.clock, tails.t, h, self._names, self.columns)
+
+    def _head(self, future: Future, n: int | None = None) -> dict[str, np.ndarray]:
+        stamps = self._tails.clock.stamps(future.t)
+        return outputs.head(self.columns, self._tails.ids, stamps, n)
+
+    def _chunks(self, cells: int, seed: int) -> list[tuple[np.ndarray, int]]:
+        """Series to forecast together, so that their paths fit into memory, and their seeds."""
+        batch = len(self._tails.ids)
+        size = max(1, _CELLS // (cells * len(self.columns.targets)))
+        parts = np.array_split(np.arange(batch), max(1, -(-batch // size)))
+        return [(part, seed + 7919 * k) for k, part in enumerate(parts)]
+
+    # --- rows that are there -----------------------------------------------------------------
+
+    def update(self: Self, df: Any, static_df: Any = None) -> Self:
+        """Takes new rows in without fitting again, at a cost that is that of the new rows alone.
+
+        Args:
+            df: Rows that follow those last seen; a series that is new is filtered from its start.
+            static_df: Static features of series that are new.
+
+        Raises:
+            TimeError: If a row does not come after the last one of its series.
+        """
+        self._require_fitted()
+        panel, _ = self._panel(df, static_df)
+        tails, plan = self._tails.follow(panel, self._names, self.columns)
+        states = {
+            alias: plan.apply(engine, self._states[alias], self.seed)
+            for alias, engine in self._engines.items()
+        }
+        self._tails, self._states = tails, states
+        return self
+
+    def smooth(
+        self, df: Any, *, level: Sequence[int | float] = (80, 95), static_df: Any = None
+    ) -> Any:
+        """Latent states and components at every row, given all rows.
+
+        Args:
+            df: Rows to smooth.
+            level: Levels of the bands, in percent.
+            static_df: Static features of series that are new.
+
+        Returns:
+            One row per series, time, model and name of a state or component: ``kind`` says which it
+            is; ``mean`` and bands are in the units of the data.
+        """
+        levels = levels_of(level)
+        self._require_fitted()
+        panel, style = self._panel(df, static_df)
+        parts = [
+            outputs.smoothed(self.columns, panel, alias, engine.smooth(panel, self.seed), levels)
+            for alias, engine in self._engines.items()
+        ]
+        return style.frame({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
+
+    def impute(
+        self,
+        df: Any,
+        n: int = 1,
+        *,
+        complete: bool = False,
+        static_df: Any = None,
+        seed: int | None = None,
+    ) -> Any:
+        """Draws missing values from their law given all that is there, before and after.
+
+        Args:
+            df: Rows, with NaN or gaps where values are missing.
+            n: Draws of each missing value; one number of ``sample_id`` is one joint draw.
+            complete: Whether rows that are not missing come too, so that each number of
+                ``sample_id`` is a frame without holes.
+            static_df: Static features of series that are new.
+            seed: Seed of the draws; the forecaster's own by default.
+
+        Returns:
+            ``id, time, sample_id, target``, by the first model.
+        """
+        self._require_fitted()
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"n must be a number of draws of at least 1, found {n!r}.")
+        panel, style = self._panel(df, static_df)
+        engine = next(iter(self._engines.values()))
+        draws = engine.impute(panel, n, self.seed if seed is None else seed_of(seed))
+        return style.frame(outputs.imputed(self.columns, panel, draws, complete))
+
+    def score(self, df: Any, *, static_df: Any = None) -> Any:
+        """Scores how each row was predicted from the rows before it.
+
+        ``Model-log_score`` is the log density (or probability) of the row, larger is better;
+        ``Model-pit`` the probability of a smaller value, uniform where the model is calibrated.
+
+        Args:
+            df: Rows to score; nothing is fitted again.
+            static_df: Static features of series that are new.
+
+        Returns:
+            The rows as they came.
+        """
+        self._require_fitted()
+        panel, style = self._panel(df, static_df)
+        scores = {a: e.score(panel, self.seed) for a, e in self._engines.items()}
+        return style.frame(outputs.scored(self.columns, panel, scores))
+
+    def cross_validation(
+        self,
+        df: Any,
+        h: int | float,
+        *,
+        n_windows: int = 1,
+        step_size: int | None = None,
+        refit: bool | int = True,
+        static_df: Any = None,
+        level: Sequence[int | float] = (80, 95),
+        quantiles: Sequence[float] | None = None,
+        samples: int | None = None,
+    ) -> Any:
+        """Forecasts the last windows of a frame from what came before each of them.
+
+        Args:
+            df: All rows.
+            h: Steps of a window.
+            n_windows: Windows; the last one ends with the last row of each series.
+            step_size: Steps between the starts of windows; ``h`` by default.
+            refit: Whether to fit at every window, only at the first, or (a number) at every so
+                many-th; in between, rows are filtered with the parameters that there are.
+            static_df: Static features.
+            level: As in :meth:`predict`.
+            quantiles: As in :meth:`predict`.
+            samples: As in :meth:`predict`.
+
+        Returns:
+            As :meth:`predict`, with the ``cutoff`` that was the last time seen, and the truth.
+        """
+        from seqlatent.forecasting.backtest import cross_validation
+
+        return cross_validation(
+            self,
+            df,
+            horizon(h),
+            n_windows=n_windows,
+            step_size=step_size,
+            refit=refit,
+            static_df=static_df,
+            level=level,
+            quantiles=quantiles,
+            samples=samples,
+        )
+
+    def plot(self, df: Any, forecasts: Any = None, **options: Any) -> Any:
+        """Draws fan charts of forecasts after their history.
+
+        Args:
+            df: History.
+            forecasts: What :meth:`predict` returned; None forecasts a season, or ten steps.
+            options: Passed to :func:`seqlatent.forecasting.plots.fans`.
+
+        Returns:
+            Array of matplotlib Axes.
+        """
+        from seqlatent.forecasting import plots
+
+        if forecasts is None:
+            forecasts = self.predict(max([10, *(self.season_length or ())]))
+        return plots.fans(df, forecasts, columns=self.columns, **options)
+
+    # --- files -------------------------------------------------------------------------------
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Writes the fitted forecaster as JSON and safetensors.
+
+        Of the training data it keeps where each series stands. An older model at this place stays
+        until the new one is complete.
+
+        Args:
+            folder: Folder to write.
+
+        Raises:
+            FolderError: If something else is there.
+        """
+        self._require_fitted()
+        write_folder(Path(folder), self._write)
+
+    def _write(self, folder: Path) -> dict[str, Any]:
+        import seqlatent
+
+        models = []
+        for i, (alias, engine) in enumerate(self._engines.items()):
+            place = folder / f"model-{i}"
+            place.mkdir()
+            config = engine.save(place)
+            engine.save_state(self._states[alias], place / "state")
+            models.append({"alias": alias, "engine": type(engine).__name__, "config": config})
+        tails = self._tails
+        write_tensors(folder / "tails.safetensors", tails.tensors())
+        return {
+            "version": seqlatent.__version__,
+            "models": models,
+            "columns": outputs.columns_to_dict(self.columns),
+            "style": self._style.to_dict(),
+            "clock": tails.clock.to_dict(),
+            "statics": self._statics.to_dict(),
+            "covariates": list(self._names),
+            "ids": [plain(id) for id in tails.ids],
+            "freq": self.freq,
+            "season_length": self.season_length,
+            "seed": self.seed,
+            "time_limit": self.time_limit,
+        }
+
+    @classmethod
+    def load(cls, folder: str | PathLike[str], *, specs: Sequence[Spec] = ()) -> "Forecaster":
+        """Reads what :meth:`save` wrote, onto the CPU.
+
+        Args:
+            folder: Folder to read.
+            specs: Specs of your own that the forecaster was made from.
+
+        Raises:
+            FolderError: If the folder is missing, damaged, foreign, or of a newer version.
+        """
+        place = Path(folder)
+        config = read_config(place)
+        try:
+            found = cls.__new__(cls)
+            found.columns = Columns(**config["columns"])
+            found.freq, found.season_length = config["freq"], seasons_of(config["season_length"])
+            found.seed, found.time_limit = config["seed"], config["time_limit"]
+            found.progress, found.device = False, "cpu"
+            found._style = Style.from_dict(config["style"])
+            found._statics = Statics.from_dict(config["statics"])
+            found._names = tuple(config["covariates"])
+            found._tails = Tails.from_tensors(
+                objects(config["ids"]),
+                config["clock"],
+                read_tensors(place / "tails.safetensors"),
+            )
+            found._engines, found._states = {}, {}
+            for i, model in enumerate(config["models"]):
+                engine = load_engine(model, place / f"model-{i}", specs)
+                found._engines[model["alias"]] = engine
+                found._states[model["alias"]] = engine.load_state(place / f"model-{i}" / "state")
+            found._model, found._options = list(found._engines), {}
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise FolderError(f"{place} is damaged: {error}. Save the model again.") from error
+        return found
+
+    def __repr__(self) -> str:
+        fitted = f", series={len(self._tails.ids)}" if self._states else ", not fitted"
+        return f"Forecaster({', '.join(self.aliases)}{fitted})"

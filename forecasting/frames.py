@@ -1,0 +1,190 @@
+"""Frames, long tables of many series read into a panel."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+
+from seqlatent.forecasting.alignment import align
+from seqlatent.forecasting.clock import Clock
+from seqlatent.forecasting.columns import Columns
+from seqlatent.forecasting.errors import (
+    ColumnError,
+    CovariateError,
+    DataError,
+    TargetError,
+)
+from seqlatent.forecasting.futures import read_future
+from seqlatent.forecasting.panel import Panel
+from seqlatent.forecasting.rows import Rows
+from seqlatent.forecasting.statics import Statics, read_static
+from seqlatent.forecasting.style import Style, as_given
+from seqlatent.forecasting.tables import Table
+from seqlatent.forecasting.wide import lengthen
+
+__all__ = ["Reading", "Statics", "Style", "as_given", "read", "read_future", "read_static"]
+
+
+class Reading(NamedTuple):
+    """What a frame holds.
+
+    Attributes:
+        panel: The series.
+        style: How to give frames back.
+        statics: Static features of training.
+        names: Names of the covariates known ahead.
+    """
+
+    panel: Panel
+    style: Style
+    statics: Statics
+    names: tuple[str, ...]
+
+
+def read(
+    frame: Any,
+    columns: Columns | None = None,
+    *,
+    freq: Any = None,
+    static: Any = None,
+    clock: Clock | None = None,
+    statics: Statics | None = None,
+    names: Sequence[str] | None = None,
+) -> Reading:
+    """Reads a frame of many series.
+
+    Rows may come in any order; gaps between the rows of a series become missing values. With
+    ``Columns(future=None)`` every column without another role is a covariate known ahead.
+
+    Besides long frames, a pandas Series with time stamps as its index is one series, called by
+    its name (or ``"y"``), and a pandas frame with such an index, and neither a column of
+    identifiers nor one of time stamps, has one series in each column, from its first value on.
+
+    Args:
+        frame: Long frame of pandas or polars, one row per series and time stamp.
+        columns: Names of the columns.
+        freq: Frequency of the time stamps; None to infer it.
+        static: Frame of static features, one row per series.
+        clock: Clock of training; None in training. The panel's clock then agrees with it, but may
+            know more phases.
+        statics: Static features of training; None in training.
+        names: Covariates known ahead of training, of which none may be absent, while other
+            columns are ignored; None in training.
+
+    Raises:
+        ColumnError: If a column is missing, of a wrong type, or comes twice.
+        TimeError: If time stamps repeat, are missing, mix zones, or are off the grid.
+        TargetError: If targets are no finite numbers.
+        CovariateError: If covariates are missing in a row or, where there are gaps, rows are.
+
+    Example:
+        >>> import pandas as pd
+        >>> from seqlatent.forecasting.frames import read
+        >>> ds = pd.to_datetime(["2024-01-01", "2024-01-02", "2024-01-04"])
+        >>> panel = read(pd.DataFrame({"unique_id": "a", "ds": ds, "y": [1, 2, 4]})).panel
+        >>> panel.y[:, 0], panel.clock.freq
+        (array([ 1.,  2., nan,  4.]), 'D')
+    """
+    columns = Columns() if columns is None else columns
+    table = _open(frame, columns)
+    ids, codes = table.factorised()
+    rows = table.rows(ids, codes)
+    times = table.times(rows)
+    future = _future_names(table, columns, names)
+    y = _numbers(table, columns.targets, rows, TargetError, _NO_NUMBERS)
+    u = _numbers(table, future, rows, CovariateError, _NO_COVARIATE)
+    past = _numbers(table, columns.past, rows, CovariateError, _NO_COVARIATE)
+    _known(u, future, rows)
+    freq = table.freq if freq is None else freq
+    grid = align(ids, codes, times, rows, clock, freq, bool(future))
+    style = Style.of(table, times.tz)
+    real, static_codes, statics = read_static(static, ids, columns, statics=statics)
+    panel = Panel(
+        ids=ids,
+        offsets=grid.offsets,
+        t=grid.t,
+        y=grid.spread(y),
+        future=grid.spread(u),
+        past=grid.spread(past),
+        real=real,
+        codes=static_codes,
+        row=grid.row,
+        clock=grid.clock,
+    )
+    return Reading(panel, style, statics, future)
+
+
+_NO_NUMBERS = "Make numbers of them, for example with pd.to_numeric."
+_NO_COVARIATE = (
+    "Make numbers of them, or drop the column; what does not change with time belongs in static_df."
+)
+
+
+def _open(frame: Any, columns: Columns) -> Table:
+    table = lengthen(frame, columns)
+    if table is None:
+        table = Table.open(frame, columns)
+    hint = (
+        " Name yours, for example Columns(id='item_id', time='timestamp', target='target')."
+        if not isinstance(frame, pd.DataFrame) or _plain_index(frame)
+        else " Make columns of the index: df.reset_index()."
+    )
+    table.require([columns.id, columns.time, *columns.targets], hint)
+    table.require([*(columns.future or ()), *columns.past])
+    return table
+
+
+def _plain_index(frame: pd.DataFrame) -> bool:
+    return all(name is None for name in frame.index.names) and frame.index.nlevels == 1
+
+
+def _future_names(table: Table, columns: Columns, names: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of the covariates known ahead."""
+    if names is not None:
+        for name in names:
+            if name not in table.frame.columns:
+                raise CovariateError(
+                    f"df: expected the covariate {name!r} as in training, found no such column. "
+                    "Add it.",
+                    column=name,
+                )
+        return tuple(names)
+    if columns.future is not None:
+        return tuple(columns.future)
+    taken = {columns.id, columns.time, *columns.targets, *columns.past}
+    taken |= {columns.sample, columns.cutoff}
+    found = tuple(name for name in table.frame.columns if name not in taken)
+    for name in found:
+        dtype = table.frame.schema[name]
+        if not (dtype.is_numeric() or dtype in (nw.Boolean, nw.Object)):
+            raise ColumnError(
+                f"df: column {name!r}: expected numbers, since every column without another role "
+                f"is a covariate known ahead; found dtype {table.series(name).dtype}. Declare the "
+                f"covariates with Columns(future=[...], past=[...]), give {name!r} in static_df if "
+                "it does not change with time, or drop it.",
+                column=name,
+            )
+    return found
+
+
+def _numbers(
+    table: Table, names: Sequence[str], rows: Rows, kind: type[DataError], advice: str
+) -> np.ndarray:
+    """Columns as float64 ``(R, F)``."""
+    values = [table.numbers(name, rows, kind, advice) for name in names]
+    return np.stack(values, -1) if values else np.zeros((len(table), 0))
+
+
+def _known(u: np.ndarray, names: Sequence[str], rows: Rows) -> None:
+    for i, name in enumerate(names):
+        missing = np.isnan(u[:, i])
+        if missing.any():
+            raise rows.error(
+                CovariateError,
+                rows.first(missing),
+                "expected a value of a covariate known ahead, found a missing one. Fill it in, "
+                f"declare it with Columns(past=[{name!r}]), or drop the column.",
+                name,
+            )

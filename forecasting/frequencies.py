@@ -1,0 +1,210 @@
+"""Frequencies, how long one step of a clock is: pandas aliases, fixed lengths and calendars."""
+
+import re
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import pandas as pd
+
+from seqlatent.forecasting.errors import TimeError
+
+__all__ = [
+    "DAY",
+    "IRREGULAR",
+    "MONTHS",
+    "WEEKDAYS",
+    "Frequency",
+    "alias_of",
+    "cycle_of",
+    "fixed",
+    "of_period",
+]
+
+DAY = 86_400_000_000_000  # nanoseconds
+IRREGULAR = "irregular"
+MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
+
+# What pandas 2.2 deprecated, or never took, and what it is called now.
+RENAMED = {
+    **{"H": "h", "T": "min", "S": "s", "L": "ms", "U": "us", "N": "ns", "BH": "bh", "CBH": "cbh"},
+    **{"M": "ME", "BM": "BME", "SM": "SME", "CBM": "CBME", "Q": "QE", "BQ": "BQE"},
+    **{"A": "YE", "Y": "YE", "BA": "BYE", "BY": "BYE", "AS": "YS", "BAS": "BYS"},
+    **{"d": "D", "b": "B", "w": "W", "hour": "h", "day": "D", "week": "W", "month": "MS"},
+    **{"minute": "min", "second": "s", "quarter": "QS", "year": "YS"},
+    **{"hourly": "h", "daily": "D", "weekly": "W", "monthly": "MS", "quarterly": "QS"},
+    **{"yearly": "YS", "annual": "YS", "minutely": "min"},
+}
+CHOICES = (
+    "'s', 'min', '15min', 'h', 'D', 'B' (business days), 'W' (any weekday), 'W-MON', 'MS' "
+    "(month start), 'ME' (month end), 'QS', 'QE', 'YS', 'YE', a multiple of one of them such as "
+    "'2h', or 'irregular'"
+)
+TICKS = (
+    ("h", 3_600_000_000_000),
+    ("min", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("us", 1_000),
+    ("ns", 1),
+)
+
+
+@dataclass(frozen=True)
+class Frequency:
+    """One step of a clock of datetimes.
+
+    Args:
+        alias: Name in the language of pandas.
+        cycle: What calendar features and seasons suit it: ``"second"``, ``"hour"``, ``"day"``,
+            ``"business"``, ``"week"``, ``"half"`` (of a month), ``"month"``, ``"quarter"``,
+            ``"year"``, or ``"other"``.
+        n: Multiple of the unit of the cycle or, for a calendar, of its base.
+        length: Nanoseconds of a step of fixed length; 0 for a calendar.
+        local: Whether steps are counted on the local calendar rather than in absolute time.
+        weekday: Weekday that every stamp must fall on, Monday 0; None for any.
+        base: Alias of one step of the calendar, of which ``n`` make a step; None where the
+            length is fixed.
+    """
+
+    alias: str
+    cycle: str
+    n: int = 1
+    length: int = 0
+    local: bool = True
+    weekday: int | None = None
+    base: str | None = None
+
+    @staticmethod
+    def parse(freq: Any) -> "Frequency":
+        """Reads an alias, or an offset of pandas that has one."""
+        return _parse(alias_of(freq))
+
+    @property
+    def season(self) -> int:
+        """Steps of the season that such data most often have; 1 for none."""
+        whole = {
+            "day": 7,
+            "business": 5,
+            "week": 52,
+            "half": 24,
+            "month": 12,
+            "quarter": 4,
+        }
+        if self.cycle in whole:
+            steps = whole[self.cycle]
+            return steps // self.n if steps % self.n == 0 else 1
+        if self.cycle in ("hour", "second") and self.length:
+            span = DAY if self.cycle == "hour" else DAY // 24
+            return span // self.length if span % self.length == 0 else 1
+        return 8 if self.cycle == "hour" else 1  # eight business hours
+
+
+def alias_of(freq: Any) -> str:
+    """The alias of a frequency, which may be an offset or a duration of pandas."""
+    if isinstance(freq, pd.Timedelta | pd.offsets.Tick) and not isinstance(freq, pd.offsets.Day):
+        return fixed(int(pd.Timedelta(freq).as_unit("ns").value))
+    if isinstance(freq, pd.offsets.BaseOffset):
+        return freq.freqstr
+    if isinstance(freq, str):
+        return freq.strip()
+    raise TimeError(
+        f"freq: expected a pandas alias for datetimes, found {freq!r}. Use one of {CHOICES}; "
+        "whole numbers are for integer time columns."
+    )
+
+
+def fixed(length: int) -> str:
+    """Alias of a step of so many nanoseconds."""
+    if length <= 0:
+        raise TimeError(f"freq: expected a positive length of a step, found {length} nanoseconds.")
+    name, size = next((name, size) for name, size in TICKS if length % size == 0)
+    return name if length == size else f"{length // size}{name}"
+
+
+def cycle_of(days: float) -> str:
+    """The cycle of irregular steps that usually last so many days."""
+    cycles = (("hour", 0.99), ("day", 6), ("week", 27), ("month", 85), ("quarter", 360))
+    return next((cycle for cycle, bound in cycles if days < bound), "year")
+
+
+def of_period(freq: str) -> str:
+    """Alias of the start stamps of periods, whose own aliases are different ones."""
+    n, name, anchor = re.fullmatch(r"(\d*)([A-Za-z]+)(?:-([A-Z]+))?", freq).groups()  # type: ignore[union-attr]
+    name = {"M": "MS", "ME": "MS", "Q": "QS", "QE": "QS", "A": "YS", "Y": "YS", "YE": "YS"}.get(
+        name, name
+    )
+    if name in ("QS", "YS"):
+        start = MONTHS[(MONTHS.index(anchor or "DEC") + 1) % 12]
+        return f"{n}{name}" if start == "JAN" else f"{n}{name}-{start}"
+    if name == "W":
+        return f"{n}W-{WEEKDAYS[(WEEKDAYS.index(anchor or 'SUN') + 1) % 7]}"
+    return f"{n}{name}"
+
+
+@lru_cache(maxsize=128)
+def _parse(alias: str) -> Frequency:
+    offset = _offset(alias)
+    if isinstance(offset, pd.offsets.Day):
+        return _days(alias, offset.n)
+    if isinstance(offset, pd.offsets.Week):
+        free = re.fullmatch(r"\d*W", alias) is not None
+        return _days(alias, 7 * offset.n, None if free else offset.weekday)
+    if isinstance(offset, pd.offsets.Tick):
+        return _tick(alias, offset.nanos)
+    base = offset.base.freqstr
+    return Frequency(alias, _cycle(offset), offset.n, base=base)
+
+
+def _offset(alias: str) -> Any:
+    match = re.fullmatch(r"(\d*)\s*([A-Za-z]+)((?:-\w+)*)", alias)
+    if match and match[2] in RENAMED:
+        new = f"{match[1]}{RENAMED[match[2]]}{match[3]}"
+        raise TimeError(f"freq: expected a pandas alias, found {alias!r}. It is now {new!r}.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            offset: Any = pd.tseries.frequencies.to_offset(alias)
+    except (ValueError, TypeError, KeyError, Warning) as error:
+        raise TimeError(
+            f"freq: expected a pandas alias, found {alias!r}. Use one of {CHOICES}."
+        ) from error
+    if offset is None or offset.n < 1:
+        raise TimeError(f"freq: expected steps forward in time, found {alias!r}.")
+    return offset
+
+
+def _days(alias: str, days: int, weekday: int | None = None) -> Frequency:
+    cycle, n = ("week", days // 7) if days % 7 == 0 else ("day", days)
+    return Frequency(alias, cycle, n, length=days * DAY, weekday=weekday)
+
+
+def _tick(alias: str, length: int) -> Frequency:
+    if length % DAY == 0:
+        cycle, n = (
+            ("week", length // DAY // 7) if length % (7 * DAY) == 0 else ("day", length // DAY)
+        )
+    elif length > DAY:
+        cycle, n = "other", 1
+    else:
+        cycle, n = ("hour" if length >= 60_000_000_000 else "second"), 1
+    return Frequency(alias, cycle, n, length=length, local=False)
+
+
+def _cycle(offset: Any) -> str:
+    name = type(offset).__name__
+    if "Hour" in name:
+        return "hour"
+    for part, cycle in (
+        ("Quarter", "quarter"),
+        ("Year", "year"),
+        ("FY5253", "year"),
+        ("SemiMonth", "half"),
+        ("Month", "month"),
+        ("Day", "business"),
+    ):
+        if part in name:
+            return cycle
+    return "other"

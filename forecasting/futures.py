@@ -1,0 +1,199 @@
+"""Futures, the rows to forecast: their time stamps, and the covariates known ahead in them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from seqlatent.forecasting.clock import Clock
+from seqlatent.forecasting.columns import Columns
+from seqlatent.forecasting.errors import CovariateError, TimeError
+from seqlatent.forecasting.panel import Future
+from seqlatent.forecasting.rows import Rows, plain, shown
+from seqlatent.forecasting.statics import other_type
+from seqlatent.forecasting.tables import Table
+
+__all__ = ["read_future"]
+
+
+def read_future(
+    frame: Any,
+    ids: np.ndarray,
+    clock: Clock,
+    last: np.ndarray,
+    h: int | None,
+    names: Sequence[str] = (),
+    columns: Columns | None = None,
+) -> Future:
+    """Reads covariates known ahead, for the steps that follow the last row of each series.
+
+    Every series needs the ``h`` rows that follow its last one, in any order. Rows before and
+    beyond them, rows of other series and columns that training did not have are ignored. Without
+    covariates the frame may be None; an irregular clock takes the times to forecast from the
+    frame, as many for each series, and without a frame goes on in its usual steps.
+
+    Args:
+        frame: Pandas or polars frame with identifiers, time stamps and the covariates; or None.
+        ids: Identifiers ``(N,)``.
+        clock: Clock of the series.
+        last: Time of the last row of each series ``(N,)``.
+        h: Number of steps; None for all that the frame of an irregular clock has.
+        names: Names of the covariates, in the order of training.
+        columns: Names of the columns.
+
+    Raises:
+        CovariateError: If a series, a step or a value is absent.
+        ColumnError: If a column is absent.
+        TimeError: If a stamp repeats, is off the grid or of another kind than in training.
+    """
+    columns = Columns() if columns is None else columns
+    if h is not None and (isinstance(h, bool) or not isinstance(h, int | np.integer) or h < 1):
+        raise ValueError(f"h must be a whole number of at least 1, found {h!r}.")
+    if frame is None or (not names and clock.kind != "irregular"):
+        if h is None:
+            raise ValueError("h must be given where no X_df says which times to forecast.")
+        if names:
+            raise CovariateError(
+                f"X_df: expected the covariates known ahead {list(names)} for the next {h} steps "
+                "of each series, found no X_df. Give it, or train without them: "
+                "Columns(future=[]).",
+                column=names[0],
+            )
+        return Future(last[:, None] + np.arange(1, h + 1), np.zeros((len(ids), h, 0)))
+    table = Table.open(frame, columns, "X_df")
+    table.require([columns.id, columns.time, *names])
+    found, codes = table.factorised()
+    series = _matched(found, codes, ids, columns)
+    rows = table.rows(found, codes)
+    t = _times(table, rows, clock)
+    chosen = np.flatnonzero(series >= 0)
+    if clock.kind == "irregular":
+        order, t_future = _next_irregular(t, series, chosen, ids, last, h, rows)
+    else:
+        order, t_future = _next(t, series, chosen, ids, clock, last, h, rows)
+    shape = t_future.shape
+    inside = np.zeros(len(table), bool)
+    inside[order] = True
+    advice = "Make numbers of them, or train without this column."
+    u = np.zeros((*shape, len(names)))
+    for i, name in enumerate(names):
+        values = table.numbers(name, rows, CovariateError, advice, inside)
+        missing = np.isnan(values) & inside
+        if missing.any():
+            j = rows.first(missing)
+            raise rows.error(
+                CovariateError,
+                j,
+                f"expected a value known ahead, found a missing one at "
+                f"{shown(clock.stamps(t[j])[()], clock.tz)}. Fill it in, or train without this "
+                "column.",
+                name,
+            )
+        u[:, :, i] = values[order].reshape(shape)
+    return Future(t_future, u)
+
+
+def _matched(found: np.ndarray, codes: np.ndarray, ids: np.ndarray, columns: Columns) -> np.ndarray:
+    """Number of the series of each row, -1 for other series; all series must be there."""
+    number = {id: i for i, id in enumerate(ids.tolist())}
+    series = np.array([number.get(id, -1) for id in found.tolist()], np.int64)
+    absent = np.ones(len(ids), bool)
+    absent[series[series >= 0]] = False
+    if absent.any():
+        id = plain(ids[np.argmax(absent)])
+        raise CovariateError(
+            f"X_df: column {columns.id!r}: expected rows for every series, found none for id "
+            f"{id!r}{other_type(id, found)}. Add the steps to forecast.",
+            column=columns.id,
+            id=id,
+        )
+    return series[codes]
+
+
+def _times(table: Table, rows: Rows, clock: Clock) -> np.ndarray:
+    times = table.times(rows)
+    times.agree(clock, rows)
+    t, there = clock.locate(times.take(np.arange(len(table))))
+    if not there.all():
+        i = rows.first(~there)
+        raise rows.error(TimeError, i, clock.off_grid(times.values[i]))
+    return t
+
+
+def _next(
+    t: np.ndarray,
+    series: np.ndarray,
+    chosen: np.ndarray,
+    ids: np.ndarray,
+    clock: Clock,
+    last: np.ndarray,
+    h: int | None,
+    rows: Rows,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the next steps ``(N * H,)`` and their times ``(N, H)``."""
+    if h is None:
+        raise ValueError("h must be given: only an irregular clock takes its times from X_df.")
+    ahead = t[chosen] - last[series[chosen]]
+    step = np.rint(ahead).astype(np.int64)
+    inside = (step >= 1) & (step <= h) & (ahead == step)
+    place = series[chosen][inside] * h + step[inside] - 1
+    order = np.full(len(ids) * h, -1)
+    order[place] = chosen[inside]
+    counts = np.bincount(place, minlength=len(order))
+    future = last[:, None] + np.arange(1, h + 1)
+    if (counts > 1).any():
+        _repeated(chosen[inside], place, rows)
+    if (order < 0).any():
+        i, k = divmod(int(np.argmax(order < 0)), h)
+        id = plain(ids[i])
+        stamp = shown(clock.stamps(future[i, k])[()], clock.tz)
+        column = rows.column
+        raise CovariateError(
+            f"X_df: column {column!r}, id {id!r}: expected rows for the {h} steps after "
+            f"{shown(clock.stamps(last[i])[()], clock.tz)}, found none at {stamp}. Add it.",
+            column=column,
+            id=id,
+        )
+    return order, future
+
+
+def _next_irregular(
+    t: np.ndarray,
+    series: np.ndarray,
+    chosen: np.ndarray,
+    ids: np.ndarray,
+    last: np.ndarray,
+    h: int | None,
+    rows: Rows,
+) -> tuple[np.ndarray, np.ndarray]:
+    chosen = chosen[t[chosen] > last[series[chosen]]]
+    chosen = chosen[np.lexsort((t[chosen], series[chosen]))]
+    counts = np.bincount(series[chosen], minlength=len(ids))
+    h = int(counts.max()) if h is None else h
+    if (counts < max(h, 1)).any():
+        i = int(np.argmax(counts < max(h, 1)))
+        id = plain(ids[i])
+        raise CovariateError(
+            f"X_df: column {rows.column!r}, id {id!r}: expected {max(h, 1)} rows after the last "
+            f"one of the series, found {counts[i]}. Add the times to forecast.",
+            column=rows.column,
+            id=id,
+        )
+    same = (np.diff(series[chosen]) == 0) & (np.diff(t[chosen]) == 0)
+    if same.any():
+        i = int(np.argmax(same))
+        _repeated(chosen[[i, i + 1]], np.zeros(2, np.int64), rows)
+    starts = np.cumsum(counts) - counts
+    order = chosen[(starts[:, None] + np.arange(h)).reshape(-1)]
+    return order, t[order].reshape(len(ids), h)
+
+
+def _repeated(index: np.ndarray, place: np.ndarray, rows: Rows) -> None:
+    twice = pd.Series(place).duplicated().to_numpy()
+    mask = np.zeros(len(rows.row), bool)
+    mask[index[twice]] = True
+    i = rows.first(mask)
+    raise rows.error(
+        TimeError, i, "expected each time stamp once per series, found a second row. Drop one."
+    )

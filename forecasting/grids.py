@@ -1,0 +1,142 @@
+"""Grids, the stamps that lie a whole number of steps apart."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from seqlatent.forecasting.calendars import Calendar
+from seqlatent.forecasting.errors import TimeError
+from seqlatent.forecasting.frequencies import Frequency
+
+__all__ = ["Even", "Grid", "first_on_grid"]
+
+
+@dataclass(frozen=True)
+class Even:
+    """Steps of fixed length.
+
+    Args:
+        length: Of a step, in ticks.
+        parts: Number of equal parts of a step that stamps may lie on.
+        origin: Stamp number 0.
+    """
+
+    length: int
+    parts: int
+    origin: int
+
+    def stamps(self, k: np.ndarray) -> np.ndarray:
+        """Ticks of the parts of some numbers."""
+        return self.origin + k * (self.length // self.parts)
+
+    def count(self, local: np.ndarray) -> np.ndarray:
+        """Number of the part nearest to each of some ticks."""
+        part = self.length // self.parts
+        return (local - self.origin + part // 2) // part
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Steps of a calendar such as ``"MS"`` or ``"B"``, made as far as they are asked for.
+
+    Args:
+        calendar: How stamps are counted.
+        base: Alias of one part of a step.
+        parts: Number of parts of a step.
+        origin: Stamp number 0, local ticks.
+    """
+
+    calendar: Calendar
+    base: str
+    parts: int
+    origin: int
+    known: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+    def stamps(self, k: np.ndarray) -> np.ndarray:
+        """Local ticks of the parts of some numbers."""
+        if not k.size:
+            return k.astype(np.int64)
+        low, high = int(k.min()), int(k.max())
+        return np.where(
+            k < 0,
+            self._behind(-min(low, 0) + 1)[np.maximum(-k, 0)],
+            self._ahead(max(high, 0) + 1)[np.maximum(k, 0)],
+        )
+
+    def count(self, local: np.ndarray) -> np.ndarray:
+        """Number of the last part at or before each of some local ticks."""
+        ahead, behind = self._ahead(2), self._behind(2)
+        low, high = int(local.min()), int(local.max())
+        while ahead[-1] < high:
+            ahead = self._ahead(len(ahead) + 1, _needed(ahead, high))
+        while behind[-1] > low:
+            behind = self._behind(len(behind) + 1, _needed(behind, low))
+        # The grid from its first stamp behind the origin to its last ahead of it.
+        grid = np.concatenate([behind[:0:-1], ahead])
+        return np.searchsorted(grid, local, side="right") - len(behind)
+
+    def _ahead(self, count: int, hoped: int = 64) -> np.ndarray:
+        return self._run("ahead", count, hoped)
+
+    def _behind(self, count: int, hoped: int = 64) -> np.ndarray:
+        return self._run("behind", count, hoped)
+
+    def _run(self, side: str, count: int, hoped: int) -> np.ndarray:
+        """The first ``count`` stamps to one side, or more where there is room for them."""
+        found = self.known.get(side)
+        if found is not None and len(found) >= count:
+            return found
+        hoped = max(hoped, count, 0 if found is None else int(1.5 * len(found)))
+        try:
+            found = self._made(side, hoped)
+        except (pd.errors.OutOfBoundsDatetime, OverflowError):
+            found = self._last(side, count)
+        self.known[side] = found
+        return found
+
+    def _last(self, side: str, count: int) -> np.ndarray:
+        try:
+            return self._made(side, count)
+        except (pd.errors.OutOfBoundsDatetime, OverflowError) as error:
+            raise TimeError(
+                f"expected stamps that datetimes can hold, found {count - 1} steps of "
+                f"{self.base!r} {side} of {self.calendar.index(np.array([self.origin]))[0]}. "
+                "Use a shorter horizon."
+            ) from error
+
+    def _made(self, side: str, count: int) -> np.ndarray:
+        end = self.calendar.index(np.array([self.origin]))[0]
+        ends: dict[str, Any] = {"start": end} if side == "ahead" else {"end": end}
+        unit: Any = self.calendar.tick
+        ticks = self.calendar.ticks(pd.date_range(periods=count, freq=self.base, unit=unit, **ends))
+        return ticks if side == "ahead" else ticks[::-1]
+
+
+def _needed(run: np.ndarray, stamp: int) -> int:
+    """How many stamps are likely to lead up to one, given the first few."""
+    mean = abs(int(run[-1]) - int(run[0])) / (len(run) - 1)
+    return max(2 * len(run), int(1.05 * abs(stamp - int(run[0])) / mean) + 2)
+
+
+def first_on_grid(ticks: np.ndarray, frequency: Frequency, calendar: Calendar) -> int | None:
+    """The first stamp that steps can be counted from; None if all are off the grid.
+
+    It is not the first moment of a summer time, which may stand for one that was left out.
+    """
+    offset: Any = pd.tseries.frequencies.to_offset(frequency.alias)
+    candidates = np.unique(ticks)
+    for tick in candidates[:1000]:
+        local = calendar.local(np.array([tick]))
+        if (
+            frequency.weekday is not None
+            and frequency.weekday != (local[0] // calendar.day + 3) % 7
+        ):
+            continue
+        if frequency.base is not None and not offset.is_on_offset(calendar.index(local)[0]):
+            continue
+        if frequency.local and calendar.tz and calendar.instants(local - 1)[0] == tick:
+            continue
+        return int(tick)
+    return int(candidates[0]) if frequency.weekday is None and frequency.base is None else None

@@ -1,0 +1,396 @@
+"""LatentEngine, which puts a latent model, or an ensemble of them, behind a forecaster."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqlatent.forecasting import mixture, posterior
+from seqlatent.forecasting.clock import Clock
+from seqlatent.forecasting.engine import Engine, Job, Law, Scores, Smoothed
+from seqlatent.forecasting.errors import TargetError
+from seqlatent.forecasting.folder import read_tensors, write_tensors
+from seqlatent.forecasting.inputs import Inputs
+from seqlatent.forecasting.panel import Future, Panel
+from seqlatent.forecasting.scaling import scales
+from seqlatent.forecasting.specs import Setting, Spec, Training, spec_of
+from seqlatent.forecasting.transforms import TRANSFORMS
+from seqlatent.forecasting.windows import Numbers, batches, whole
+from seqlatent.inference import Kalman
+from seqlatent.model import Belief, LatentModel, moments
+from seqlatent.networks import reinitialise
+from seqlatent.sequences import Sequences
+
+__all__ = ["LatentEngine", "State"]
+
+_CELLS = 400_000  # rows of a padded batch that is filtered at once
+_PATHS = 40_000  # sample paths that are rolled out at once
+# Building a model draws from torch's global generator, which is put back; two at once must not mix.
+_BUILDING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class State:
+    """What the past of some series says about their future.
+
+    Args:
+        beliefs: Belief of each member of the ensemble.
+        weights: Weight of each member for each series ``(N, M)``.
+        real: Static numbers ``(N, A)``.
+        past: Past covariates of the last row ``(N, P)``.
+    """
+
+    beliefs: tuple[Belief, ...]
+    weights: np.ndarray
+    real: np.ndarray
+    past: np.ndarray
+
+
+class LatentEngine(Engine):
+    """A latent model behind a forecaster.
+
+    Args:
+        spec: How to build, feed and train the model.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.samples = spec.samples
+        self.transform = TRANSFORMS[spec.transform]
+        self.models: tuple[LatentModel, ...] = ()
+
+    def fit(self, panel: Panel, job: Job) -> None:
+        raw, panel = panel, self._transformed(panel)
+        self.clock = panel.clock
+        spec = self.spec
+        self.inputs = Inputs.of(
+            panel if spec.past else replace(panel, past=panel.past[:, :0]),
+            calendar=spec.calendar,
+            season_lengths=job.season_lengths if spec.calendar else (),
+            reals=spec.statics,
+        )
+        self.rows = {_key(id): i for i, id in enumerate(panel.ids)} if spec.own else {}
+        self.shift, self.scale = scales(panel, spec.scaling)
+        self.setting = Setting(
+            obs_dim=panel.y.shape[1],
+            covariate_dim=self.inputs.width(panel.clock),
+            code_sizes=self._code_sizes(panel),
+            season_lengths=job.season_lengths,
+            series=panel.batch,
+            rows=int(np.median(panel.lengths)),
+            irregular=panel.clock.kind == "irregular",
+            counts=_counts(raw.y),
+        )
+        models = self._build(job.seed)
+        self._check_support(models[0], raw)
+        training = Training(self._numbers(panel), self.setting, self.inputs.flags, job)
+        weights = spec.train(models, training)
+        self.models = tuple(model.eval().requires_grad_(False) for model in models)
+        equal = np.full((panel.batch, len(models)), 1 / len(models))
+        self.weights = equal if weights is None else weights
+
+    def _build(self, seed: int) -> list[LatentModel]:
+        with _BUILDING, torch.random.fork_rng(devices=[]):
+            models = list(self.spec.build(self.setting))
+        for i, model in enumerate(models):
+            model.to(self.spec.dtype)
+            reinitialise(model, torch.Generator().manual_seed(1000 * seed + i))
+        return models
+
+    def _code_sizes(self, panel: Panel) -> tuple[int, ...]:
+        if self.spec.own:
+            return (panel.batch + 1,)
+        if not self.spec.statics:
+            return ()
+        return tuple(int(x) + 1 for x in panel.codes.max(0))
+
+    def _codes(self, panel: Panel) -> np.ndarray:
+        if self.spec.own:
+            new = self.setting.series
+            return np.array([[self.rows.get(_key(id), new)] for id in panel.ids], dtype=np.int64)
+        sizes = np.array(self.setting.code_sizes, dtype=np.int64)
+        codes = panel.codes[:, : len(sizes)]
+        return np.where(codes < sizes, codes, 0)
+
+    def _transformed(self, panel: Panel) -> Panel:
+        return replace(panel, y=self.transform.forward(panel.y, panel))
+
+    def _numbers(self, panel: Panel) -> Numbers:
+        shift, scale = scales(panel, self.spec.scaling)
+        codes = self._codes(panel)
+        if self.spec.own:  # parameters are relative to the scale that they were fitted on
+            known = codes[:, 0] < self.setting.series
+            row = np.where(known, codes[:, 0], 0)
+            shift = np.where(known[:, None], self.shift[row], shift)
+            scale = np.where(known[:, None], self.scale[row], scale)
+        held = panel if self.spec.past else replace(panel, past=panel.past[:, :0])
+        u = self.inputs.of_panel(held)
+        return Numbers(panel, u, codes, shift, scale, self.spec.dtype)
+
+    def _check_support(self, model: LatentModel, panel: Panel) -> None:
+        """Names the row that an emission cannot take."""
+        support = model.emission.support
+        y = torch.from_numpy(np.nan_to_num(panel.y))
+        wrong = (~support.check(y)).numpy() & ~np.isnan(panel.y)
+        if wrong.any():
+            r, d = (int(i) for i in np.argwhere(wrong)[0])
+            i = int(panel.owner[r])
+            raise TargetError(
+                f"{type(model.emission).__name__} expects {_words(support)}, found "
+                f"{panel.y[r, d]:g} for {panel.name(i)} in row {int(panel.row[r])}; correct the "
+                "value, set it to NaN, or choose another emission.",
+                id=panel.ids[i],
+                row=int(panel.row[r]),
+            )
+
+    def expected(self, panel: Panel) -> np.ndarray:
+        """Weights of the members for series that may be new."""
+        if not self.spec.own:
+            return np.full((panel.batch, len(self.models)), 1 / len(self.models))
+        table = np.concatenate([self.weights, self.weights.mean(0, keepdims=True)])
+        return table[self._codes(panel)[:, 0]]
+
+    def start(self, panel: Panel, seed: int) -> State:
+        self._check_support(self.models[0], panel)
+        numbers = self._numbers(self._transformed(panel))
+        order, parts = [], []
+        generator = torch.Generator().manual_seed(seed)
+        lengths = panel.lengths
+        if self.spec.context is not None:
+            lengths = np.minimum(lengths, self.spec.context)
+        for index in batches(lengths, self._cells()):
+            data = whole(numbers, index, self.spec.context)
+            end = torch.from_numpy(lengths[index] - 1)
+            parts.append([m.belief(data, end=end, generator=generator) for m in self.models])
+            order.append(index)
+        back = torch.from_numpy(np.argsort(np.concatenate(order)))
+        beliefs = tuple(Belief.join(member).select(back) for member in zip(*parts, strict=True))
+        last = panel.offsets[1:] - 1
+        return State(beliefs, self.expected(panel), panel.real, panel.past[last])
+
+    def _cells(self) -> int:
+        """Rows of a batch, fewer where a state has a covariance."""
+        width = max(m.transition.latent_dim for m in self.models)
+        exact = any(isinstance(m.inference, Kalman) for m in self.models)
+        return max(_CELLS // max(width * width // 8, 1), 1) if exact else _CELLS // 4
+
+    def update(self, state: State, panel: Panel, seed: int) -> State:
+        self._check_support(self.models[0], panel)
+        numbers = self._numbers(self._transformed(panel))
+        first = replace(panel, past=panel.past)
+        before = np.array(first.past)
+        before[1:] = first.past[:-1]
+        before[first.offsets[:-1]] = state.past
+        held = before if self.spec.past else before[:, :0]
+        u = self.inputs.rows(
+            panel.clock,
+            panel.t,
+            panel.future,
+            held,
+            panel.real[panel.owner][:, : self.inputs.real_dim],
+        )
+        numbers = replace(numbers, u=u)
+        generator = torch.Generator().manual_seed(seed)
+        order, parts = [], []
+        for count in np.unique(panel.lengths):
+            index = np.flatnonzero(panel.lengths == count)
+            place = torch.from_numpy(index)
+            data = whole(numbers, index)
+            parts.append(
+                [
+                    model.update(belief.select(place), data, generator=generator)
+                    for model, belief in zip(self.models, state.beliefs, strict=True)
+                ]
+            )
+            order.append(index)
+        back = torch.from_numpy(np.argsort(np.concatenate(order)))
+        beliefs = tuple(Belief.join(member).select(back) for member in zip(*parts, strict=True))
+        return replace(state, beliefs=beliefs, past=panel.past[panel.offsets[1:] - 1])
+
+    def select(self, state: State, index: np.ndarray) -> State:
+        place = torch.from_numpy(np.asarray(index, dtype=np.int64))
+        return State(
+            tuple(b.select(place) for b in state.beliefs),
+            state.weights[index],
+            state.real[index],
+            state.past[index],
+        )
+
+    def join(self, states: Sequence[State]) -> State:
+        beliefs = zip(*(s.beliefs for s in states), strict=True)
+        return State(
+            tuple(Belief.join(member) for member in beliefs),
+            *(
+                np.concatenate([getattr(s, name) for s in states])
+                for name in ("weights", "real", "past")
+            ),
+        )
+
+    def _known(self, state: State, future: Future) -> tuple[Tensor, Tensor]:
+        u = self.inputs.of_future(
+            self.clock, future, state.real, state.past if self.spec.past else state.past[:, :0]
+        )
+        return torch.from_numpy(u).to(self.spec.dtype), torch.from_numpy(future.t).to(
+            self.spec.dtype
+        )
+
+    def paths(self, state: State, future: Future, n: int, seed: int) -> np.ndarray:
+        u, t = self._known(state, future)
+        generator = torch.Generator().manual_seed(seed)
+        owner = mixture.allot(state.weights, n, generator)
+        out = np.empty((n, *future.t.shape, self.setting.obs_dim))
+        for m, (model, belief) in enumerate(zip(self.models, state.beliefs, strict=True)):
+            mine = owner == m
+            most = mine.sum(0)
+            for index in np.array_split(
+                np.flatnonzero(most), max(1, -(-int(most.sum()) // _PATHS))
+            ):
+                if not len(index):
+                    continue
+                place = torch.from_numpy(index)
+                drawn = model.forecast(
+                    belief.select(place),
+                    future.horizon,
+                    n=int(most[index].max()),
+                    u=u[place],
+                    t=t[place],
+                    generator=generator,
+                ).y.numpy()
+                slot, series = np.nonzero(mine[:, index])
+                nth = np.cumsum(mine[:, index], 0)[slot, series] - 1
+                out[slot, index[series]] = drawn[nth, series]
+        return self.transform.inverse(out)
+
+    def law(
+        self, state: State, future: Future, levels: Sequence[int | float], n: int, seed: int
+    ) -> Law:
+        if not self.exact:
+            return super().law(state, future, levels, n, seed)
+        u, t = self._known(state, future)
+        parts = [
+            moments(model, belief, future.horizon, u=u, t=t)
+            for model, belief in zip(self.models, state.beliefs, strict=True)
+        ]
+        mean = np.stack([m.numpy() for m, _ in parts]).astype(np.float64)
+        scale = np.stack([v.sqrt().numpy() for _, v in parts]).astype(np.float64)
+        weights = state.weights.T[:, :, None, None]
+        quantiles = mixture.quantiles(weights, mean, scale, np.asarray(levels))
+        average = (weights * self.transform.mean(mean, scale)).sum(0)
+        return Law(self.transform.inverse(quantiles), average)
+
+    @property
+    def exact(self) -> bool:
+        """Whether predictive laws are mixtures of normals, known in closed form."""
+        return all(isinstance(m.inference, Kalman) and not m.memory.out_dim for m in self.models)
+
+    def smooth(self, panel: Panel, seed: int) -> Smoothed:
+        return posterior.smooth(self, panel, seed)
+
+    def impute(self, panel: Panel, n: int, seed: int) -> np.ndarray:
+        return posterior.impute(self, panel, n, seed)
+
+    def score(self, panel: Panel, seed: int) -> Scores:
+        return posterior.score(self, panel, seed)
+
+    def prepared(self, panel: Panel) -> Numbers:
+        """A panel as the models read it."""
+        self._check_support(self.models[0], panel)
+        return self._numbers(self._transformed(panel))
+
+    def groups(self, panel: Panel, draws: int) -> list[np.ndarray]:
+        """Series to take together, so that memory stays bounded."""
+        return list(batches(panel.lengths, max(4 * self._cells() // (draws + 4), 1)))
+
+    def sequences(self, numbers: Numbers, index: np.ndarray) -> Sequences:
+        """All rows of some series."""
+        return whole(numbers, index)
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        for i, model in enumerate(self.models):
+            write_tensors(folder / f"weights-{i}.safetensors", dict(model.state_dict()))
+        arrays = {"shift": self.shift, "scale": self.scale, "weights": self.weights}
+        write_tensors(
+            folder / "series.safetensors", {k: torch.from_numpy(v) for k, v in arrays.items()}
+        )
+        return {
+            "spec": self.spec.config or {"name": self.spec.name, "options": None},
+            "setting": self.setting.to_dict(),
+            "inputs": self.inputs.to_dict(),
+            "clock": self.clock.to_dict(),
+            "members": len(self.models),
+            "ids": list(self.rows),
+        }
+
+    @classmethod
+    def load(
+        cls, folder: Path, config: dict[str, Any], specs: Sequence[Spec] = ()
+    ) -> "LatentEngine":
+        wanted = config["spec"]
+        given = [s for s in specs if s.name == wanted["name"]]
+        if wanted["options"] is None and not given:
+            raise ValueError(
+                f"the model {wanted['name']!r} was made from a Spec of your own: pass it as "
+                "Forecaster.load(folder, specs=[spec])."
+            )
+        spec = given[0] if given else spec_of(wanted["name"], **wanted["options"])
+        engine = cls(spec)
+        engine.setting = Setting.from_dict(config["setting"])
+        engine.inputs = Inputs.from_dict(config["inputs"])
+        engine.clock = Clock.from_dict(config["clock"])
+        engine.rows = {_key(id): i for i, id in enumerate(config["ids"])}
+        arrays = read_tensors(folder / "series.safetensors")
+        engine.shift, engine.scale, engine.weights = (
+            arrays[name].numpy() for name in ("shift", "scale", "weights")
+        )
+        models = engine._build(0)
+        if len(models) != config["members"]:
+            raise ValueError(
+                f"the folder holds {config['members']} members of {spec.name!r}, its spec builds "
+                f"{len(models)}."
+            )
+        for i, model in enumerate(models):
+            model.load_state_dict(read_tensors(folder / f"weights-{i}.safetensors"))
+            model.eval().requires_grad_(False)
+        engine.models = tuple(models)
+        return engine
+
+    def save_state(self, state: State, path: Path) -> None:
+        for i, belief in enumerate(state.beliefs):
+            belief.save(path.with_name(f"{path.name}-{i}.safetensors"))
+        write_tensors(
+            path.with_name(f"{path.name}.safetensors"),
+            {name: torch.from_numpy(getattr(state, name)) for name in ("weights", "real", "past")},
+        )
+
+    def load_state(self, path: Path) -> State:
+        arrays = read_tensors(path.with_name(f"{path.name}.safetensors"))
+        beliefs = tuple(
+            Belief.load(path.with_name(f"{path.name}-{i}.safetensors"))
+            for i in range(len(self.models))
+        )
+        return State(beliefs, *(arrays[name].numpy() for name in ("weights", "real", "past")))
+
+
+def _key(id: Any) -> Any:
+    return id.item() if isinstance(id, np.generic) else id
+
+
+_FEW = 20.0  # counts of this median or less, or with zeros, are no longer nearly continuous
+
+
+def _counts(y: np.ndarray) -> bool:
+    seen = y[~np.isnan(y)]
+    if not len(seen) or (seen < 0).any() or (seen != np.round(seen)).any():
+        return False
+    return bool(np.median(seen) <= _FEW or (seen == 0).mean() > 0.05)
+
+
+def _words(support: Any) -> str:
+    from seqlatent.emissions.emission import _in_words
+
+    return _in_words(support)

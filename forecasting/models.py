@@ -1,0 +1,82 @@
+"""Models by name: latent models, baselines and specs, each as an engine."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seqlatent.emissions import Emission
+from seqlatent.forecasting import baselines, recipes
+from seqlatent.forecasting.engine import Engine
+from seqlatent.forecasting.errors import FolderError
+from seqlatent.forecasting.latent import LatentEngine
+from seqlatent.forecasting.specs import Spec, spec_of
+
+__all__ = ["engines_of", "load_engine", "names"]
+
+
+def names() -> tuple[str, ...]:
+    """Names that a forecaster knows: latent models first, then baselines."""
+    return (*recipes.OPTIONS, *baselines.BASELINES)
+
+
+def engines_of(
+    model: Any,
+    *,
+    members: int | None = None,
+    emission: str | Callable[..., Emission] | None = None,
+) -> dict[str, Engine]:
+    """Engines of a model or of several, by the names of their columns.
+
+    Raises:
+        TypeError: If a model is neither a name nor a spec.
+        ValueError: If there is no model of that name, or two have the same.
+    """
+    given = list(model) if isinstance(model, list | tuple) else [model]
+    if not given:
+        raise ValueError("model must name at least one model, found an empty list.")
+    for option, value in (("members", members), ("emission", emission)):
+        takers = [m for m in recipes.OPTIONS if option in recipes.OPTIONS[m]]
+        if value is not None and not any(m in takers for m in given if isinstance(m, str)):
+            raise ValueError(
+                f"{option} is for the models {', '.join(takers)}, found model={model!r}; leave it "
+                "out, or set it where the Spec is made."
+            )
+    found: dict[str, Engine] = {}
+    for one in given:
+        alias, engine = _engine(one, {"members": members, "emission": emission})
+        if alias in found:
+            raise ValueError(
+                f"models must differ in name, found {alias!r} twice; give a Spec another name "
+                "with dataclasses.replace(spec, name=...)."
+            )
+        found[alias] = engine
+    return found
+
+
+def _engine(model: Any, options: Mapping[str, Any]) -> tuple[str, Engine]:
+    if isinstance(model, Spec):
+        return model.name, LatentEngine(model)
+    if not isinstance(model, str):
+        raise TypeError(
+            f"model must be a name, a Spec, or a list of these, found {type(model).__name__}; "
+            f"the names are {', '.join(names())}."
+        )
+    if model in baselines.BASELINES:
+        make: Callable[[], Engine] = baselines.BASELINES[model]  # type: ignore[assignment]
+        return model, make()
+    if model not in recipes.OPTIONS:
+        raise ValueError(f"model must be one of {', '.join(names())}, found {model!r}.")
+    known = recipes.OPTIONS[model]
+    return model, LatentEngine(spec_of(model, **{k: options[k] for k in options if k in known}))
+
+
+def load_engine(model: Mapping[str, Any], folder: Path, specs: Sequence[Spec]) -> Engine:
+    """Reads an engine that a forecaster has written."""
+    if model["engine"] == LatentEngine.__name__:
+        return LatentEngine.load(folder, model["config"], specs)
+    for kind in baselines.BASELINES.values():
+        if kind.__name__ == model["engine"]:
+            return kind.load(folder, model["config"])
+    raise FolderError(
+        f"{folder} holds a model of the kind {model['engine']!r}, which this version does not know."
+    )

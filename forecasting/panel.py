@@ -1,0 +1,142 @@
+"""Panel, many series of unequal length as flat arrays: what stands behind every frame."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqlatent.forecasting.clock import Clock
+
+__all__ = ["Future", "Panel"]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Series one after the other, each in the order of time on its clock, gaps filled with NaN.
+
+    Args:
+        ids: Identifiers ``(N,)``, in the order of their first appearance.
+        offsets: Series ``i`` has the rows ``offsets[i]`` to ``offsets[i + 1]`` ``(N + 1,)``.
+        t: Time of each row in steps of the clock, float64 ``(R,)``.
+        y: Targets, NaN where missing, float64 ``(R, D)``.
+        future: Covariates known ahead, finite, float64 ``(R, U)``.
+        past: Covariates known up to the present, NaN where missing, float64 ``(R, P)``.
+        real: Static real features, float64 ``(N, A)``.
+        codes: Static categories, int64 ``(N, C)``; 0 is a category not seen in training.
+        row: Position of each row in the frame as given; -1 for rows that fill a gap ``(R,)``.
+        clock: Steps to time stamps and back.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    t: np.ndarray
+    y: np.ndarray
+    future: np.ndarray
+    past: np.ndarray
+    real: np.ndarray
+    codes: np.ndarray
+    row: np.ndarray
+    clock: Clock
+
+    @property
+    def batch(self) -> int:
+        """Number of series ``N``."""
+        return len(self.ids)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows ``R``, those that fill gaps included."""
+        return len(self.t)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Rows of each series ``(N,)``."""
+        return np.diff(self.offsets)
+
+    @property
+    def owner(self) -> np.ndarray:
+        """Series of each row ``(R,)``."""
+        return np.repeat(np.arange(self.batch), self.lengths)
+
+    @property
+    def last(self) -> np.ndarray:
+        """Time of the last row of each series ``(N,)``."""
+        return self.t[self.offsets[1:] - 1]
+
+    def series(self, i: int) -> slice:
+        """Rows of series ``i``."""
+        return slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+
+    def select(self, index: np.ndarray | slice | Sequence[int]) -> "Panel":
+        """Picks series, in the order of ``index``."""
+        chosen = np.arange(self.batch)[index]
+        lengths = self.lengths[chosen]
+        return self._take(chosen, _ranges(self.offsets[chosen], lengths), lengths)
+
+    def keep(self, mask: np.ndarray) -> "Panel":
+        """Keeps the rows of a mask ``(R,)``; every series must keep one."""
+        lengths = np.bincount(self.owner[mask], minlength=self.batch)
+        return self._take(np.arange(self.batch), np.flatnonzero(mask), lengths)
+
+    def tail(self, n: int) -> "Panel":
+        """Keeps the last ``n`` rows of each series."""
+        lengths = np.minimum(self.lengths, n)
+        rows = _ranges(self.offsets[1:] - lengths, lengths)
+        return self._take(np.arange(self.batch), rows, lengths)
+
+    def drop_tail(self, n: int | np.ndarray) -> "Panel":
+        """Drops the last ``n`` rows of each series, but leaves each at least its first row."""
+        lengths = np.maximum(self.lengths - n, 1)
+        return self._take(np.arange(self.batch), _ranges(self.offsets[:-1], lengths), lengths)
+
+    def _take(self, series: np.ndarray, rows: np.ndarray, lengths: np.ndarray) -> "Panel":
+        return replace(
+            self,
+            ids=self.ids[series],
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            t=self.t[rows],
+            y=self.y[rows],
+            future=self.future[rows],
+            past=self.past[rows],
+            real=self.real[series],
+            codes=self.codes[series],
+            row=self.row[rows],
+        )
+
+    def name(self, i: int) -> str:
+        """Series ``i`` as errors call it."""
+        return f"id {_plain(self.ids[i])!r}"
+
+
+class Future(NamedTuple):
+    """Steps to forecast.
+
+    Attributes:
+        t: Times in steps of the clock ``(N, H)``.
+        u: Covariates known ahead ``(N, H, U)``.
+    """
+
+    t: np.ndarray
+    u: np.ndarray
+
+    @property
+    def horizon(self) -> int:
+        """Number of steps ``H``."""
+        return self.t.shape[1]
+
+    def select(self, index: np.ndarray | slice) -> "Future":
+        """Picks series."""
+        return Future(self.t[index], self.u[index])
+
+
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Positions of several runs of rows, one after the other."""
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(
+        starts - np.concatenate([[0], ends[:-1]]), lengths
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

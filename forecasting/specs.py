@@ -1,0 +1,188 @@
+"""Specs, what a forecaster needs to know of a latent model: how to build, feed and train it."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import wraps
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqlatent import emissions
+from seqlatent.emissions import Emission
+from seqlatent.forecasting.engine import Job
+from seqlatent.forecasting.windows import Numbers
+from seqlatent.model import LatentModel
+
+__all__ = ["EMISSIONS", "Setting", "Spec", "Training", "named", "spec_of", "zoo_names"]
+
+EMISSIONS: dict[str, Callable[..., Emission]] = {
+    "normal": emissions.Normal,
+    "student_t": emissions.StudentT,
+    "poisson": emissions.Poisson,
+    "negative_binomial": emissions.NegativeBinomial,
+    "bernoulli": emissions.Bernoulli,
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of the data when a model is built.
+
+    Args:
+        obs_dim: Targets ``D``.
+        covariate_dim: Covariates ``U``, calendar and season phases included.
+        code_sizes: Categories of each static code.
+        season_lengths: Steps of each season, shortest first.
+        series: Series in the training panel.
+        rows: Rows of a typical series (the median).
+        irregular: Whether gaps between rows differ.
+        counts: Whether every target is a count, and small enough to be treated as one.
+    """
+
+    obs_dim: int = 1
+    covariate_dim: int = 0
+    code_sizes: tuple[int, ...] = ()
+    season_lengths: tuple[int, ...] = ()
+    series: int = 1
+    rows: int = 100
+    irregular: bool = False
+    counts: bool = False
+
+    @property
+    def season(self) -> int:
+        """The shortest season, 1 where there is none."""
+        return self.season_lengths[0] if self.season_lengths else 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> "Setting":
+        """Reads what :meth:`to_dict` wrote."""
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in config.items()
+        }
+        return cls(**plain)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a trainer gets.
+
+    Args:
+        numbers: The panel as the model reads it.
+        setting: What the models were built for.
+        flags: Where past covariates and their flags lie in ``u``.
+        job: Seed, time limit, progress, device.
+    """
+
+    numbers: Numbers
+    setting: Setting
+    flags: slice
+    job: Job
+
+
+Trainer = Callable[[Sequence[LatentModel], Training], "np.ndarray | None"]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A latent model as a forecaster sees it.
+
+    Args:
+        name: Name of the columns that it fills.
+        build: From a setting to the members of the ensemble, untrained.
+        train: Trains the members in place; returns the weight of each member for each series
+            ``(N, M)``, or None for equal weights.
+        scaling: ``"magnitude"`` or ``"level"``: see :mod:`seqlatent.forecasting.scaling`.
+        calendar: Whether the models read calendar features and season phases.
+        statics: Whether they read static features.
+        past: Whether they read past covariates.
+        own: Whether each series has parameters of its own, a row of a table that its first code
+            names; the last row serves new series.
+        transform: ``"none"`` or ``"log"``: what is done to targets before anything else.
+        context: Rows that are filtered before a forecast; None for all.
+        samples: Paths from which quantiles are computed unless they are exact.
+        dtype: Type of parameters and data.
+        config: Name and arguments of the factory that made it; empty for a spec of your own, which
+            has to be given again to ``Forecaster.load``.
+    """
+
+    name: str
+    build: Callable[[Setting], Sequence[LatentModel]]
+    train: Trainer
+    scaling: str = "magnitude"
+    calendar: bool = True
+    statics: bool = True
+    past: bool = True
+    own: bool = False
+    transform: str = "none"
+    context: int | None = None
+    samples: int = 200
+    dtype: torch.dtype = torch.float32
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def emission_of(given: str | Callable[..., Emission] | None, setting: Setting) -> Any:
+    """The emission class that was asked for, or the one that suits the data."""
+    if given is None:
+        return emissions.NegativeBinomial if setting.counts else emissions.StudentT
+    return EMISSIONS[given] if isinstance(given, str) else given
+
+
+_FACTORIES: dict[str, Callable[..., Spec]] = {}
+
+
+def named(name: str) -> Callable[[Callable[..., Spec]], Callable[..., Spec]]:
+    """Registers a factory of specs under a name of the zoo, and notes what it was called with."""
+
+    def register(factory: Callable[..., Spec]) -> Callable[..., Spec]:
+        known = inspect.signature(factory).parameters
+
+        @wraps(factory)
+        def made(**options: Any) -> Spec:
+            for option in options:
+                if option not in known:
+                    raise TypeError(
+                        f"{name} takes the options {', '.join(known)}, found {option!r}."
+                    )
+            emission = options.get("emission")
+            if isinstance(emission, str) and emission not in EMISSIONS:
+                raise ValueError(
+                    f"emission must be one of {', '.join(EMISSIONS)}, or a class, found "
+                    f"{emission!r}."
+                )
+            plain = {k: v for k, v in options.items() if v is not None}
+            for key, kind in EMISSIONS.items():
+                if plain.get("emission") is kind:
+                    plain["emission"] = key
+            config = {"name": name, "options": plain}
+            if callable(plain.get("emission")):
+                config = {}
+            return replace(factory(**options), name=name, config=config)
+
+        _FACTORIES[name] = made
+        return made
+
+    return register
+
+
+def spec_of(name: str, **options: Any) -> Spec:
+    """Spec of a model of the zoo.
+
+    Args:
+        name: Name of the model.
+        options: Arguments of its factory; None leaves the default.
+
+    Raises:
+        ValueError: If there is no such model.
+    """
+    return _FACTORIES[name](**{k: v for k, v in options.items() if v is not None})
+
+
+def zoo_names() -> tuple[str, ...]:
+    """Names of the latent models."""
+    return tuple(_FACTORIES)

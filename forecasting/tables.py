@@ -1,0 +1,234 @@
+"""Tables, the columns of a pandas or polars frame as arrays."""
+
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+
+from seqlatent.forecasting.columns import Columns
+from seqlatent.forecasting.errors import ColumnError, DataError, TimeError
+from seqlatent.forecasting.rows import Rows
+from seqlatent.forecasting.times import Times, read_times
+
+__all__ = ["Table"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A frame, opened.
+
+    Args:
+        frame: The frame, behind the interface that pandas and polars share.
+        columns: Names of the columns.
+        name: What errors call the frame.
+        row: Position of each row in the frame as given, where it was not a long one.
+        freq: Alias of the frequency, where an index has one.
+    """
+
+    frame: nw.DataFrame
+    columns: Columns
+    name: str = "df"
+    row: np.ndarray | None = None
+    freq: str | None = None
+
+    @classmethod
+    def open(cls, frame: Any, columns: Columns, name: str = "df") -> "Table":
+        """Opens a long frame."""
+        if isinstance(frame, pd.DataFrame):
+            _check_labels(frame, name)
+        elif nw.dependencies.is_polars_lazyframe(frame):
+            raise TypeError(f"{name}: expected a frame with data, found a LazyFrame. Collect it.")
+        elif not nw.dependencies.is_polars_dataframe(frame):
+            raise TypeError(
+                f"{name}: expected a pandas or polars DataFrame, found {type(frame).__name__}."
+            )
+        table = cls(nw.from_native(frame, eager_only=True), columns, name)
+        if not len(table.frame):
+            raise DataError(f"{name}: expected at least one row, found an empty frame.")
+        return table
+
+    @property
+    def pandas(self) -> bool:
+        """Whether the frame is one of pandas."""
+        return self.frame.implementation.is_pandas()
+
+    @property
+    def backend(self) -> str:
+        """``"pandas"`` or ``"polars"``."""
+        return "pandas" if self.pandas else "polars"
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def require(self, names: Sequence[str], hint: str = "") -> None:
+        """Makes sure that columns are there."""
+        for name in names:
+            if name not in self.frame.columns:
+                raise ColumnError(
+                    f"{self.name}: expected a column {name!r}, found {_listed(self.frame.columns)}."
+                    f"{hint}",
+                    column=name,
+                )
+
+    def series(self, name: str) -> Any:
+        """A column as pandas or polars have it."""
+        return self.frame.get_column(name).to_native()
+
+    def missing(self, name: str) -> np.ndarray:
+        """Which cells of a column are None, NaN, NA or NaT ``(R,)``."""
+        series = self.series(name)
+        if self.pandas:
+            return series.isna().to_numpy(bool)
+        column = self.frame.get_column(name)
+        empty = column.is_null()
+        if column.dtype.is_float():
+            empty = empty | column.is_nan().fill_null(True)
+        return empty.to_numpy()
+
+    def position(self, i: int) -> int:
+        """Row of the frame as given."""
+        return int(i if self.row is None else self.row[i])
+
+    def factorised(self) -> tuple[np.ndarray, np.ndarray]:
+        """Identifiers ``(N,)`` in the order of their first appearance, and number of each row."""
+        name = self.columns.id
+        missing = self.missing(name)
+        if missing.any():
+            row = self.position(int(np.argmax(missing)))
+            raise ColumnError(
+                f"{self.name}: column {name!r}, row {row}: expected an identifier, found a missing "
+                "value. Drop the row or name its series.",
+                column=name,
+                row=row,
+            )
+        series = self.series(name)
+        if not self.pandas:
+            column = self.frame.get_column(name)
+            if column.dtype in (nw.Categorical, nw.Enum):
+                column = column.cast(nw.String)
+            series = column.to_numpy()
+        codes, uniques = pd.factorize(series)
+        ids = np.asarray(uniques)
+        if pd.api.types.is_integer_dtype(uniques.dtype) and ids.dtype == np.dtype(object):
+            ids = ids.astype(np.int64)  # a nullable type
+        if ids.dtype.kind not in "iub":
+            ids = ids.astype(object)
+        for i, id in enumerate(ids):
+            if not isinstance(id, str | numbers.Real | np.bool_):
+                row = self.position(int(np.argmax(codes == i)))
+                raise ColumnError(
+                    f"{self.name}: column {name!r}, row {row}: expected identifiers that are "
+                    f"strings or integers, found {id!r} of type {type(id).__name__}. Make strings "
+                    f"of them: df[{name!r}].astype(str).",
+                    column=name,
+                    row=row,
+                )
+        return ids, np.asarray(codes)
+
+    def rows(self, ids: np.ndarray, codes: np.ndarray, column: str | None = None) -> Rows:
+        """The rows of the frame, as errors call them."""
+        row = np.arange(len(codes)) if self.row is None else self.row
+        return Rows(column or self.columns.time, ids, codes, row, self.name)
+
+    def times(self, rows: Rows) -> Times:
+        """The column of time stamps."""
+        name = self.columns.time
+        missing = self.missing(name)
+        if missing.any():
+            raise rows.error(
+                TimeError,
+                rows.first(missing),
+                "expected a time stamp, found a missing value. Drop the row or correct it.",
+            )
+        return read_times(self.frame.get_column(name), rows)
+
+    def numbers(
+        self,
+        name: str,
+        rows: Rows,
+        kind: type[DataError],
+        advice: str,
+        inside: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """A column as float64, missing cells as NaN ``(R,)``.
+
+        Args:
+            name: Name of the column.
+            rows: Names for errors.
+            kind: Error about values.
+            advice: What to do where the column holds no numbers.
+            inside: Rows that are going to be used; None for all.
+
+        Raises:
+            DataError: Of the ``kind`` asked for, if it holds no numbers or an infinite one.
+        """
+        column = self.frame.get_column(name)
+        dtype = column.dtype
+        if dtype.is_numeric() or dtype == nw.Boolean:
+            if self.pandas:
+                values = self.series(name).to_numpy(dtype=np.float64, na_value=np.nan)
+            else:
+                values = column.cast(nw.Float64).to_numpy()
+        else:
+            values = self._objects(name, rows, kind, advice)
+        infinite = np.isinf(values)
+        infinite = infinite if inside is None else infinite & inside
+        if infinite.any():
+            i = rows.first(infinite)
+            raise rows.error(
+                kind,
+                i,
+                f"expected a finite number, found {values[i]}. Correct it, or write a missing "
+                "value (NaN) if it is not known.",
+                name,
+            )
+        return values
+
+    def _objects(self, name: str, rows: Rows, kind: type[DataError], advice: str) -> np.ndarray:
+        """Numbers in a column of Python objects, such as Decimals."""
+        dtype = self.series(name).dtype
+        found = np.empty(len(self), object)
+        found[:] = self.series(name).to_list()
+        empty = self.missing(name)
+        wrong = ~empty
+        if self.frame.schema[name] == nw.Object:
+            number = [isinstance(value, numbers.Real | Decimal | np.bool_) for value in found]
+            wrong &= ~np.array(number, bool)
+        if not wrong.any():
+            return np.where(empty, np.nan, found).astype(np.float64)
+        i = rows.first(wrong)
+        raise rows.error(
+            kind,
+            i,
+            f"expected numbers, found {found[i]!r} in a column of dtype {dtype}. {advice}",
+            name,
+        )
+
+
+def _check_labels(frame: pd.DataFrame, name: str) -> None:
+    if isinstance(frame.columns, pd.MultiIndex):
+        raise ColumnError(
+            f"{name}: expected plain column names, found {frame.columns.nlevels} levels of them. "
+            "Make it long, one row per series and time stamp: df.stack().reset_index()."
+        )
+    for label in frame.columns:
+        if not isinstance(label, str):
+            raise ColumnError(
+                f"{name}: expected column names that are strings, found {label!r}. Rename it."
+            )
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise ColumnError(
+            f"{name}: expected each column once, found {twice[0]!r} twice. Drop one.",
+            column=twice[0],
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:12])
+    return f"{shown}, ..." if len(names) > 12 else shown or "no columns"

@@ -1,0 +1,180 @@
+"""Tails, where each series stands, and how new rows follow."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqlatent.forecasting.clock import Clock
+from seqlatent.forecasting.columns import Columns
+from seqlatent.forecasting.engine import Engine
+from seqlatent.forecasting.errors import CovariateError, TimeError
+from seqlatent.forecasting.panel import Panel
+
+__all__ = ["Follow", "Tails"]
+
+
+@dataclass(frozen=True)
+class Follow:
+    """How the states of a forecaster move over new rows.
+
+    Args:
+        known: Series that had a state and have new rows, by their place in the state.
+        rows: Their new rows, gaps since the last one filled; None where there are none.
+        fresh: Rows of series that are new; None where there are none.
+        batch: Series that had a state.
+    """
+
+    known: np.ndarray
+    rows: Panel | None
+    fresh: Panel | None
+    batch: int
+
+    def apply(self, engine: Engine, state: Any, seed: int) -> Any:
+        """The state after the rows, series in the order of the tails that follow."""
+        if self.rows is not None:
+            moved = engine.update(engine.select(state, self.known), self.rows, seed)
+            rest = np.setdiff1d(np.arange(self.batch), self.known)
+            parts = [engine.select(state, rest), moved] if len(rest) else [moved]
+            order = np.argsort(np.concatenate([rest, self.known]))
+            state = engine.select(engine.join(parts), order)
+        if self.fresh is not None:
+            state = engine.join([state, engine.start(self.fresh, seed)])
+        return state
+
+
+@dataclass(frozen=True)
+class Tails:
+    """Last row of each series.
+
+    Args:
+        ids: Identifiers ``(N,)``.
+        t: Time of the last row in steps of the clock ``(N,)``.
+        real: Static numbers ``(N, A)``.
+        codes: Static categories ``(N, C)``.
+        clock: Steps to time stamps and back.
+    """
+
+    ids: np.ndarray
+    t: np.ndarray
+    real: np.ndarray
+    codes: np.ndarray
+    clock: Clock
+
+    @classmethod
+    def of(cls, panel: Panel) -> "Tails":
+        """Last rows of a panel."""
+        return cls(panel.ids, panel.last, panel.real, panel.codes, panel.clock)
+
+    def with_statics(self, panel: Panel, names: tuple[str, ...]) -> Panel:
+        """A panel of series that are known, with the static features that they had."""
+        place = {id: i for i, id in enumerate(self.ids)}
+        for i, id in enumerate(panel.ids):
+            if id not in place:
+                raise CovariateError(
+                    f"{panel.name(i)} is new, and the model was fitted with the static features "
+                    f"{', '.join(names)}; pass static_df with a row for it.",
+                    column=names[0],
+                    id=id,
+                )
+        index = [place[id] for id in panel.ids]
+        return replace(panel, real=self.real[index], codes=self.codes[index])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is numbers, to be saved."""
+        return {name: torch.from_numpy(getattr(self, name)) for name in ("t", "real", "codes")}
+
+    @classmethod
+    def from_tensors(
+        cls, ids: np.ndarray, clock: dict[str, Any], tensors: dict[str, Tensor]
+    ) -> "Tails":
+        """Reads what :meth:`tensors` gave."""
+        t, real, codes = (tensors[name].numpy() for name in ("t", "real", "codes"))
+        return cls(ids, t, real, codes, Clock.from_dict(clock))
+
+    def follow(
+        self, panel: Panel, covariates: tuple[str, ...], columns: Columns
+    ) -> tuple["Tails", Follow]:
+        """Verifies that new rows follow, and says how to take them in."""
+        place = {id: i for i, id in enumerate(self.ids)}
+        where = np.array([place.get(id, -1) for id in panel.ids], dtype=np.int64)
+        old, new = np.flatnonzero(where >= 0), np.flatnonzero(where < 0)
+        tails, rows, fresh = self, None, None
+        if len(old):
+            rows = self._continued(panel.select(old), where[old], covariates, columns)
+            t = self.t.copy()
+            t[where[old]] = rows.last
+            tails = replace(tails, t=t)
+        if len(new):
+            fresh = panel.select(new)
+            tails = replace(
+                tails,
+                ids=np.concatenate([tails.ids, fresh.ids]),
+                t=np.concatenate([tails.t, fresh.last]),
+                real=np.concatenate([tails.real, fresh.real]),
+                codes=np.concatenate([tails.codes, fresh.codes]),
+            )
+        return tails, Follow(where[old], rows, fresh, len(self.ids))
+
+    def _continued(
+        self, panel: Panel, where: np.ndarray, covariates: tuple[str, ...], columns: Columns
+    ) -> Panel:
+        """New rows of known series, with the steps since the last row put in as missing."""
+        first = panel.t[panel.offsets[:-1]]
+        late = np.flatnonzero(first <= self.t[where])
+        if len(late):
+            i = int(late[0])
+            row = int(panel.offsets[i])
+            seen = self.clock.stamps(self.t[where[i]][None])[0]
+            raise TimeError(
+                f"new rows must come after the last one seen, which for {panel.name(i)} is "
+                f"{seen}, found {self.clock.stamps(panel.t[row][None])[0]} in row "
+                f"{int(panel.row[row])}; pass only rows that are new.",
+                column=columns.time,
+                id=panel.ids[i],
+                row=int(panel.row[row]),
+            )
+        if self.clock.kind == "irregular":
+            return panel
+        gap = np.round(first - self.t[where]).astype(np.int64) - 1
+        if not gap.any():
+            return panel
+        if covariates:
+            i = int(np.flatnonzero(gap)[0])
+            missing = self.clock.stamps(self.t[where[i]][None] + 1)[0]
+            raise CovariateError(
+                f"{panel.name(i)} has no row at {missing}, so that the covariate "
+                f"{covariates[0]!r} is unknown there; add the row, its target may be NaN.",
+                column=covariates[0],
+                id=panel.ids[i],
+            )
+        return _padded(panel, gap, self.t[where])
+
+
+def _padded(panel: Panel, gap: np.ndarray, last: np.ndarray) -> Panel:
+    """Puts missing rows before the first one of each series."""
+    lengths = panel.lengths + gap
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    rows = int(offsets[-1])
+    owner = np.repeat(np.arange(panel.batch), lengths)
+    nth = np.arange(rows) - offsets[owner]
+    old = nth >= gap[owner]
+
+    def spread(x: np.ndarray, fill: int | float) -> np.ndarray:
+        out = np.full((rows, *x.shape[1:]), fill, dtype=x.dtype)
+        out[old] = x
+        return out
+
+    t = last[owner] + 1 + nth
+    t[old] = panel.t
+    return replace(
+        panel,
+        offsets=offsets,
+        t=t,
+        y=spread(panel.y, np.nan),
+        future=spread(panel.future, 0.0),
+        past=spread(panel.past, np.nan),
+        row=spread(panel.row, -1),
+    )

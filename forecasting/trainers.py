@@ -1,0 +1,99 @@
+"""Trainers: how the members of an ensemble learn from a panel."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from seqlatent.forecasting.specs import Setting, Training
+from seqlatent.forecasting.windows import Windows
+from seqlatent.model import LatentModel
+from seqlatent.training import History, cosine, fit
+
+__all__ = ["ByWindows"]
+
+
+@dataclass(frozen=True)
+class ByWindows:
+    """Trains each member on windows drawn at random, one member after the other.
+
+    A learning rate that falls as a cosine of the steps, or of the time where that is short, makes
+    the end of training the best place to stop, so that no rows are held out to find it.
+
+    Args:
+        objective: Function ``(model, sequences) -> (B,)``.
+        steps: Updates of each member.
+        batch_size: Windows of a batch.
+        length: Rows of a window, from a setting.
+        learning_rate: Highest learning rate of AdamW.
+        weight_decay: Of AdamW.
+        clip: Largest gradient norm.
+    """
+
+    objective: Any
+    steps: int
+    length: Callable[[Setting], int]
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    clip: float = 10.0
+
+    def __call__(self, models: Sequence[LatentModel], training: Training) -> None:
+        job = training.job
+        windows = Windows(
+            training.numbers, self.length(training.setting), self.batch_size, training.flags
+        )
+        began = time.perf_counter()
+        for i, model in enumerate(models):
+            left = None
+            if job.time_limit is not None:
+                spent = time.perf_counter() - began
+                left = max(job.time_limit - spent, 0.0) / (len(models) - i)
+            self._train(model, windows, job.seed * 1000 + i, left, job.progress, job.device)
+            model.to("cpu")
+
+    def _train(
+        self,
+        model: LatentModel,
+        windows: Windows,
+        seed: int,
+        limit: float | None,
+        progress: bool,
+        device: str,
+    ) -> History:
+        began = time.perf_counter()
+        by_steps = cosine(self.steps)
+
+        def passed(step: int) -> float:
+            spent = 0.0 if not limit else (time.perf_counter() - began) / limit
+            return max(step / self.steps, spent)
+
+        def rate(step: int) -> float:
+            return by_steps(min(int(passed(step) * self.steps), self.steps - 1)) or 1e-8
+
+        def over(history: History) -> bool:
+            return limit is not None and time.perf_counter() - began >= limit
+
+        place = torch.device(device)
+
+        def batch(generator: torch.Generator) -> Any:
+            return windows(generator).to(device=place)
+
+        return fit(
+            model,
+            batch,
+            self.objective,
+            steps=self.steps,
+            optimizer=partial(
+                torch.optim.AdamW, lr=self.learning_rate, weight_decay=self.weight_decay
+            ),
+            schedule=rate,
+            clip=self.clip,
+            seed=seed,
+            progress=progress,
+            device=place,
+            callback=over,
+        )

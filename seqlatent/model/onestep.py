@@ -1,0 +1,115 @@
+"""One-step prediction: each observation as the model saw it coming."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqlatent.chain import MarkovChain
+from seqlatent.distributions import draw
+from seqlatent.emissions.emission import LinearEmission
+from seqlatent.inference import Amortised, Kalman, Particles
+from seqlatent.model.latent_model import LatentModel
+from seqlatent.sequences import Context, Sequences
+
+__all__ = ["OneStep", "one_step"]
+
+
+class OneStep(NamedTuple):
+    """How each step was predicted from the steps before it.
+
+    Attributes:
+        log_prob: ``log p(y_t | y_{<t})`` in the units of the data ``(B, T)``; 0 where nothing was
+            observed.
+        below: ``P(Y_t < y_t | y_{<t})`` of each cell ``(B, T, D)``.
+        equal: ``P(Y_t = y_t | y_{<t})``, which is 0 for a density.
+    """
+
+    log_prob: Tensor
+    below: Tensor
+    equal: Tensor
+
+
+@torch.no_grad()
+def one_step(
+    model: LatentModel,
+    sequences: Sequences,
+    *,
+    samples: int = 100,
+    generator: torch.Generator | None = None,
+) -> OneStep:
+    r"""Predictive law of each observation, evaluated at what was observed.
+
+    .. math:: p(y_t \mid y_{<t}) = \int p(y_t \mid z_t, c_t)\, p(z_t \mid z_{t-1}, c_t)\,
+        p(z_{t-1} \mid y_{<t})\, dz
+
+    Exact with ``Kalman``. Otherwise an average over states drawn from the filter: that of a causal
+    encoder, else a particle filter; the probabilities come from as many draws of :math:`y_t`.
+
+    Args:
+        model: The model.
+        sequences: Observations.
+        samples: States, and observations, per step.
+        generator: Source of randomness.
+
+    Example:
+        >>> model = seqlatent.zoo.structural()
+        >>> scores = one_step(model, Sequences.of(torch.zeros(2, 5, 1)))
+        >>> scores.log_prob.shape, scores.below[0, 0]
+        (torch.Size([2, 5]), tensor([0.5000]))
+
+    References:
+        Present Position and Potential Developments: the Prequential Approach (Dawid, 1984).
+    """
+    c = model.context(sequences)
+    if isinstance(model.inference, Kalman):
+        return _exact(model, model.inference, sequences, c)
+    z = _predicted(model, sequences, c, samples, generator)
+    log_prob = model.emission.log_prob(sequences.y, sequences.observed, z, c)
+    copies = max(1, samples // len(z))
+    y = draw(model.emission(z, c), (copies,), generator).flatten(0, 1).to(sequences.y)
+    return OneStep(
+        torch.where(
+            sequences.observed.any(-1), log_prob.logsumexp(0) - math.log(len(z)), 0.0
+        ),
+        (y < sequences.y).to(y).mean(0),
+        (y == sequences.y).to(y).mean(0),
+    )
+
+
+def _exact(model: LatentModel, kalman: Kalman, sequences: Sequences, c: Context) -> OneStep:
+    assert isinstance(model.emission, LinearEmission)
+    states = kalman.predict(model, sequences, c=c)
+    H, d, R = model.emission.matrices(c)
+    P = states.marginals.covariance_matrix  # type: ignore[attr-defined]
+    loc = c.shift + c.scale * ((H @ states.mean[..., None])[..., 0] + d)
+    spread = ((H @ P) * H).sum(-1) + R.diagonal(dim1=-2, dim2=-1)
+    below = torch.special.ndtr((sequences.y - loc) / (c.scale * spread.sqrt()))
+    return OneStep(states.log_evidence, below, torch.zeros_like(below))
+
+
+def _predicted(
+    model: LatentModel,
+    sequences: Sequences,
+    c: Context,
+    samples: int,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Draws of each state given the steps before it ``(S, B, T, K)``."""
+    if model.transition.latent_dim == 0:
+        return sequences.y.new_zeros(1, sequences.batch, sequences.steps, 0)
+    inference = model.inference
+    if isinstance(inference, Amortised) and inference.causal:
+        q = inference(model, sequences, c)
+        assert isinstance(q, MarkovChain)
+        z, c = q.rsample((samples,), generator), q.context
+    else:
+        particles = inference if isinstance(inference, Particles) else Particles(samples)
+        marginals = particles.filter(model, sequences, c=c, generator=generator).marginals
+        z = draw(marginals, (samples,), generator)
+    first = draw(model.transition.initial(c[0]), (samples,), generator)
+    if sequences.steps == 1:
+        return first[..., None, :]
+    rest = draw(model.transition(z[..., :-1, :], c[1:]), (), generator)
+    return torch.cat([first[..., None, :], rest], -2)
