@@ -1,6 +1,7 @@
 """Memory: deterministic causal features of the past that generative modules condition on."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from collections.abc import Sequence as Collection
 
 import torch
@@ -13,6 +14,7 @@ from seqlatent.sequences import Context, Sequences
 __all__ = ["CausalMemory", "Memory", "NoMemory"]
 
 State = tuple[Tensor, ...]
+Advance = Callable[[Tensor, Tensor, Context], Tensor]
 
 
 class Memory(nn.Module, ABC):
@@ -40,6 +42,10 @@ class Memory(nn.Module, ABC):
     def state_at(self, sequences: Sequences, index: Int[Tensor, " B"]) -> State:
         """State after step ``index`` of each series; -1 is the initial state."""
 
+    def read(self, sequences: Sequences, index: Int[Tensor, " B"]) -> tuple[Tensor, State]:
+        """Features of every step, and the state after step ``index`` of each series."""
+        return self(sequences), self.state_at(sequences, index)
+
     @abstractmethod
     def step(self, state: State, y: Tensor, observed: Tensor, c: Context) -> tuple[Tensor, State]:
         """Features of the next step ``(*S, B, M)``, and the state after it.
@@ -50,6 +56,25 @@ class Memory(nn.Module, ABC):
             observed: Which cells of it were seen ``(*S, B, D)``; nothing before the first step.
             c: Covariates, gap, codes, shift and scale of the step itself.
         """
+
+    def advance(self, state: State) -> Advance:
+        """A function that gives the features of one step after another, and keeps the state.
+
+        Its arguments are those of ``step`` but the state, which has axes ``(B,)``: samples that
+        start from one past share it, and ``y`` may have their axes from the second step on.
+        """
+
+        def advance(y: Tensor, observed: Tensor, c: Context) -> Tensor:
+            nonlocal state
+            if y.ndim > c.u.ndim:
+                state = tuple(
+                    s if s.shape[: y.ndim - 1] == y.shape[:-1] else s.expand(len(y), *s.shape)
+                    for s in state
+                )
+            m, state = self.step(state, y, observed, c)
+            return m
+
+        return advance
 
 
 class NoMemory(Memory):
@@ -210,7 +235,10 @@ class CausalMemory(Memory):
         return (buffer, *self.backbone.initial(tuple(batch_shape), like))
 
     def state_at(self, sequences: Sequences, index: Int[Tensor, " B"]) -> State:
-        _, states = self.backbone(self._inputs(sequences))
+        return self.read(sequences, index)[1]
+
+    def read(self, sequences: Sequences, index: Int[Tensor, " B"]) -> tuple[Tensor, State]:
+        m, states = self.backbone(self._inputs(sequences))
         rows = torch.arange(sequences.batch, device=index.device)
         start = self.backbone.initial((sequences.batch,), sequences.y)
         fresh = (index < 0)[:, None]
@@ -223,17 +251,38 @@ class CausalMemory(Memory):
         offsets = torch.arange(self.depth, device=index.device)
         window = history[rows[:, None], index.clamp_min(0)[:, None] + offsets]
         window = torch.where(fresh[..., None], torch.zeros_like(window), window)
-        return (window, *hidden)
+        return m, (window, *hidden)
 
     def step(self, state: State, y: Tensor, observed: Tensor, c: Context) -> tuple[Tensor, State]:
         buffer, *hidden = state
-        value = torch.where(observed, (y - c.shift) / c.scale, torch.zeros_like(y)).asinh()
-        row = torch.cat([value, observed.to(value.dtype).expand_as(value)], -1)
+        row = self._row(y, observed, c)
         if self.depth:
             buffer = torch.cat([buffer[..., 1:, :], row[..., None, :]], -2)
-        known = self._known(c)
-        lead = row.shape[:-1]
         lagged = [buffer[..., self.depth - lag, :] for lag in self.lags]
-        x = torch.cat([*lagged, known.expand(*lead, known.shape[-1])], -1)
-        m, hidden = self.backbone.step(x, tuple(hidden))
+        m, hidden = self.backbone.step(self._input(lagged, row, c), tuple(hidden))
         return m, (buffer, *hidden)
+
+    def advance(self, state: State) -> Advance:
+        # The past stays where it is, once for all samples; only the rows that follow are theirs.
+        buffer, *hidden = state
+        past, rows = buffer.unbind(-2), []
+
+        def advance(y: Tensor, observed: Tensor, c: Context) -> Tensor:
+            nonlocal hidden
+            rows.append(self._row(y, observed, c))
+            lagged = [
+                rows[-lag] if lag <= len(rows) else past[len(rows) - lag] for lag in self.lags
+            ]
+            m, hidden = self.backbone.step(self._input(lagged, rows[-1], c), tuple(hidden))
+            return m
+
+        return advance
+
+    @staticmethod
+    def _row(y: Tensor, observed: Tensor, c: Context) -> Tensor:
+        value = torch.where(observed, (y - c.shift) / c.scale, torch.zeros_like(y)).asinh()
+        return torch.cat([value, observed.to(value.dtype).expand_as(value)], -1)
+
+    def _input(self, lagged: list[Tensor], row: Tensor, c: Context) -> Tensor:
+        lead = row.shape[:-1]
+        return torch.cat([x.expand(*lead, x.shape[-1]) for x in (*lagged, self._known(c))], -1)

@@ -1,7 +1,7 @@
 """Chains: distributions over whole latent paths. The prior is one, and so is every posterior."""
 
 from seqlatent.chain.chain import Chain, MarkovChain
-from seqlatent.chain.kernels import Affine, Correction, Kernel, Linear, Sampled, Stepped
+from seqlatent.chain.kernels import Affine, Correction, Kernel, Linear, Marginal, Sampled, Stepped
 from seqlatent.chain.paths import (
     affine_path,
     first_state,
@@ -16,6 +16,7 @@ __all__ = [
     "Correction",
     "Kernel",
     "Linear",
+    "Marginal",
     "MarkovChain",
     "Sampled",
     "Stepped",

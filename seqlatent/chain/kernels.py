@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from seqlatent.sequences import Context
 from seqlatent.walks import CarriedSteps, GatedSteps, Walk
 
-__all__ = ["Affine", "Correction", "Kernel", "Linear", "Sampled", "Stepped"]
+__all__ = ["Affine", "Correction", "Kernel", "Linear", "Marginal", "Sampled", "Stepped"]
 
 
 @runtime_checkable
@@ -49,6 +49,14 @@ class Sampled(ABC):
 
         The laws are those of the first step and of the others, as in :meth:`Chain.conditionals`.
         """
+
+
+class Marginal(ABC):
+    """A kernel that knows the normal law of every state by itself, its coordinates independent."""
+
+    @abstractmethod
+    def marginals(self, c: Context) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every state ``(..., T, K)``."""
 
 
 class Linear(ABC):

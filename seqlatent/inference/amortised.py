@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from seqlatent.chain import Chain, Correction, MarkovChain, sequential_path
-from seqlatent.distributions import Empirical
+from seqlatent.chain import Chain, Correction, Marginal, MarkovChain, sequential_path
+from seqlatent.distributions import Empirical, diagonal_normal, draw
 from seqlatent.inference.cloud import latest_of, particle_filter
 from seqlatent.inference.encoders import Encoder, FilteringEncoder
 from seqlatent.inference.inference import Generative, Inference, Latest, States, at, position
@@ -166,12 +166,18 @@ class Amortised(Inference):
                 e=self.posterior.statistics(features), informed=encoder.informed(sequences)
             )
             kernel = self.posterior.kernel(model.transition, c)
-            before = None
-            if start is not None:
-                before = start.particles(self.particles, generator), start.started
-            z = sequential_path(kernel, c, (self.particles,), generator, before)
-        latest = _last_of(z, sequences, start, end)
-        index = position(sequences, end)
+            index = position(sequences, end)
+            if start is None and isinstance(kernel, Marginal):
+                # one state is wanted, and its law is known: no path is drawn for it
+                loc, scale = (at(x, index) for x in kernel.marginals(c))
+                values = draw(diagonal_normal(loc, scale), (self.particles,), generator)
+                latest = _equal(values, index >= 0)
+            else:
+                before = None
+                if start is not None:
+                    before = start.particles(self.particles, generator), start.started
+                z = sequential_path(kernel, c, (self.particles,), generator, before)
+                latest = _last_of(z, sequences, start, end)
         fresh = (
             encoder.backbone.initial((sequences.batch,), sequences.y) if state is None else state
         )
@@ -190,5 +196,9 @@ def _last_of(z: Tensor, sequences: Sequences, start: Latest | None, end: bool | 
         if start.values is not None and len(start.values) == len(values):
             values = torch.where(started[:, None], values, start.values)
         started = started | start.started
+    return _equal(values, started)
+
+
+def _equal(values: Tensor, started: Tensor) -> Latest:
     log_weights = values.new_zeros(values.shape[:-1]).log_softmax(0)
     return Latest(None, None, values, log_weights, started)

@@ -11,6 +11,7 @@ from seqlatent.chain import (
     Correction,
     Kernel,
     Linear,
+    Marginal,
     Sampled,
     Stepped,
     affine_path,
@@ -399,8 +400,12 @@ class _AffineFree(_Free, Affine):
         return a, b, s
 
 
-class _Whole(_Free, Sampled):
+class _Whole(_Free, Sampled, Marginal):
     """Free at every step."""
+
+    def marginals(self, c: Context) -> tuple[Tensor, Tensor]:
+        a, b, s = _coefficients(c)
+        return linear_recurrence(a, b), linear_recurrence(a.square(), s.square()).sqrt()
 
     def path(
         self, context: Context, shape: tuple[int, ...], generator: torch.Generator | None

@@ -75,9 +75,10 @@ class Belief:
         """
         if not beliefs:
             raise ValueError("join needs at least one belief, found none.")
+        latest = Latest.join([b.latest for b in beliefs])
         own = {name: torch.cat([getattr(b, name) for b in beliefs]) for name in _OWN}
         memory = tuple(torch.cat(s) for s in zip(*(b.memory for b in beliefs), strict=True))
-        return cls(Latest.join([b.latest for b in beliefs]), memory, **own)
+        return cls(latest, memory, **own)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the belief as safetensors; an older file stays until the new one is complete.

@@ -18,6 +18,9 @@ from seqlatent.transitions.transition import Transition
 __all__ = ["LatentModel", "Paths"]
 
 
+_PATHS = 8192
+
+
 class Paths(NamedTuple):
     """Sampled futures.
 
@@ -144,7 +147,6 @@ class LatentModel(nn.Module):
         """Latent states given everything."""
         return self.inference.smooth(self, sequences, generator=generator)
 
-    @torch.no_grad()
     def belief(
         self,
         sequences: Sequences,
@@ -161,13 +163,21 @@ class LatentModel(nn.Module):
                 stands ``(B,)``.
             generator: Source of randomness where the inference samples.
         """
-        c = self.context(sequences)
+        with torch.no_grad():
+            return self._belief(sequences, end, generator)
+
+    def _belief(
+        self, sequences: Sequences, end: bool | Tensor, generator: torch.Generator | None
+    ) -> Belief:
+        self._check(sequences)
         index = position(sequences, end)
+        m, memory = self.memory.read(sequences, index)
+        c = Context.of(sequences, m)
         fresh = (index < 0)[:, None]
         y, observed = at(sequences.y, index), at(sequences.observed, index)
         return Belief(
             latest=self.inference.latest(self, sequences, c, end=end, generator=generator),
-            memory=self.memory.state_at(sequences, index),
+            memory=memory,
             y=torch.where(fresh, torch.zeros_like(y), y),
             observed=observed & ~fresh,
             t=torch.where(index < 0, sequences.t[:, 0] - 1, at(sequences.t, index)),
@@ -227,6 +237,7 @@ class LatentModel(nn.Module):
         n: int = 100,
         u: Tensor | None = None,
         t: Tensor | None = None,
+        gradient: bool = False,
         generator: torch.Generator | None = None,
     ) -> Paths:
         """Samples joint futures; each path feeds its own samples back through the memory.
@@ -237,6 +248,8 @@ class LatentModel(nn.Module):
             n: Number of paths ``S``.
             u: Covariates of the future ``(B, H, U)``; required where the model has covariates.
             t: Times of the future ``(B, H)`` or ``(H,)``; one sampling step apart by default.
+            gradient: Whether the paths are differentiable in the parameters, where the families
+                allow it, for objectives that score forecasts.
             generator: Source of randomness.
 
         Returns:
@@ -247,9 +260,18 @@ class LatentModel(nn.Module):
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ValueError(f"n must be a number of paths of at least 1, found {n!r}.")
-        future = self.upcoming(belief, horizon, u=u, t=t)
+        future = upcoming(belief, horizon, u, t)
+        if gradient:
+            return self._roll(belief, self._context_after(belief, future), n, generator)
+        # A few thousand paths at a time stay in the cache, and bound the memory.
+        size = max(1, _PATHS // n)
+        parts = []
         with torch.no_grad():
-            return self._roll(belief, future, n, generator)
+            for first in range(0, belief.batch, size):
+                part = slice(first, first + size)
+                now, rows = belief.select(part), future.select(part)
+                parts.append(self._roll(now, self._context_after(now, rows), n, generator))
+        return Paths(*(torch.cat(x, 1) for x in zip(*parts, strict=True)))
 
     def upcoming(
         self, belief: Belief, horizon: int, *, u: Tensor | None = None, t: Tensor | None = None
@@ -311,16 +333,14 @@ class LatentModel(nn.Module):
             return Paths(_float(draw(self.emission(z, c), (), generator), c), z)
         steps = c.unbind()
         # All paths start from the same past: its features are computed once, not once per path.
-        m, memory = self.memory.step(belief.memory, belief.y, belief.observed, steps[0])
-        memory = tuple(s.expand(n, *s.shape) for s in memory)
-        now = steps[0].replace(m=m)
+        advance = self.memory.advance(belief.memory)
+        now = steps[0].replace(m=advance(belief.y, belief.observed, steps[0]))
         state = first_state(self.transition, now, torch.Size((n,)), generator, (state, started))
         y = _float(draw(self.emission(state, now), (), generator), now)
         observed = torch.ones_like(y, dtype=torch.bool)
         ys, zs = [y], [state]
         for now in steps[1:]:
-            m, memory = self.memory.step(memory, y, observed, now)
-            now = now.replace(m=m)
+            now = now.replace(m=advance(y, observed, now))
             state = draw(self.transition(state, now), (), generator)
             y = _float(draw(self.emission(state, now), (), generator), now)
             ys.append(y)
