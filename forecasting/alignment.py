@@ -64,6 +64,14 @@ def align(
     if clock is None:
         freq = freq if times.freq is None else times.own_freq(freq)
         clock = Clock.of(times.take(order), offsets, freq, rows=rows)
+        if times.date and not clock.daily:
+            raise rows.error(
+                TimeError,
+                0,
+                f"expected datetimes, since dates have no time of day for freq={clock.freq!r}; "
+                f"found the date {shown(times.values[order[0]])}. Make datetimes of them, or give "
+                "a freq= of whole days.",
+            )
     else:
         times.agree(clock, rows)
         clock = clock.refine(times.take(order[offsets[:-1]]), offsets, rows)

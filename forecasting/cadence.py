@@ -48,12 +48,13 @@ class Gaps(NamedTuple):
             )
         other = np.flatnonzero(least != least[0])
         if len(other):
+            one = plain(rows.ids[self.series[0]])
             raise rows.error(
                 TimeError,
                 int(offsets[self.series[other[0]]]),
                 f"expected one frequency for all series, found a step of "
                 f"{_length(least[other[0]], unit)} here and of {_length(least[0], unit)} in id "
-                f"{plain(rows.ids[self.series[0]])!r}. Give freq= of the finer one if the missing rows "
+                f"{one!r}. Give freq= of the finer one if the missing rows "
                 "are gaps; else forecast the series in two panels.",
             )
         return int(least[0])
@@ -136,11 +137,12 @@ def _business(day: np.ndarray, offsets: np.ndarray, rows: Rows) -> str:
     week = (day + 3) // 7
     skips = ~weekend & (week[offsets[1:] - 1] > week[offsets[:-1]])
     if skips.any() and weekend.any():
+        one = plain(rows.ids[np.argmax(weekend)])
         raise rows.error(
             TimeError,
             int(offsets[np.argmax(skips)]),
             "expected one frequency for all series, found no weekends here but some in id "
-            f"{plain(rows.ids[np.argmax(weekend)])!r}. Give freq='D' if the missing days are gaps; else "
+            f"{one!r}. Give freq='D' if the missing days are gaps; else "
             "forecast the series in two panels.",
         )
     return "B" if skips.any() else "D"

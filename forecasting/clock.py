@@ -163,6 +163,13 @@ class Clock:
         """Steps of the season such data most often have; 1 for none."""
         return self._frequency.season if self.kind == "datetime" else 1
 
+    @property
+    def daily(self) -> bool:
+        """Whether every step lasts one day or more on the local calendar."""
+        return self.kind != "datetime" or (
+            self._frequency.cycle not in ("hour", "second", "other") and self._frequency.local
+        )
+
     def refine(self, stamps: Any, offsets: Any = None, rows: Rows | None = None) -> "Clock":
         """The clock that also has room for the phases of other series.
 

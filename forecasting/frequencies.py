@@ -197,14 +197,12 @@ def _cycle(offset: Any) -> str:
     name = type(offset).__name__
     if "Hour" in name:
         return "hour"
-    for part, cycle in (
+    parts = (
         ("Quarter", "quarter"),
         ("Year", "year"),
         ("FY5253", "year"),
         ("SemiMonth", "half"),
         ("Month", "month"),
         ("Day", "business"),
-    ):
-        if part in name:
-            return cycle
-    return "other"
+    )
+    return next((cycle for part, cycle in parts if part in name), "other")

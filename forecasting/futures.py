@@ -22,7 +22,7 @@ def read_future(
     ids: np.ndarray,
     clock: Clock,
     last: np.ndarray,
-    h: int | None,
+    h: Any,
     names: Sequence[str] = (),
     columns: Columns | None = None,
 ) -> Future:
@@ -50,6 +50,7 @@ def read_future(
     columns = Columns() if columns is None else columns
     if h is not None and (isinstance(h, bool) or not isinstance(h, int | np.integer) or h < 1):
         raise ValueError(f"h must be a whole number of at least 1, found {h!r}.")
+    h = None if h is None else int(h)
     if frame is None or (not names and clock.kind != "irregular"):
         if h is None:
             raise ValueError("h must be given where no X_df says which times to forecast.")

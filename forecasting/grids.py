@@ -29,7 +29,17 @@ class Even:
 
     def stamps(self, k: np.ndarray) -> np.ndarray:
         """Ticks of the parts of some numbers."""
-        return self.origin + k * (self.length // self.parts)
+        part = self.length // self.parts
+        if (
+            k.size
+            and max(abs(self.origin + part * int(k.min())), abs(self.origin + part * int(k.max())))
+            >= 2**63
+        ):
+            raise TimeError(
+                f"expected stamps that 64 bits can hold, found one {int(np.abs(k).max())} parts of "
+                "a step from the first. Use a shorter horizon, or stamps of a coarser unit."
+            )
+        return self.origin + k * part
 
     def count(self, local: np.ndarray) -> np.ndarray:
         """Number of the part nearest to each of some ticks."""

@@ -68,12 +68,11 @@ class Style:
                 made = self._pandas_time if name in stamps else made
                 built[name] = made(values)
             return pd.DataFrame(built)
-        plain = {
-            name: values.tolist() if values.dtype == object else values
-            for name, values in data.items()
-        }
-        frame = nw.from_dict(plain, backend=self.backend)  # type: ignore[arg-type]
-        casts = [self._cast(nw.col(name)) for name in data if name in stamps]
+        frame = nw.from_dict(
+            {name: _for_polars(values) for name, values in data.items()},
+            backend="polars",
+        )
+        casts = [self._cast(name, data[name]) for name in data if name in stamps]
         if self.columns.id in data:
             casts.append(nw.col(self.columns.id).cast(self._polars_id(data[self.columns.id])))
         return frame.with_columns(*casts).to_native()
@@ -118,20 +117,31 @@ class Style:
             return nw.Enum([*known, *(id for id in pd.unique(ids) if id not in set(known))])
         return getattr(nw, self.id)
 
-    def _cast(self, stamps: nw.Expr) -> nw.Expr:
-        if not self.time.startswith("Datetime"):
-            return stamps.cast(getattr(nw, self.time))
+    def _cast(self, name: str, stamps: np.ndarray) -> nw.Expr:
+        column = nw.col(name)
+        if stamps.dtype.kind != "M":
+            bounds = np.iinfo(self.time.lower())
+            fits = bool(((stamps >= bounds.min) & (stamps <= bounds.max)).all())
+            return column.cast(getattr(nw, self.time)) if fits else column
+        if self.time == "Date":
+            return column.cast(nw.Date)
         unit: Any = self.time.removeprefix("Datetime[").removesuffix("]")
-        stamps = stamps.cast(nw.Datetime(unit))
+        column = column.cast(nw.Datetime(unit))
         if self.tz is None:
-            return stamps
-        return stamps.dt.replace_time_zone("UTC").dt.convert_time_zone(self.tz)
+            return column
+        return column.dt.replace_time_zone("UTC").dt.convert_time_zone(self.tz)
 
 
 def as_given(panel: Panel) -> np.ndarray:
     """Rows of a panel in the order of the frame that it was read from, without filled gaps."""
     order = np.argsort(panel.row, kind="stable")
     return order[np.count_nonzero(panel.row < 0) :]
+
+
+def _for_polars(values: np.ndarray) -> Any:
+    if values.dtype == np.dtype("datetime64[s]"):
+        return values.astype("datetime64[ms]")  # the coarsest unit of polars
+    return values.tolist() if values.dtype == np.dtype(object) else values
 
 
 def _name(dtype: Any) -> str:

@@ -114,8 +114,6 @@ class Table:
             series = column.to_numpy()
         codes, uniques = pd.factorize(series)
         ids = np.asarray(uniques)
-        if pd.api.types.is_integer_dtype(uniques.dtype) and ids.dtype == np.dtype(object):
-            ids = ids.astype(np.int64)  # a nullable type
         if ids.dtype.kind not in "iub":
             ids = ids.astype(object)
         for i, id in enumerate(ids):

@@ -75,10 +75,11 @@ def read_times(column: nw.Series, rows: Rows) -> Times:
     Raises:
         TimeError: If it holds neither datetimes nor integers, or mixes time zones.
     """
-    if column.implementation.is_pandas():
-        times = _of_pandas(column.to_native())
-    else:
-        times = _of_polars(column)
+    try:
+        pandas = column.implementation.is_pandas()
+        times = _of_pandas(column.to_native()) if pandas else _of_polars(column)
+    except TimeError as error:  # about its time zone
+        raise rows.error(TimeError, 0, str(error)) from error
     if times is None:
         raise _no_times(column, rows)
     return times

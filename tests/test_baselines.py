@@ -16,6 +16,7 @@ from seqlatent.forecasting import baselines
 from seqlatent.forecasting.baselines import ETS, SARIMAX, LocalEngine, Naive, SeasonalNaive, Theta
 from seqlatent.forecasting.baselines.bridges import bridge
 from seqlatent.forecasting.baselines.initial import filled, initial
+from seqlatent.forecasting.baselines.orders import candidates
 from seqlatent.forecasting.baselines.quiet import quiet
 from seqlatent.forecasting.baselines.spread import Pool, difference_scale, positive
 from seqlatent.forecasting.clock import Clock
@@ -527,6 +528,30 @@ def test_a_failing_library_is_no_crash(kind, monkeypatch):
     assert np.isfinite(law.quantiles).all()
 
 
+@pytest.mark.parametrize("kind", [ETS, Theta, SARIMAX], ids=lambda kind: kind.alias)
+def test_what_does_not_converge_is_noted(kind, monkeypatch):
+    from statsmodels.tsa.exponential_smoothing.ets import ETSModel
+    from statsmodels.tsa.forecasting.theta import ThetaModel, ThetaModelResults
+    from statsmodels.tsa.statespace.sarimax import SARIMAX as Model
+
+    if kind is Theta:
+        params = pd.Series([np.nan, 0.5])
+        monkeypatch.setattr(ThetaModelResults, "params", params)
+        assert ThetaModel(waves()[0], period=4).fit().params is params
+    else:
+        peer = {ETS: ETSModel, SARIMAX: Model}[kind]
+        fit = peer.fit
+
+        def stopped(*args, **kwargs):
+            found = fit(*args, **kwargs)
+            found.mle_retvals["converged"] = False
+            return found
+
+        monkeypatch.setattr(peer, "fit", stopped)
+    engine = fitted(kind, make_panel(waves()[:1]))
+    assert engine.notes == {"s0": "statsmodels did not converge: seasonal naive"}
+
+
 @pytest.mark.parametrize("kind", [ETS, SARIMAX], ids=lambda kind: kind.alias)
 def test_a_candidate_that_fails_is_noted(kind, monkeypatch):
     from statsmodels.tsa.exponential_smoothing.ets import ETSModel
@@ -665,6 +690,19 @@ def test_initial_finds_a_line_and_a_season():
     assert season.shape == (4,)
 
 
+def test_candidates_take_the_differences_that_make_a_series_vary_less():
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(200)
+    walk = np.cumsum(noise)
+    assert {o.d for o in candidates(noise, 1)} == {0}
+    assert {o.d for o in candidates(walk, 1)} == {1}
+    assert {o.c for o in candidates(walk, 1)} == {0, 1}  # with and without a drift
+    assert {(o.d, o.D, o.P) for o in candidates(noise, 4)} == {(0, 0, 1)}
+    assert {o.D for o in candidates(noise + np.tile([5.0, 0.0, 0.0, -5.0], 50), 4)} == {1}
+    assert {o.k for o in candidates(noise, 24)} == {3}
+    assert {o.k for o in candidates(noise[:40], 24)} == {0}
+
+
 def test_a_bridge_may_have_one_side():
     rng = np.random.default_rng(0)
     y = np.array([np.nan, 2.0, np.nan, np.nan, 9.0])
@@ -694,7 +732,7 @@ def test_wrong_options_teach():
     with pytest.raises(ValueError, match="season_length must be a positive number"):
         SeasonalNaive(season_length=0)
     for kind in (ETS, Theta, SARIMAX):
-        with pytest.raises(ValueError, match="max_rows and season_length must be positive"):
+        with pytest.raises(ValueError, match="max_rows must be a positive number"):
             kind(max_rows=0)
     with pytest.raises(ValueError, match=r"order=\(0, 1, 1\)"):
         SARIMAX(order=(1, 1))

@@ -22,7 +22,7 @@ class ETS(InnovationsEngine):
 
     Args:
         season_length: Steps of the season; None for the shortest that the job names.
-        max_rows: Rows at the end of each series to fit.
+        max_rows: Rows at the end of each series to fit; None for ten seasons, and at least 200.
 
     References:
         Forecasting with Exponential Smoothing (Hyndman et al., 2008), chapters 2, 5, 6.
@@ -30,7 +30,7 @@ class ETS(InnovationsEngine):
 
     alias: ClassVar[str] = "ets"
 
-    def __init__(self, *, season_length: int | None = None, max_rows: int = 500) -> None:
+    def __init__(self, *, season_length: int | None = None, max_rows: int | None = None) -> None:
         super().__init__(
             season_length=season_length,
             max_rows=max_rows,

@@ -15,8 +15,9 @@ from seqlatent.forecasting.baselines.local import (
     Table,
     rows_by_step,
 )
+from seqlatent.forecasting.baselines.responses import response, skip, variance
 from seqlatent.forecasting.baselines.spread import magnitude, phase_of, positive
-from seqlatent.forecasting.engine import Job, Law, Smoothed
+from seqlatent.forecasting.engine import Law, Smoothed
 from seqlatent.forecasting.panel import Future, Panel
 
 __all__ = ["Fit", "InnovationsEngine", "Misfit"]
@@ -72,20 +73,16 @@ class InnovationsEngine(LocalEngine):
 
     Args:
         season_length: Steps of the season; None for the shortest that the job names.
-        max_rows: Rows at the end of each series to fit.
+        max_rows: Rows at the end of each series to fit; None for ten seasons, and at least 200.
         options: What the constructor was called with.
     """
 
     def __init__(
-        self, *, season_length: int | None, max_rows: int, options: dict[str, Any]
+        self, *, season_length: int | None, max_rows: int | None, options: dict[str, Any]
     ) -> None:
-        super().__init__(options)
-        if max_rows < 1 or (season_length is not None and season_length < 1):
-            raise ValueError(
-                f"max_rows and season_length must be positive, found {max_rows} and "
-                f"{season_length}."
-            )
-        self._season_length = season_length
+        super().__init__(options, season_length)
+        if max_rows is not None and max_rows < 1:
+            raise ValueError(f"max_rows must be a positive number of rows, found {max_rows}.")
         self._max_rows = max_rows
 
     @abstractmethod
@@ -97,13 +94,13 @@ class InnovationsEngine(LocalEngine):
         rng = np.random.default_rng(seed)
         series, horizon, targets = mean.shape
         age = np.minimum(state["age"], LONGEST_GAP).astype(np.int64)
-        response = _response(state, int(age.max(initial=0)) + horizon)
+        impulses = response(state, int(age.max(initial=0)) + horizon)
         paths = np.empty((n, series, horizon, targets))
         for i in range(series):
             for d in range(targets):
                 steps = age[i, d] + horizon
                 lag = np.subtract.outer(np.arange(steps), np.arange(steps))
-                impulse = np.where(lag >= 0, response[i, d, np.abs(lag)], 0.0)
+                impulse = np.where(lag >= 0, impulses[i, d, np.abs(lag)], 0.0)
                 e = rng.standard_normal((n, steps)) * state["scale"][i, d]
                 paths[:, i, :, d] = e @ impulse[age[i, d] :].T
         return mean + weight * paths
@@ -113,9 +110,9 @@ class InnovationsEngine(LocalEngine):
 
         state, mean, weight = self._expected(state, future)
         age = np.minimum(state["age"], LONGEST_GAP).astype(np.int64)
-        variance = _variance(state, int(age.max(initial=0)) + future.horizon)
+        growth = variance(state, int(age.max(initial=0)) + future.horizon)
         ahead = age[:, None] + np.arange(future.horizon)[:, None]
-        factor = np.take_along_axis(variance.transpose(0, 2, 1), ahead, axis=1)
+        factor = np.take_along_axis(growth.transpose(0, 2, 1), ahead, axis=1)
         scale = weight * state["scale"][:, None] * np.sqrt(factor)
         z = ndtri(np.asarray(levels, dtype=np.float64))[:, None, None, None]
         return Law(mean + z * scale, mean)
@@ -145,17 +142,12 @@ class InnovationsEngine(LocalEngine):
             "'seasonal_naive', 'sarimax' or a latent model."
         )
 
-    def _season_of(self, job: Job) -> int:
-        if self._season_length is not None:
-            return self._season_length
-        return job.season_lengths[0] if job.season_lengths else 1
-
     def _estimate(self, panel: Panel, deadline: Deadline) -> Table:
         shape, m = (panel.batch, panel.y.shape[1]), self._season
         names = ("alpha", "beta", "gamma", "phi", "level0", "trend0", "parameters")
         table = {name: np.zeros(shape) for name in names}
         table |= {"season0": np.zeros((*shape, m)), "factor": np.ones((*shape, m))}
-        tail = panel.tail(self._max_rows)
+        tail = panel.tail(self._max_rows or max(200, 10 * m))
         table["origin"] = np.repeat(tail.t[tail.offsets[:-1], None], shape[1], axis=1)
         for i in range(panel.batch):
             for d in range(shape[1]):
@@ -257,7 +249,7 @@ class InnovationsEngine(LocalEngine):
     def _advance(
         self, state: Table, panel: Panel, components: np.ndarray | None = None
     ) -> tuple[Table, Predicted]:
-        state = _skip(state, panel.t[panel.offsets[:-1], None] - state["end"] - 1)
+        state = skip(state, panel.t[panel.offsets[:-1], None] - state["end"] - 1)
         order, steps = rows_by_step(panel)
         state = {name: values[order] for name, values in state.items()}
         mean, unit = np.full_like(panel.y, np.nan), np.full_like(panel.y, np.nan)
@@ -290,14 +282,14 @@ class InnovationsEngine(LocalEngine):
         back = np.argsort(order)
         state = {name: values[back] for name, values in state.items()}
         ages = np.minimum(ages, LONGEST_GAP)
-        widen = _variance(state, int(ages.max(initial=0)) + 1)
+        widen = variance(state, int(ages.max(initial=0)) + 1)
         owner, targets = panel.owner[:, None], np.arange(panel.y.shape[1])
         scale = unit * np.sqrt(widen[owner, targets, ages])
         return state, Predicted(mean, scale)
 
     def _expected(self, state: Table, future: Future) -> tuple[Table, np.ndarray, np.ndarray]:
         """State right before the first step, means and factors of all steps ``(N, H, D)``."""
-        state = _skip(state, future.t[:, :1] - state["end"] - 1)
+        state = skip(state, future.t[:, :1] - state["end"] - 1)
         index, level, trend = np.arange(len(future.t)), state["level"], state["trend"]
         mean, weight = [], []
         for h in range(future.horizon):
@@ -307,39 +299,3 @@ class InnovationsEngine(LocalEngine):
             weight.append(state["factor"][index, :, phase])
             mean.append(weight[-1] * (level + state["season"][index, :, phase]))
         return state, np.stack(mean, 1), np.stack(weight, 1)
-
-
-def _skip(state: Table, gap: np.ndarray) -> Table:
-    """State after steps without a value."""
-    gap = np.where(state["end"] + 1 >= state["origin"], gap, 0.0)
-    if not (gap > 0).any():
-        return state
-    phi = state["phi"]
-    decay = phi**gap
-    total = np.where(phi < 1, phi * (1 - decay) / np.where(phi < 1, 1 - phi, 1.0), gap)
-    return {
-        **state,
-        "level": state["level"] + total * state["trend"],
-        "trend": decay * state["trend"],
-        "age": state["age"] + gap,
-    }
-
-
-def _response(state: Table, steps: int) -> np.ndarray:
-    """What an error of one does to the values 0 to ``steps - 1`` later ``(N, D, steps)``."""
-    m, j = state["season"].shape[-1], np.arange(steps)
-    powers = state["phi"][..., None] ** j
-    powers[..., 0] = 0.0
-    again = (j % m == 0) & (j > 0)
-    response = (
-        state["alpha"][..., None]
-        + state["beta"][..., None] * np.cumsum(powers, axis=-1)
-        + state["gamma"][..., None] * again
-    )
-    response[..., 0] = 1.0
-    return response
-
-
-def _variance(state: Table, steps: int) -> np.ndarray:
-    """Variance of the values 1 to ``steps`` ahead by that of an error ``(N, D, steps)``."""
-    return np.cumsum(_response(state, steps) ** 2, axis=-1)

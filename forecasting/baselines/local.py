@@ -63,6 +63,7 @@ class LocalEngine(Engine):
 
     Args:
         options: What the constructor was called with.
+        season_length: Steps of the season; None for the shortest that the job names.
 
     Attributes:
         notes: Ids, and why the series has a simpler model, or no data.
@@ -72,9 +73,15 @@ class LocalEngine(Engine):
     handles_covariates: ClassVar[bool] = False
     alias: ClassVar[str] = ""
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, options: dict[str, Any], season_length: int | None) -> None:
+        if season_length is not None and season_length < 1:
+            raise ValueError(
+                f"season_length must be a positive number of steps, found {season_length}; "
+                "give None to take it from the data's frequency."
+            )
         self.notes: dict[Any, str] = {}
         self._options = options
+        self._season_length = season_length
         self._season = 1
         self._time_limit: float | None = None
         self._targets = 0
@@ -82,10 +89,6 @@ class LocalEngine(Engine):
         self._index: dict[Any, int] = {}
         self._fitted: Table = {}
         self._pool = Pool(np.zeros(1), np.ones(1), np.ones(1))
-
-    @abstractmethod
-    def _season_of(self, job: Job) -> int:
-        """Steps of the season to use, 1 for none."""
 
     @abstractmethod
     def _estimate(self, panel: Panel, deadline: Deadline) -> Table:
@@ -101,7 +104,8 @@ class LocalEngine(Engine):
 
     def fit(self, panel: Panel, job: Job) -> None:
         self.notes = {}
-        self._season, self._time_limit = self._season_of(job), job.time_limit
+        self._season = self._season_length or (*job.season_lengths, 1)[0]
+        self._time_limit = job.time_limit
         self._targets, self._covariates = panel.y.shape[1], panel.future.shape[1]
         self._require(panel)
         self._note_ignored(panel)

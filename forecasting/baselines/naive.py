@@ -14,7 +14,7 @@ from seqlatent.forecasting.baselines.local import (
     rows_by_step,
 )
 from seqlatent.forecasting.baselines.spread import difference_scale, magnitude, phase_of, positive
-from seqlatent.forecasting.engine import Job, Law, Scores
+from seqlatent.forecasting.engine import Law, Scores
 from seqlatent.forecasting.panel import Future, Panel
 
 __all__ = ["LastValue", "Naive", "SeasonalNaive"]
@@ -30,13 +30,7 @@ class LastValue(LocalEngine):
     """
 
     def __init__(self, *, season_length: int | None, intervals: bool, options: dict) -> None:
-        super().__init__(options)
-        if season_length is not None and season_length < 1:
-            raise ValueError(
-                f"season_length must be a positive number of steps, found {season_length}; "
-                "give None to take it from the data's frequency."
-            )
-        self._season_length = season_length
+        super().__init__(options, season_length)
         self._intervals = intervals
 
     def paths(self, state: Table, future: Future, n: int, seed: int) -> np.ndarray:
@@ -99,11 +93,6 @@ class LastValue(LocalEngine):
             level = rng.standard_normal((n, panel.batch)) * state["spread"][:, d]
             draws[:, blank, d] = (state["center"][:, d] + level)[:, owner[blank]]
         return draws
-
-    def _season_of(self, job: Job) -> int:
-        if self._season_length is not None:
-            return self._season_length
-        return job.season_lengths[0] if job.season_lengths else 1
 
     def _estimate(self, panel: Panel, deadline: Deadline) -> Table:
         level = magnitude(panel)

@@ -1,32 +1,22 @@
 """Seasonal ARIMA with regressors."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from seqlatent.forecasting.baselines.local import Deadline, LocalEngine, Predicted, Table
 from seqlatent.forecasting.baselines.orders import Order, candidates, fourier, sarimax_model
 from seqlatent.forecasting.baselines.quiet import quiet
+from seqlatent.forecasting.baselines.series import Form, Series, each, root, standard, trim
 from seqlatent.forecasting.baselines.spread import difference_scale, magnitude, positive
-from seqlatent.forecasting.engine import Job, Law, Smoothed
+from seqlatent.forecasting.engine import Law, Smoothed
 from seqlatent.forecasting.panel import Future, Panel
 
 __all__ = ["SARIMAX"]
 
 DIFFUSE = 1e5
 """Variance, in units of the series', above which nothing is known yet (it begins at a million)."""
-
-
-class Series(NamedTuple):
-    """One target of one series, taken out of a table of parameters or of states."""
-
-    order: Order
-    values: np.ndarray
-    shift: float
-    unit: float
-    center: np.ndarray
-    spread: np.ndarray
 
 
 class SARIMAX(LocalEngine):
@@ -70,28 +60,26 @@ class SARIMAX(LocalEngine):
                 f"order and seasonal_order must be three numbers each, found {order} and "
                 f"{seasonal_order}; write order=(0, 1, 1), seasonal_order=(0, 1, 1)."
             )
-        if max_rows < 1 or (season_length is not None and season_length < 1):
-            raise ValueError(
-                f"max_rows and season_length must be positive, found {max_rows} and "
-                f"{season_length}."
-            )
+        if max_rows < 1:
+            raise ValueError(f"max_rows must be a positive number of rows, found {max_rows}.")
         super().__init__(
             {
                 "season_length": season_length,
                 "order": None if order is None else list(order),
                 "seasonal_order": list(seasonal_order),
                 "max_rows": max_rows,
-            }
+            },
+            season_length,
         )
-        self._season_length, self._max_rows = season_length, max_rows
+        self._max_rows = max_rows
         self._order = None if fixed is None else Order(*fixed)
 
     def paths(self, state: Table, future: Future, n: int, seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
         paths = np.empty((n, *future.t.shape, self._targets))
-        for i, d, one in _each(state):
+        for i, d, one in each(state):
             form, lead = self._form(state, i, d, one, future)
-            z = form.mean + rng.standard_normal((n, len(form.mean))) @ _root(form.covariance)
+            z = form.mean + rng.standard_normal((n, len(form.mean))) @ root(form.covariance)
             for h in range(-lead, future.horizon):
                 if h >= 0:
                     paths[:, i, h, d] = form.offset[h] + z @ form.Z
@@ -103,7 +91,7 @@ class SARIMAX(LocalEngine):
 
         mean = np.empty((*future.t.shape, self._targets))
         scale = np.empty_like(mean)
-        for i, d, one in _each(state):
+        for i, d, one in each(state):
             form, lead = self._form(state, i, d, one, future)
             a, P = form.mean, form.covariance
             for h in range(-lead, future.horizon):
@@ -118,7 +106,7 @@ class SARIMAX(LocalEngine):
         """The series itself, where it was not observed, too."""
         mean, scale = np.empty(panel.y.shape), np.empty(panel.y.shape)
         state = self._before(panel)
-        for i, d, one in _each(state):
+        for i, d, one in each(state):
             rows = panel.series(i)
             model = self._model(one, panel.y[rows, d], panel.t[rows], panel.future[rows])
             found = model.ssm.smooth()
@@ -136,7 +124,7 @@ class SARIMAX(LocalEngine):
         rng = np.random.default_rng(seed)
         draws = np.repeat(panel.y[None], n, axis=0)
         state = self._before(panel)
-        for i, d, one in _each(state):
+        for i, d, one in each(state):
             rows = panel.series(i)
             missing = np.isnan(panel.y[rows, d])
             if not missing.any():
@@ -152,11 +140,6 @@ class SARIMAX(LocalEngine):
                 draws[draw, rows, d] = np.where(missing, drawn, panel.y[rows, d])
         return draws
 
-    def _season_of(self, job: Job) -> int:
-        if self._season_length is not None:
-            return self._season_length
-        return job.season_lengths[0] if job.season_lengths else 1
-
     def _estimate(self, panel: Panel, deadline: Deadline) -> Table:
         shape = (panel.batch, panel.y.shape[1])
         level, step = magnitude(panel), difference_scale(panel, 1)
@@ -165,7 +148,7 @@ class SARIMAX(LocalEngine):
         cycle = positive(np.where(np.isnan(cycle), step, cycle), level, self._pool)
         tail = panel.tail(self._max_rows)
         orders = np.zeros((*shape, len(Order._fields)), np.int64)
-        center, spread = _standard(tail)
+        center, spread = standard(tail)
         shift, unit = np.zeros(shape), np.ones(shape)
         found: list[np.ndarray] = []
         for i in range(shape[0]):
@@ -268,14 +251,14 @@ class SARIMAX(LocalEngine):
     def _advance(self, state: Table, panel: Panel) -> tuple[Table, Predicted]:
         mean, scale = np.full_like(panel.y, np.nan), np.full_like(panel.y, np.nan)
         ends: list[tuple[np.ndarray, np.ndarray]] = []
-        for i, d, one in _each(state):
+        for i, d, one in each(state):
             rows = panel.series(i)
             lead = int(panel.t[rows][0] - state["end"][i, d] - 1)
             y = np.pad(panel.y[rows, d], (lead, 0), constant_values=np.nan)
             t = np.pad(panel.t[rows], (lead, 0))
             x = np.pad(panel.future[rows], ((lead, 0), (0, 0)))
             model = self._model(one, y, t, x)
-            a, P = _trim(state["mean"][i, d], state["covariance"][i, d])
+            a, P = trim(state["mean"][i, d], state["covariance"][i, d])
             if len(a):
                 model.ssm.initialize_known(a, P)
             found = model.ssm.filter()
@@ -307,58 +290,13 @@ class SARIMAX(LocalEngine):
             model.update(one.values, transformed=True)
         return model
 
-    def _form(
-        self, state: Table, i: int, d: int, one: Series, future: Future
-    ) -> tuple["Form", int]:
+    def _form(self, state: Table, i: int, d: int, one: Series, future: Future) -> tuple[Form, int]:
         t = future.t[i]
         model = self._model(one, np.full(len(t), np.nan), t, future.u[i])
         offset = np.broadcast_to(model["obs_intercept"], (1, len(t)))[0]
-        a, P = _trim(state["mean"][i, d], state["covariance"][i, d])
+        a, P = trim(state["mean"][i, d], state["covariance"][i, d])
         c = np.broadcast_to(model["state_intercept"].reshape(len(a), -1)[:, 0], a.shape)
         R = model["selection"] @ np.sqrt(model["state_cov"])
         Z, unit = model["design"][0], one.unit
         form = Form(a, P, model["transition"], c, R, Z * unit, one.shift + unit * offset)
         return form, int(t[0] - state["end"][i, d] - 1)
-
-
-class Form(NamedTuple):
-    """State space form of one series: z' = F z + c + R e, y = offset + Z z."""
-
-    mean: np.ndarray
-    covariance: np.ndarray
-    F: np.ndarray
-    c: np.ndarray
-    R: np.ndarray
-    Z: np.ndarray
-    offset: np.ndarray
-
-
-def _each(table: Table) -> Iterator[tuple[int, int, Series]]:
-    series, targets = table["shift"].shape
-    for i in range(series):
-        for d in range(targets):
-            values = table["values"][i, d]
-            order = Order(*table["order"][i, d].tolist())
-            shift, unit = float(table["shift"][i, d]), float(table["unit"][i, d])
-            values = values[np.isfinite(values)]
-            yield i, d, Series(order, values, shift, unit, table["center"][i], table["spread"][i])
-
-
-def _standard(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
-    """Means and scales of the covariates of each series ``(N, U)``."""
-    starts, lengths = panel.offsets[:-1], panel.lengths[:, None]
-    center = np.add.reduceat(panel.future, starts, axis=0) / lengths
-    squares = (panel.future - center[panel.owner]) ** 2
-    spread = np.sqrt(np.add.reduceat(squares, starts, axis=0) / lengths)
-    return center, np.where(spread > 1e-12 * np.abs(center), spread, 1.0)
-
-
-def _trim(a: np.ndarray, P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    size = int(np.isfinite(a).sum())
-    return a[:size], P[:size, :size]
-
-
-def _root(P: np.ndarray) -> np.ndarray:
-    """The symmetric square root of a covariance, which may be singular."""
-    values, vectors = np.linalg.eigh((P + P.T) / 2)
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T

@@ -1,0 +1,544 @@
+"""Clock: time stamps to steps and back, for every kind of calendar and time zone."""
+
+import datetime
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqlatent.forecasting.calendars import zone
+from seqlatent.forecasting.clock import Clock
+from seqlatent.forecasting.errors import TimeError
+from seqlatent.forecasting.frequencies import Frequency, of_period
+
+ABSOLUTE = ["h", "30min", "2h", "15min", "s", "500ms", "36h"]
+LOCAL = ["D", "2D", "W", "W-MON", "2W-FRI"]
+CALENDAR = ["B", "MS", "ME", "2MS", "QS", "QE-DEC", "QS-FEB", "YS", "YE", "YE-MAR"]
+CALENDAR += ["BMS", "BME", "BQE", "SMS", "bh", "WOM-2TUE"]
+ZONES = [None, "UTC", "Europe/Berlin", "America/Sao_Paulo", "Asia/Kolkata", "UTC+02:00"]
+
+
+def stamps_of(freq, tz, start="2016-01-04", periods=60):
+    """What pandas says the stamps are, with the hours that summer time leaves out moved on."""
+    if freq in ABSOLUTE:
+        return pd.date_range(start, periods=periods, freq=freq, tz=tz)
+    index = pd.date_range(start, periods=periods, freq=freq)
+    if tz is None:
+        return index
+    return index.tz_localize(tz, nonexistent="shift_forward", ambiguous=np.ones(periods, bool))
+
+
+def clock_of(index, freq=None):
+    return Clock.of(index, [0, len(index)], freq)
+
+
+def aware(stamps, tz):
+    return stamps if tz is None else pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(tz)
+
+
+@pytest.mark.parametrize("tz", ZONES)
+@pytest.mark.parametrize("freq", ABSOLUTE + LOCAL + CALENDAR)
+def test_steps_are_those_of_pandas(freq, tz):
+    index = stamps_of(freq, tz)
+    clock = clock_of(index, freq)
+    np.testing.assert_array_equal(clock.steps(index), np.arange(len(index)))
+    expected = index.tz_convert("UTC").tz_localize(None) if tz else index
+    np.testing.assert_array_equal(clock.stamps(np.arange(len(index))), expected.to_numpy())
+
+
+@pytest.mark.parametrize("tz", ZONES)
+@pytest.mark.parametrize("freq", ABSOLUTE + LOCAL + CALENDAR)
+def test_steps_undo_stamps_before_and_beyond_the_data(freq, tz):
+    clock = clock_of(stamps_of(freq, tz), freq)
+    t = np.arange(-90, 200)
+    np.testing.assert_array_equal(clock.steps(aware(clock.stamps(t), tz)), t)
+
+
+@given(
+    st.sampled_from(ABSOLUTE + LOCAL + CALENDAR),
+    st.sampled_from(ZONES),
+    st.lists(st.integers(-200, 200), max_size=20),
+    st.datetimes(pd.Timestamp("1990-01-01"), pd.Timestamp("2060-01-01")),
+    st.sampled_from(["s", "ms", "us", "ns"]),
+)
+def test_steps_undo_stamps(freq, tz, t, start, unit):
+    unit = "ms" if freq == "500ms" and unit == "s" else unit
+    index = stamps_of(freq, tz, start.replace(minute=0, second=0, microsecond=0), 3).as_unit(unit)
+    clock = Clock.from_dict(json.loads(json.dumps(clock_of(index, freq).to_dict())))
+    stamps = clock.stamps(np.array(t))
+    assert stamps.dtype == np.dtype(f"datetime64[{unit}]")
+    np.testing.assert_array_equal(clock.steps(aware(stamps, tz)), t)
+    assert (np.diff(clock.stamps(np.unique(t))).astype(np.int64) > 0).all()
+
+
+@given(st.integers(-1000, 1000), st.integers(1, 50), st.lists(st.integers(0, 40), min_size=1))
+def test_integers(origin, step, t):
+    t = np.array(t)
+    clock = Clock.of(origin + step * np.unique(t), [0, len(np.unique(t))], step)
+    assert (clock.kind, clock.freq, clock.unit) == ("integer", step, "")
+    stamps = clock.stamps(t)
+    assert stamps.dtype == np.int64
+    np.testing.assert_array_equal(clock.steps(stamps), t)
+    assert clock.features(t)[0].shape == (len(t), 0)
+    assert clock.default_season == 1
+
+
+@pytest.mark.parametrize(("stamps", "step"), [([3, 5, 9], 2), ([3], 1), ([0, 6, 15], 3)])
+def test_the_step_of_integers_divides_all_gaps(stamps, step):
+    assert Clock.of(np.array(stamps), [0, len(stamps)]).freq == step
+
+
+@pytest.mark.parametrize("freq", CALENDAR)
+def test_steps_long_before_the_data(freq):
+    index = stamps_of(freq, None, "1995-01-01", 200)
+    clock = clock_of(index[-2:], freq)
+    np.testing.assert_array_equal(clock.steps(index), np.arange(-198, 2))
+
+
+@pytest.mark.parametrize(
+    ("freq", "stamps"),
+    [("W-MON", ["2024-01-01", "2024-01-08"]), ("MS", ["2024-01-01", "2024-02-01"])],
+)
+def test_the_grid_starts_at_the_first_stamp_that_is_on_it(freq, stamps):
+    index = pd.DatetimeIndex(["2023-12-30", *stamps])
+    _, there = clock_of(index, freq).locate(index)
+    assert there.tolist() == [False, True, True]
+
+
+def test_stamps_may_be_dates():
+    days = np.arange("2024-01-01", "2024-01-05", dtype="datetime64[D]")
+    clock = clock_of(days)
+    assert (clock.freq, clock.unit) == ("D", "s")
+    np.testing.assert_array_equal(clock.steps(days), np.arange(4))
+
+
+def test_a_clock_does_not_start_at_an_hour_that_was_moved():
+    days = pd.date_range("2016-10-16", periods=5, freq="D")  # there is no midnight on the first
+    index = days.tz_localize("America/Sao_Paulo", nonexistent="shift_forward")
+    clock = clock_of(index)
+    np.testing.assert_array_equal(np.diff(clock.steps(index)), 1)
+    assert clock.freq == "D"
+
+
+class Nameless(datetime.tzinfo):
+    """A zone that cannot be made again from its name."""
+
+    def __init__(self, minutes):
+        self.offset = None if minutes is None else datetime.timedelta(minutes=minutes)
+
+    def utcoffset(self, _):
+        return self.offset
+
+    def __str__(self):
+        return "?"
+
+
+def test_zones_have_names():
+    assert zone(Nameless(-90)) == "UTC-01:30"
+    with pytest.raises(TimeError, match="expected a time zone with a name"):
+        zone(Nameless(None))
+
+
+def test_shapes_are_kept():
+    clock = clock_of(stamps_of("MS", None))
+    t = np.arange(6.0).reshape(2, 3)
+    assert clock.stamps(t).shape == (2, 3)
+    np.testing.assert_array_equal(clock.steps(clock.stamps(t)), t)
+    assert clock.stamps(3.0).shape == ()
+    assert clock.steps(np.empty(0, "datetime64[us]")).shape == (0,)
+
+
+INFERRED = {
+    **{freq: freq for freq in [*ABSOLUTE, "D", "2D", "B", "W-MON", "MS", "ME", "2MS", "QS"]},
+    **{"W": "W-SUN", "QE-DEC": "QE", "QS-FEB": "QS-FEB", "2W-FRI": "2W-FRI", "QE-JAN": "QE-JAN"},
+    **{"YS": "YS", "YE": "YE", "YE-MAR": "YE-MAR", "YS-APR": "YS-APR", "2YE": "2YE"},
+    **{"BMS": "BMS", "BME": "BME", "BQE": "BQE", "BYS": "BYS", "6ME": "6ME", "10D": "10D"},
+    "4W-MON": "4W-MON",
+}
+
+
+@pytest.mark.parametrize("tz", [None, "America/Sao_Paulo"])
+@pytest.mark.parametrize("freq", INFERRED)
+def test_the_frequency_is_inferred(freq, tz):
+    index = stamps_of(freq, tz, "2015-12-01", 40)
+    assert clock_of(index).freq == INFERRED[freq]
+
+
+@pytest.mark.parametrize("freq", ["h", "D", "B", "W-MON", "MS", "QE"])
+def test_the_frequency_is_inferred_in_spite_of_gaps(freq):
+    index = stamps_of(freq, None).delete([3, 4, 17, 40])
+    clock = clock_of(index)
+    assert clock.freq == freq
+    np.testing.assert_array_equal(clock.steps(index), np.delete(np.arange(60), [3, 4, 17, 40]))
+
+
+def test_short_series_take_over_what_long_ones_have():
+    long, short = stamps_of("D", None, periods=9), pd.DatetimeIndex(["2016-01-04", "2016-01-06"])
+    clock = Clock.of(long.append(short).append(short[:1]), [0, 9, 11, 12])
+    assert clock.freq == "D"
+
+
+def test_days_within_a_week_go_with_either():
+    week = pd.date_range("2024-01-01", periods=4, freq="D")
+    assert Clock.of(week, [0, 4]).freq == "D"
+    both = pd.bdate_range("2024-01-01", periods=12).append(week)
+    assert Clock.of(both, [0, 12, 16]).freq == "B"
+
+
+def series(*parts):
+    index = parts[0]
+    for part in parts[1:]:
+        index = index.append(part)
+    return index, np.concatenate([[0], np.cumsum([len(part) for part in parts])])
+
+
+def test_weeks_may_end_on_different_days():
+    days = [pd.date_range(start, periods=5, freq="7D") for start in ("2024-01-01", "2024-01-06")]
+    index, offsets = series(*days)
+    clock = Clock.of(index, offsets)
+    assert clock.freq == "W"
+    t = clock.steps(index)
+    np.testing.assert_array_equal(np.diff(t[:5]), 1)
+    np.testing.assert_array_equal(np.diff(t[5:]), 1)
+    assert t[5] == pytest.approx(5 / 7, abs=1e-7)
+    np.testing.assert_array_equal(clock.stamps(t + 100), index + pd.Timedelta(days=700))
+
+
+@given(
+    st.sampled_from(["h", "D", "W", "2W", "2MS", "3MS", "2QS", "12ME", 6]),
+    st.lists(st.integers(0, 11), min_size=1, max_size=4),
+    st.integers(-1000, 10**6),
+)
+def test_series_may_be_out_of_phase(freq, phases, far):
+    if freq == 6:
+        parts = [np.arange(3) * 6 + phase for phase in phases]
+        index, offsets = np.concatenate(parts), np.arange(len(parts) + 1) * 3
+    else:
+        grid = {"h": "5min", "D": "h", "W": "D", "2W": "D", "2QS": "QS", "12ME": "ME"}
+        fine = pd.date_range("2024-01-31", periods=12, freq=grid.get(freq, "MS"))
+        starts = [fine[phase] for phase in phases]
+        index, offsets = series(
+            *(
+                pd.DatetimeIndex([s + k * pd.tseries.frequencies.to_offset(freq) for k in range(3)])
+                if freq not in ("W", "2W")
+                else pd.date_range(s, periods=3, freq=f"{7 if freq == 'W' else 14}D")
+                for s in starts
+            )
+        )
+    clock = Clock.of(index, offsets, freq)
+    t = clock.steps(index)
+    for i in range(len(phases)):
+        np.testing.assert_array_equal(np.diff(t[offsets[i] : offsets[i + 1]]), 1)
+    np.testing.assert_array_equal(clock.stamps(t), index)
+    far = far if freq == "h" else far % 100
+    np.testing.assert_array_equal(clock.steps(clock.stamps(t + far)), t + far)
+
+
+def test_a_clock_makes_room_for_the_phases_of_new_series():
+    index = pd.date_range("2024-01-01", periods=4, freq="h")
+    clock = clock_of(index)
+    half = index + pd.Timedelta(minutes=30)
+    with pytest.raises(TimeError, match=r"row 0: .*grid of freq='h', such as 2024-01-01 or "):
+        clock.steps(half)
+    refined = clock.refine(half[:1])
+    np.testing.assert_array_equal(refined.steps(half), np.arange(4) + 0.5)
+    np.testing.assert_array_equal(refined.steps(index), clock.steps(index))
+    assert refined.refine(index[:1]) == refined
+    irregular = clock_of(index, "irregular")
+    assert irregular.refine(half) is irregular
+
+
+def test_series_without_a_common_grid():
+    stamps = np.array([0, 3_600_000_000, 1_234_567, 3_601_234_567]).view("datetime64[us]")
+    with pytest.raises(TimeError, match=r"id 1, row 2: .*plain fraction of freq='h'"):
+        Clock.of(stamps, [0, 2, 4], "h")
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=2, max_size=20, unique=True))
+def test_irregular(seconds):
+    stamps = np.sort(np.array(seconds)).astype("datetime64[s]")
+    clock = Clock.of(stamps, [0, len(stamps)], "irregular")
+    assert clock.kind == clock.freq == "irregular"
+    assert clock.step == np.median(np.diff(stamps).astype(np.int64))
+    t = clock.steps(stamps)
+    assert t[0] == 0
+    np.testing.assert_array_equal(clock.stamps(t), stamps)
+    assert Clock.from_dict(json.loads(json.dumps(clock.to_dict()))) == clock
+
+
+def test_irregular_integers_and_zones():
+    clock = Clock.of(np.array([2, 3, 7]), [0, 3], "irregular")
+    np.testing.assert_array_equal(clock.steps(np.array([2, 7])), [0, 2])
+    np.testing.assert_array_equal(clock.stamps([1.0, 2.0]), [4, 7])  # steps of 2.5, rounded
+    index = pd.DatetimeIndex(["2024-03-31 00:00", "2024-04-01 00:00"], tz="Europe/Berlin")
+    assert clock_of(index, "irregular").step == 23 * 3600
+    assert clock_of(index, "irregular").default_season == 1
+    with pytest.raises(TimeError, match="two rows or more"):
+        clock_of(index[:1], "irregular")
+
+
+def test_days_are_counted_on_the_local_calendar_and_hours_are_not():
+    night = pd.DatetimeIndex(["2024-03-30 12:00", "2024-03-31 12:00"], tz="Europe/Berlin")
+    assert clock_of(night).freq == "D"
+    np.testing.assert_array_equal(clock_of(night, "D").steps(night), [0, 1])
+    np.testing.assert_array_equal(clock_of(night, "h").steps(night), [0, 23])
+
+
+def test_both_of_two_equal_local_times_are_that_day():
+    twice = pd.DatetimeIndex(["2024-10-26 02:30", "2024-10-27 02:30", "2024-10-27 02:30"])
+    index = twice.tz_localize("Europe/Berlin", ambiguous=[True, True, False])
+    np.testing.assert_array_equal(clock_of(index[:2], "D").steps(index), [0, 1, 1])
+
+
+FEATURES = {
+    "h": ("hour", "weekday"),
+    "15min": ("hour", "weekday"),
+    "s": ("hour", "weekday"),
+    "D": ("weekday", "yearday"),
+    "B": ("weekday", "yearday"),
+    "W-MON": ("week",),
+    "SMS": ("month",),
+    "ME": ("month",),
+    "QS": ("quarter",),
+    "YE": (),
+}
+
+
+@pytest.mark.parametrize("freq", FEATURES)
+def test_features_suit_the_frequency(freq):
+    index = stamps_of(freq, None)
+    clock = clock_of(index, freq)
+    features, names = clock.features(clock.steps(index))
+    assert names == tuple(f"{name}_{wave}" for name in FEATURES[freq] for wave in ("sin", "cos"))
+    assert features.shape == (60, len(names))
+    assert features.dtype == np.float64
+    np.testing.assert_allclose(features[:, ::2] ** 2 + features[:, 1::2] ** 2, 1)
+
+
+def angle(features, names, name):
+    i = names.index(f"{name}_sin")
+    return np.arctan2(features[:, i], features[:, i + 1]) / (2 * np.pi) % 1
+
+
+def test_features_are_in_local_time():
+    index = pd.date_range("2024-03-30", periods=60, freq="h", tz="Europe/Berlin")
+    clock = clock_of(index)
+    features, names = clock.features(np.arange(60))
+    np.testing.assert_allclose(angle(features, names, "hour") * 24 % 24, index.hour, atol=1e-9)
+    np.testing.assert_allclose(
+        angle(features, names, "weekday") * 7 % 7, index.day_of_week, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("freq", "name", "phase"),
+    [
+        ("D", "yearday", lambda index: (index.day_of_year - 1) / 365.25),
+        ("W-WED", "week", lambda index: (index.day_of_year - 1) / 365.25),
+        ("MS", "month", lambda index: (index.month - 1) / 12),
+        ("QE", "quarter", lambda index: (index.quarter - 1) / 4),
+    ],
+)
+def test_features_go_round_the_calendar(freq, name, phase):
+    index = stamps_of(freq, None)
+    features, names = clock_of(index, freq).features(np.arange(60))
+    np.testing.assert_allclose(angle(features, names, name), phase(index), atol=1e-9)
+
+
+@pytest.mark.parametrize(("hours", "name"), [(1, "hour"), (30, "weekday"), (24 * 30, "month")])
+def test_irregular_clocks_have_the_features_of_their_usual_gap(hours, name):
+    index = pd.DatetimeIndex(["2024-01-01"]).append(
+        pd.DatetimeIndex(["2024-01-01"]) + pd.Timedelta(hours=hours)
+    )
+    assert f"{name}_sin" in clock_of(index, "irregular").features([0.0, 1.0])[1]
+
+
+SEASONS = {
+    **{"h": 24, "30min": 48, "15min": 96, "2h": 12, "7h": 1, "min": 1440, "s": 3600, "24h": 7},
+    **{"D": 7, "2D": 1, "B": 5, "W": 52, "W-MON": 52, "2W": 26, "3W": 1, "MS": 12, "ME": 12},
+    **{"3MS": 4, "QS": 4, "QE-DEC": 4, "2QE": 2, "YS": 1, "YE-MAR": 1, "SME": 24, "bh": 8},
+    **{"36h": 1, "168h": 52, "48h": 1},
+}
+
+
+@pytest.mark.parametrize("freq", SEASONS)
+def test_default_seasons(freq):
+    assert Frequency.parse(freq).season == SEASONS[freq]
+    assert Clock("datetime", freq, 0).default_season == SEASONS[freq]
+
+
+@pytest.mark.parametrize(
+    ("period", "alias"),
+    [
+        ("M", "MS"),
+        ("2M", "2MS"),
+        ("Q-DEC", "QS"),
+        ("Q-NOV", "QS-DEC"),
+        ("Y-DEC", "YS"),
+        ("Y-MAR", "YS-APR"),
+        ("A-DEC", "YS"),
+        ("W-SUN", "W-MON"),
+        ("D", "D"),
+        ("h", "h"),
+    ],
+)
+def test_periods_are_known_by_their_starts(period, alias):
+    assert of_period(period) == alias
+
+
+@pytest.mark.parametrize(
+    "freq", ["D", "W-SUN", "W-WED", "M", "Q-DEC", "Q-JAN", "Y-DEC", "Y-JUN", "h"]
+)
+def test_starts_of_periods_are_on_their_grid(freq):
+    periods = pd.period_range("2020-01-01", periods=30, freq=freq)
+    start = periods.to_timestamp(how="start")
+    clock = clock_of(start, of_period(periods.freqstr))
+    np.testing.assert_array_equal(clock.steps(start), np.arange(30))
+
+
+def test_offsets_and_durations_of_pandas_have_aliases():
+    day = pd.date_range("2024-01-01", periods=3, freq="D")
+    assert clock_of(day, pd.offsets.Day()).freq == "D"
+    assert clock_of(day, pd.Timedelta(hours=12)).freq == "12h"
+    assert clock_of(day, pd.offsets.Hour(3)).freq == "3h"
+    assert clock_of(day[:1], pd.offsets.MonthBegin()).freq == "MS"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("H", "h"),
+        ("T", "min"),
+        ("2H", "2h"),
+        ("M", "ME"),
+        ("Q", "QE"),
+        ("Q-NOV", "QE-NOV"),
+        ("A", "YE"),
+        ("A-JUN", "YE-JUN"),
+        ("Y", "YE"),
+        ("AS", "YS"),
+        ("BM", "BME"),
+        ("S", "s"),
+        ("d", "D"),
+        ("w", "W"),
+        ("monthly", "MS"),
+    ],
+)
+def test_old_aliases_are_told_the_new_one(old, new):
+    with pytest.raises(TimeError, match=f"found '{old}'. It is now '{new}'"):
+        Frequency.parse(old)
+
+
+@pytest.mark.parametrize("freq", ["fortnight", "0D", "-1h", "", "X-MON", pd.DateOffset(months=1)])
+def test_unknown_frequencies_are_told_what_to_give(freq):
+    with pytest.raises(TimeError, match=r"freq: expected .*found"):
+        Frequency.parse(freq)
+
+
+def test_frequencies_of_the_wrong_kind():
+    day = pd.date_range("2024-01-01", periods=3, freq="D")
+    with pytest.raises(TimeError, match=r"found 1. Use one of 's', 'min'"):
+        clock_of(day, 1)
+    for freq in ("D", 0, -2, 1.5, True):
+        with pytest.raises(TimeError, match=f"whole number of at least 1.*found {freq!r}"):
+            Clock.of(np.arange(3), [0, 3], freq)
+    with pytest.raises(TimeError, match="found dtype float64"):
+        Clock.of(np.arange(3.0), [0, 3])
+    with pytest.raises(TimeError, match="positive length"):
+        clock_of(day, pd.Timedelta(0))
+
+
+def test_one_row_has_no_frequency():
+    day = pd.date_range("2024-01-01", periods=2, freq="D")
+    with pytest.raises(
+        TimeError, match=r"series of one row only. Give freq=, one of 's'"
+    ) as caught:
+        Clock.of(day, [0, 1, 2])
+    assert (caught.value.id, caught.value.row) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("days", "found"),
+    [([0, 2, 5], "2 days"), ([0, 1.5, 2.5], "1 days 00:00:00"), ([0, 31, 45], "14 days")],
+)
+def test_stamps_without_a_frequency(days, found):
+    index = pd.Timestamp("2024-01-01") + pd.to_timedelta(days, unit="D")
+    with pytest.raises(TimeError, match=f"no multiples of its smallest one, {found}.*irregular"):
+        clock_of(index)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "match"),
+    [
+        ("h", "2h", "step of 0 days 02:00:00 here and of 0 days 01:00:00 in id 0"),
+        ("D", "W-MON", "step of 7 days here and of 1 day in id 0"),
+        ("MS", "QS", "step of 3 months here and of 1 month in id 0"),
+        ("D", "B", "no weekends here but some in id 0"),
+    ],
+)
+def test_series_must_agree(one, other, match):
+    index, offsets = series(stamps_of(one, None), stamps_of(other, None))
+    match = match.replace("0 days ", "")
+    with pytest.raises(TimeError, match=match) as caught:
+        Clock.of(index, offsets)
+    assert (caught.value.id, caught.value.row) == (1, 60)
+
+
+@pytest.mark.parametrize(
+    ("freq", "wrong", "near"),
+    [
+        ("MS", "2024-03-02", "2024-03-01 or 2024-04-01"),
+        ("h", "2024-03-02 00:10", "2024-03-02 or 2024-03-02 01:00:00"),
+        ("W-MON", "2024-03-03", "2024-02-26 or 2024-03-04"),
+        ("B", "2024-03-03", "2024-03-01 or 2024-03-04"),
+        ("2MS", "2024-03-02", "2024-03-01 or 2024-05-01"),
+    ],
+)
+@pytest.mark.parametrize("tz", [None, "Europe/Berlin"])
+def test_stamps_off_the_grid(freq, wrong, near, tz):
+    index = pd.date_range("2024-01-01", periods=4, freq=freq, tz=tz)
+    clock = clock_of(index, freq)
+    before, after = near.split(" or ")
+    with pytest.raises(
+        TimeError, match=f"such as {before}.* or {after}.*; found {wrong}"
+    ) as caught:
+        clock.steps(index.append(pd.DatetimeIndex([wrong], tz=tz)))
+    assert caught.value.row == 4
+
+
+def test_a_start_off_the_grid():
+    with pytest.raises(TimeError, match=r"grid of freq='MS', found 2024-01-02. Give the freq="):
+        clock_of(pd.DatetimeIndex(["2024-01-02", "2024-01-03"]), "MS")
+
+
+def test_stamps_of_another_kind():
+    clock = clock_of(stamps_of("D", None))
+    with pytest.raises(TimeError, match="expected datetimes as in training, found integers"):
+        clock.steps(np.arange(3))
+
+
+def test_stamps_beyond_what_datetimes_hold():
+    clock = clock_of(stamps_of("YS", None, "2000", 5).as_unit("ns"))
+    assert clock.stamps(200.0) == np.datetime64("2200-01-01")
+    assert clock.stamps(260.0) == np.datetime64("2260-01-01")
+    with pytest.raises(TimeError, match=r"datetimes can hold.*Use a shorter horizon"):
+        clock.stamps(300.0)
+    assert clock.steps(np.array(["2262-01-01"], "datetime64[ns]")) == [262]
+
+
+def test_steps_beyond_64_bits():
+    clock = clock_of(stamps_of("D", None).as_unit("ns"), "D")
+    assert clock.stamps(80_000.0) > np.datetime64("2230")
+    for t in (100_000.0, -200_000.0):
+        with pytest.raises(TimeError, match="64 bits can hold"):
+            clock.stamps(t)
+
+
+def test_units_are_as_fine_as_the_frequency_needs():
+    index = stamps_of("D", None).as_unit("s")
+    assert clock_of(index, "D").unit == "s"
+    assert clock_of(index, "500ms").unit == "ms"
+    assert clock_of(index, "h").stamps([0.5]).dtype == "datetime64[s]"
