@@ -205,7 +205,9 @@ def srnn(
     if latent_dim == 0:
         return LatentModel(NoLatent(), emit, Prior(), memory)
     transition = Gated(latent_dim, context_dim=width, hidden_dim=hidden_dim, handles_gaps=irregular)
-    encoder = _encoder(MinGRU, obs_dim, hidden_dim, covariate_dim, hidden_dim, causal)
+    # what came before the present is in the memory: only what comes after needs a recurrence
+    kind = Feedforward if causal else MinGRU
+    encoder = _encoder(kind, obs_dim, hidden_dim, covariate_dim, hidden_dim, causal)
     inference = Amortised(encoder, posterior(encoder.out_dim, latent_dim))
     return LatentModel(transition, emit, inference, memory)
 

@@ -10,7 +10,7 @@ from seqlatent.emissions import NegativeBinomial, StudentT
 from seqlatent.inference import Kalman, Parallel, Particles
 from seqlatent.memory import Memory
 from seqlatent.model import moments, one_step
-from seqlatent.objectives import foresight
+from seqlatent.objectives import elbo, foresight
 
 
 def generator(seed=0):
@@ -153,3 +153,14 @@ def test_one_step_of_counts_has_ties():
     assert bool((found.equal > 0.2).all())
     assert bool((found.below == 0).all())
     assert not math.isnan(found.log_prob.sum().item())
+
+
+def test_a_model_without_latents_takes_no_step_to_say_so(monkeypatch):
+    model, sequences = srnn(), data()
+    calls = []
+    forward = type(model.transition).forward
+    monkeypatch.setattr(
+        type(model.transition), "forward", lambda *a: calls.append(1) or forward(*a)
+    )
+    elbo(model, sequences).sum().backward()
+    assert len(calls) < sequences.steps

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from seqlatent.chain import Affine, Linear
+from seqlatent.chain import Affine, Linear, Sampled
 from seqlatent.distributions import FactorNormal, diagonal_normal
 from seqlatent.sequences import Context
 
@@ -87,7 +87,7 @@ class DiagonalTransition(Transition, Affine, Linear):
         return a.diag_embed(), b, scale.diag_embed()
 
 
-class NoLatent(Transition):
+class NoLatent(Transition, Sampled):
     """A state of width zero: what remains of a model is its deterministic twin."""
 
     def __init__(self) -> None:
@@ -102,3 +102,8 @@ class NoLatent(Transition):
     def forward(self, z: Tensor, c: Context) -> Distribution:
         empty = z.new_zeros(*torch.broadcast_shapes(z.shape[:-1], c.shape), 0)
         return diagonal_normal(empty, empty)
+
+    def path(
+        self, context: Context, shape: tuple[int, ...], generator: torch.Generator | None
+    ) -> tuple[Tensor, None]:
+        return context.dt.new_zeros(*shape, *context.shape, 0), None

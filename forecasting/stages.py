@@ -1,0 +1,41 @@
+"""Stages: several ways to train, one after the other."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from seqlatent.forecasting.specs import Trainer, Training
+from seqlatent.model import LatentModel
+
+__all__ = ["InTurn"]
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """Takes each member through several stages before the next one starts.
+
+    A time limit is divided among the members, and within a member by the shares. Members that no
+    time is left for would be untrained: the first ones get what there is.
+
+    Args:
+        stages: Trainers, in their order.
+        shares: Share of the time of a member that each stage may take, which sum to one.
+    """
+
+    stages: Sequence[Trainer]
+    shares: Sequence[float]
+
+    def __call__(self, models: Sequence[LatentModel], training: Training) -> None:
+        job = training.job
+        began = time.perf_counter()
+        for i, model in enumerate(models):
+            limit = None
+            if job.time_limit is not None:
+                spent = time.perf_counter() - began
+                limit = max(job.time_limit - spent, 1e-3) / (len(models) - i)
+            for k, (stage, share) in enumerate(zip(self.stages, self.shares, strict=True)):
+                seed = (job.seed * 100 + i) * 10 + k
+                part = replace(
+                    job, seed=seed, time_limit=None if limit is None else limit * share
+                )
+                stage([model], replace(training, job=part))
