@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from seqlatent.forecasting.errors import TimeError
-from seqlatent.forecasting.frequencies import CHOICES, DAY, MONTHS, WEEKDAYS, fixed
+from seqlatent.forecasting.frequencies import CHOICES, DAY, MONTHS, WEEKDAYS, Frequency, fixed
 from seqlatent.forecasting.rows import Rows, plain
 
 __all__ = ["datetime_alias", "integer_step", "median_gap"]
@@ -61,7 +61,13 @@ class Gaps(NamedTuple):
 
 
 def integer_step(freq: Any, stamps: np.ndarray, offsets: np.ndarray) -> int:
-    """Step of integer stamps: ``freq`` or, where it is None, the divisor that all gaps share."""
+    """Step of integer stamps: ``freq`` or, where it is no number, the divisor that all gaps share.
+
+    An alias such as ``"h"`` says what a step means, not how far apart integers are.
+    """
+    if isinstance(freq, str):
+        Frequency.parse(freq)
+        freq = None
     if freq is None:
         size = Gaps.of(stamps, offsets).size
         return int(np.gcd.reduce(size)) if len(size) else 1

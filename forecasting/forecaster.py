@@ -25,6 +25,7 @@ from seqlatent.forecasting.engine import Engine, Job
 from seqlatent.forecasting.errors import FolderError
 from seqlatent.forecasting.folder import read_config, read_tensors, write_folder, write_tensors
 from seqlatent.forecasting.frames import Statics, Style, read, read_future
+from seqlatent.forecasting.frequencies import Frequency
 from seqlatent.forecasting.models import engines_of, load_engine
 from seqlatent.forecasting.panel import Future, Panel
 from seqlatent.forecasting.rows import plain
@@ -50,8 +51,8 @@ class Forecaster:
             ``"srnn"``, ``"vrnn"``, ``"latent_ode"``), of a baseline (``"naive"``,
             ``"seasonal_naive"``, ``"ets"``, ``"sarimax"``, ``"theta"``), a :class:`Spec`, or a list
             of these, whose forecasts come side by side.
-        freq: Frequency of the time stamps, a pandas alias such as ``"h"`` or ``"MS"``; the step of
-            integer times; ``"irregular"``; None infers it.
+        freq: Frequency of the time stamps, a pandas alias such as ``"h"`` or ``"MS"``; of integer
+            times the step, or an alias that says what a step is; ``"irregular"``; None infers it.
         season_length: Steps of a season, or a list of several; None takes what suits ``freq``.
         columns: Names of the columns.
         members: Networks in the ensemble of a neural model; each path comes from one of them.
@@ -141,7 +142,10 @@ class Forecaster:
 
     def _season_lengths(self, panel: Panel) -> tuple[int, ...]:
         given = self.season_length
-        seasons = (panel.clock.default_season,) if given is None else given
+        usual = panel.clock.default_season
+        if panel.clock.kind == "integer" and isinstance(self.freq, str):
+            usual = Frequency.parse(self.freq).season
+        seasons = (usual,) if given is None else given
         return tuple(sorted(s for s in set(seasons) if s > 1))
 
     @property

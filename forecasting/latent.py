@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from seqlatent.forecasting import mixture, posterior
 from seqlatent.forecasting.clock import Clock
@@ -17,7 +18,7 @@ from seqlatent.forecasting.errors import TargetError
 from seqlatent.forecasting.folder import read_tensors, write_tensors
 from seqlatent.forecasting.inputs import Inputs
 from seqlatent.forecasting.panel import Future, Panel
-from seqlatent.forecasting.scaling import scales
+from seqlatent.forecasting.scaling import LOCAL, scales
 from seqlatent.forecasting.specs import Setting, Spec, Training, spec_of
 from seqlatent.forecasting.transforms import TRANSFORMS
 from seqlatent.forecasting.windows import Numbers, batches, whole
@@ -75,7 +76,6 @@ class LatentEngine(Engine):
             reals=spec.statics,
         )
         self.rows = {_key(id): i for i, id in enumerate(panel.ids)} if spec.own else {}
-        self.shift, self.scale = scales(panel, spec.scaling)
         self.setting = Setting(
             obs_dim=panel.y.shape[1],
             covariate_dim=self.inputs.width(panel.clock),
@@ -88,6 +88,7 @@ class LatentEngine(Engine):
         )
         models = self._build(job.seed)
         self._check_support(models[0], raw)
+        self.shift, self.scale = self._scales(panel)
         training = Training(self._numbers(panel), self.setting, self.inputs.flags, job)
         weights = spec.train(models, training)
         self.models = tuple(model.eval().requires_grad_(False) for model in models)
@@ -97,6 +98,7 @@ class LatentEngine(Engine):
     def _build(self, seed: int) -> list[LatentModel]:
         with _BUILDING, torch.random.fork_rng(devices=[]):
             models = list(self.spec.build(self.setting))
+        self._real = models[0].emission.support is constraints.real
         for i, model in enumerate(models):
             model.to(self.spec.dtype)
             reinitialise(model, torch.Generator().manual_seed(1000 * seed + i))
@@ -120,8 +122,23 @@ class LatentEngine(Engine):
     def _transformed(self, panel: Panel) -> Panel:
         return replace(panel, y=self.transform.forward(panel.y, panel))
 
+    def _scales(self, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+        return scales(panel, self._scaling, season=self.setting.season, rows=self._context)
+
+    @property
+    def _scaling(self) -> str:
+        kind = self.spec.scaling
+        # counts and other positive families have no shift
+        return "counts" if kind == "local" and not self._real else kind
+
+    @property
+    def _context(self) -> int | None:
+        """Rows that are filtered before a forecast."""
+        context = self.spec.context
+        return context(self.setting) if callable(context) else context
+
     def _numbers(self, panel: Panel) -> Numbers:
-        shift, scale = scales(panel, self.spec.scaling)
+        shift, scale = self._scales(panel)
         codes = self._codes(panel)
         if self.spec.own:  # parameters are relative to the scale that they were fitted on
             known = codes[:, 0] < self.setting.series
@@ -130,7 +147,9 @@ class LatentEngine(Engine):
             scale = np.where(known[:, None], self.scale[row], scale)
         held = panel if self.spec.past else replace(panel, past=panel.past[:, :0])
         u = self.inputs.of_panel(held)
-        return Numbers(panel, u, codes, shift, scale, self.spec.dtype)
+        kind = self._scaling if self._scaling in LOCAL else None
+        season = self.setting.season
+        return Numbers(panel, u, codes, shift, scale, self.spec.dtype, kind, season)
 
     def _check_support(self, model: LatentModel, panel: Panel) -> None:
         """Names the row that an emission cannot take."""
@@ -161,10 +180,10 @@ class LatentEngine(Engine):
         order, parts = [], []
         generator = torch.Generator().manual_seed(seed)
         lengths = panel.lengths
-        if self.spec.context is not None:
-            lengths = np.minimum(lengths, self.spec.context)
+        if self._context is not None:
+            lengths = np.minimum(lengths, self._context)
         for index in batches(lengths, self._cells()):
-            data = whole(numbers, index, self.spec.context)
+            data = whole(numbers, index, self._context)
             end = torch.from_numpy(lengths[index] - 1)
             parts.append([m.belief(data, end=end, generator=generator) for m in self.models])
             order.append(index)
@@ -286,7 +305,9 @@ class LatentEngine(Engine):
     @property
     def exact(self) -> bool:
         """Whether predictive laws are mixtures of normals, known in closed form."""
-        return all(isinstance(m.inference, Kalman) and not m.memory.out_dim for m in self.models)
+        return all(
+            isinstance(m.inference, Kalman) and not m.memory.reads_values for m in self.models
+        )
 
     def smooth(self, panel: Panel, seed: int) -> Smoothed:
         return posterior.smooth(self, panel, seed)

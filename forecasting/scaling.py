@@ -4,22 +4,32 @@ import numpy as np
 
 from seqlatent.forecasting.panel import Panel
 
-__all__ = ["KINDS", "level_and_spread", "magnitude", "scales"]
+__all__ = ["LOCAL", "level_and_spread", "local", "magnitude", "recent", "scales"]
+
+LOCAL = ("local", "counts")  # kinds that are computed anew for every window
 
 _CLIP = 10.0  # a value counts at most so many times the median: one spike must not set the scale
 
 
-def scales(panel: Panel, kind: str) -> tuple[np.ndarray, np.ndarray]:
+def scales(
+    panel: Panel, kind: str, *, season: int = 1, rows: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Shift and scale of each series and target, of the kind named.
 
     Args:
         panel: Rows to read; whatever they hold is taken for the past.
-        kind: ``"magnitude"`` or ``"level"``; see :func:`magnitude` and :func:`level_and_spread`.
+        kind: ``"magnitude"``, ``"level"``, ``"local"`` or ``"counts"``; see :func:`magnitude`,
+            :func:`level_and_spread` and :func:`local`.
+        season: Rows of a season, for what is local.
+        rows: How many of the last rows of a series count as near; None for all.
 
     Returns:
         Two arrays ``(N, D)``; the scale is positive and finite whatever the rows hold.
     """
-    return KINDS[kind](panel)
+    if kind not in LOCAL:
+        return _KINDS[kind](panel)
+    most = int(panel.lengths.max())
+    return local(recent(panel, most if rows is None else min(rows, most)), season, kind)
 
 
 def magnitude(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +51,70 @@ def level_and_spread(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
     return shift, _usable(np.where(scale > 0, scale, floor))
 
 
-KINDS = {"magnitude": magnitude, "level": level_and_spread}
+_KINDS = {"magnitude": magnitude, "level": level_and_spread}
+
+
+def recent(panel: Panel, rows: int) -> np.ndarray:
+    """The last rows of each series ``(N, rows, D)``, NaN before its first."""
+    index = panel.offsets[1:, None] - rows + np.arange(rows)
+    inside = index >= panel.offsets[:-1, None]
+    return np.where(inside[..., None], panel.y[np.maximum(index, 0)], np.nan)
+
+
+def local(y: np.ndarray, season: int, kind: str = "local") -> tuple[np.ndarray, np.ndarray]:
+    r"""Where each series stands, and how far it moves: mean of its last season, mean difference.
+
+    .. math:: m = \frac1s \sum_{i<s} y_{T-i}, \qquad
+        a = \frac{\sum_t |y_t - y_{t-s}|}{\#t}
+
+    A model that reads :math:`(y - m) / a` sees every window from where it ends, so that a forecast
+    is a departure from the present, in units in which that of the naive forecast is about 1. For
+    ``"counts"`` the shift is 0 and the scale the mean, with half a count added so that windows of
+    zeros differ by their length.
+
+    Args:
+        y: Last rows of each series, NaN where missing.
+        season: Rows :math:`s` of a season.
+        kind: ``"local"`` or ``"counts"``.
+
+    Shape:
+        y ``(N, T, D)`` -> shift and scale ``(N, D)``.
+
+    References:
+        Another Look at Measures of Forecast Accuracy (Hyndman & Koehler, 2006), the scale.
+    """
+    seen = ~np.isnan(y)
+    filled = np.where(seen, y, 0.0)
+    if kind == "counts":
+        return np.zeros_like(y[:, 0]), (np.abs(filled).sum(1) + 0.5) / (seen.sum(1) + 1)
+    season = season if season < y.shape[1] else 1
+    # the last season, or as many rows as were seen last
+    late = seen & (seen[:, ::-1].cumsum(1)[:, ::-1] <= season)
+    shift = np.where(late, y, 0.0).sum(1) / np.maximum(late.sum(1), 1)
+    scale = np.full_like(shift, np.nan)
+    for lag in (season, 1):
+        moved = np.abs(y[:, lag:] - y[:, :-lag])
+        known = ~np.isnan(moved)
+        count = known.sum(1)
+        # a spike must not set the scale
+        top = _CLIP * _middle(np.where(moved > 0, moved, np.nan))
+        mean = np.minimum(np.where(known, moved, 0.0), top[:, None]).sum(1) / np.maximum(count, 1)
+        scale = np.where(np.isnan(scale) & (count > 1) & (mean > 0), mean, scale)
+    spread = np.abs(np.where(seen, y - shift[:, None], 0.0)).sum(1) / np.maximum(seen.sum(1), 1)
+    floor = 1e-3 * np.maximum(np.abs(shift), spread)
+    scale = np.where(np.isnan(scale), np.where(spread > 0, spread, floor), scale)
+    return shift, _usable(np.maximum(scale, floor))
+
+
+def _middle(x: np.ndarray) -> np.ndarray:
+    """Median along axis 1 of what is no NaN; infinity where there is nothing."""
+    ordered = np.sort(x, 1)
+    count = (~np.isnan(x)).sum(1)
+    if not x.shape[1]:
+        return np.full(count.shape, np.inf)
+    place = np.maximum(count - 1, 0)[:, None] // 2
+    middle = np.take_along_axis(ordered, place, 1)[:, 0]
+    return np.where(count > 0, middle, np.inf)
 
 
 def _clipped_mean(x: np.ndarray) -> float:

@@ -97,14 +97,16 @@ class Spec:
         build: From a setting to the members of the ensemble, untrained.
         train: Trains the members in place; returns the weight of each member for each series
             ``(N, M)``, or None for equal weights.
-        scaling: ``"magnitude"`` or ``"level"``: see :mod:`seqlatent.forecasting.scaling`.
+        scaling: ``"magnitude"``, ``"level"`` or ``"local"``: see
+            :mod:`seqlatent.forecasting.scaling`.
         calendar: Whether the models read calendar features and season phases.
         statics: Whether they read static features.
         past: Whether they read past covariates.
         own: Whether each series has parameters of its own, a row of a table that its first code
             names; the last row serves new series.
         transform: ``"none"`` or ``"log"``: what is done to targets before anything else.
-        context: Rows that are filtered before a forecast; None for all.
+        context: Rows that are filtered before a forecast, or a function of the setting that says
+            how many; None for all.
         samples: Paths from which quantiles are computed unless they are exact.
         dtype: Type of parameters and data.
         config: Name and arguments of the factory that made it; empty for a spec of your own, which
@@ -120,7 +122,7 @@ class Spec:
     past: bool = True
     own: bool = False
     transform: str = "none"
-    context: int | None = None
+    context: int | Callable[[Setting], int] | None = None
     samples: int = 200
     dtype: torch.dtype = torch.float32
     config: dict[str, Any] = field(default_factory=dict)

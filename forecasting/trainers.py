@@ -31,6 +31,8 @@ class ByWindows:
         learning_rate: Highest learning rate of AdamW.
         weight_decay: Of AdamW.
         clip: Largest gradient norm.
+        horizon: Rows at the end of every window that are to be forecast, from a setting: the
+            objective is then told, as ``horizon=``. None for windows without.
     """
 
     objective: Any
@@ -40,24 +42,35 @@ class ByWindows:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     clip: float = 10.0
+    horizon: Callable[[Setting], int] | None = None
 
     def __call__(self, models: Sequence[LatentModel], training: Training) -> None:
         job = training.job
+        setting = training.setting
+        horizon = 0 if self.horizon is None else self.horizon(setting)
         windows = Windows(
-            training.numbers, self.length(training.setting), self.batch_size, training.flags
+            training.numbers,
+            self.length(setting),
+            self.batch_size,
+            training.flags,
+            horizon=horizon,
         )
+        objective = partial(self.objective, horizon=horizon) if horizon else self.objective
         began = time.perf_counter()
         for i, model in enumerate(models):
             left = None
             if job.time_limit is not None:
                 spent = time.perf_counter() - began
                 left = max(job.time_limit - spent, 0.0) / (len(models) - i)
-            self._train(model, windows, job.seed * 1000 + i, left, job.progress, job.device)
+            self._train(
+                model, objective, windows, job.seed * 1000 + i, left, job.progress, job.device
+            )
             model.to("cpu")
 
     def _train(
         self,
         model: LatentModel,
+        objective: Any,
         windows: Windows,
         seed: int,
         limit: float | None,
@@ -85,7 +98,7 @@ class ByWindows:
         return fit(
             model,
             batch,
-            self.objective,
+            objective,
             steps=self.steps,
             optimizer=partial(
                 torch.optim.AdamW, lr=self.learning_rate, weight_decay=self.weight_decay

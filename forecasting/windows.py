@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from seqlatent.forecasting.panel import Panel
+from seqlatent.forecasting.scaling import local
 from seqlatent.sequences import Sequences
 
 __all__ = ["Numbers", "Windows", "batches", "whole"]
@@ -24,6 +25,8 @@ class Numbers:
         shift: Shift of each series ``(N, D)``.
         scale: Scale of each series ``(N, D)``.
         dtype: Type of the model's parameters.
+        local: How windows are scaled, from their own rows; None where each series has one scale.
+        season: Rows of a season, for that.
     """
 
     panel: Panel
@@ -32,31 +35,41 @@ class Numbers:
     shift: np.ndarray
     scale: np.ndarray
     dtype: torch.dtype
+    local: str | None = None
+    season: int = 1
 
-    def cut(self, series: np.ndarray, start: np.ndarray, length: int) -> Sequences:
-        """Cuts ``length`` rows from each of some series, padded where a series ends.
+    def cut(
+        self, series: np.ndarray, start: np.ndarray, length: int, *, known: int | None = None
+    ) -> Sequences:
+        """Cuts ``length`` rows from each of some series, padded where a series does not reach.
 
         Args:
             series: Which series ``(B,)``.
-            start: First row of each, counted from the series' own first ``(B,)``.
+            start: First row of each, counted from the series' own first ``(B,)``; below 0 there is
+                padding before that.
             length: Rows.
+            known: How many rows say how the cut is scaled, where that is local; None takes the
+                scales of the series.
         """
         panel = self.panel
-        first = panel.offsets[series] + start
-        rows = first[:, None] + np.arange(length)
-        inside = rows < panel.offsets[series + 1][:, None]
-        rows = np.minimum(rows, panel.offsets[series + 1][:, None] - 1)
-        y = np.where(inside[..., None], panel.y[rows], np.nan)
-        # beyond its last row a series goes on in steps of one
-        over = np.cumsum(~inside, 1)
+        first, stop = panel.offsets[series], panel.offsets[series + 1]
+        rows = (first + start)[:, None] + np.arange(length)
+        before, beyond = rows < first[:, None], rows >= stop[:, None]
+        rows = np.clip(rows, first[:, None], stop[:, None] - 1)
+        y = np.where((before | beyond)[..., None], np.nan, panel.y[rows])
+        # beyond its ends a series goes on in steps of one
+        over = np.cumsum(beyond, 1) - np.cumsum(before[:, ::-1], 1)[:, ::-1]
         t = panel.t[rows] + over
+        shift, scale = self.shift[series], self.scale[series]
+        if self.local is not None and known is not None:
+            shift, scale = local(y[:, :known], self.season, self.local)
         return Sequences.of(
             self._tensor(y),
             t=self._tensor(t),
-            u=self._tensor(np.where(inside[..., None], self.u[rows], 0.0)),
+            u=self._tensor(np.where((before | beyond)[..., None], 0.0, self.u[rows])),
             codes=torch.from_numpy(self.codes[series]),
-            shift=self._tensor(self.shift[series]),
-            scale=self._tensor(self.scale[series]),
+            shift=self._tensor(shift),
+            scale=self._tensor(scale),
         )
 
     def _tensor(self, x: np.ndarray) -> Tensor:
@@ -71,12 +84,17 @@ class Windows:
     uniformly along a series. The past covariates of each window are hidden after a random row, as
     they are when one forecasts.
 
+    With a horizon every window looks like a forecast: so many rows at its end are what comes, the
+    rows before them what is known, from which alone a local scale is computed. How much is known
+    differs from batch to batch, as the pasts of series do.
+
     Args:
         numbers: The panel.
-        length: Rows of a window.
+        length: Rows of a window, or of what is known of it.
         batch_size: Windows of a batch.
         flags: Where past covariates and their flags lie in ``u``.
         most: How many times more often a long series is drawn than one of a single window.
+        horizon: Rows ahead; 0 for windows without an end to forecast.
     """
 
     numbers: Numbers
@@ -84,20 +102,38 @@ class Windows:
     batch_size: int
     flags: slice
     most: float = 20.0
+    horizon: int = 0
 
     def __call__(self, generator: torch.Generator) -> Sequences:
         lengths = self.numbers.panel.lengths
         weight = torch.from_numpy(np.clip(lengths / self.length, 1.0, self.most))
         size = min(self.batch_size, max(len(lengths), 8))
         index = torch.multinomial(weight, size, replacement=True, generator=generator).numpy()
-        room = np.maximum(lengths[index] - self.length, 0)
         place = torch.rand(size, generator=generator, dtype=torch.float64).numpy()
+        if self.horizon:
+            return self._forecasts(index, place, generator)
+        room = np.maximum(lengths[index] - self.length, 0)
         start = np.minimum((place * (room + 1)).astype(np.int64), room)
         longest = int(min(self.length, lengths[index].max()))
-        batch = self.numbers.cut(index, start, longest)
+        known = torch.randint(1, longest + 1, (size, 1), generator=generator)
+        return self._hidden(self.numbers.cut(index, start, longest, known=longest), known)
+
+    def _forecasts(
+        self, index: np.ndarray, place: np.ndarray, generator: torch.Generator
+    ) -> Sequences:
+        lengths = self.numbers.panel.lengths[index]
+        share = 1 - 0.75 * float(torch.rand((), generator=generator)) ** 2
+        least = np.minimum(max(self.numbers.season, 3), lengths - 1)
+        most = np.maximum(lengths - max(self.horizon // 2, 1), least)
+        origin = least + np.minimum((place * (most - least + 1)).astype(np.int64), most - least)
+        past = int(min(max(share * self.length, 2), origin.max()))
+        batch = self.numbers.cut(index, origin - past, past + self.horizon, known=past)
+        return self._hidden(batch, torch.full((len(index), 1), past + 1))
+
+    def _hidden(self, batch: Sequences, known: Tensor) -> Sequences:
+        """Hides past covariates of rows after those that are known."""
         if self.flags.start < self.flags.stop:
-            known = torch.randint(1, longest + 1, (size, 1), generator=generator)
-            hidden = torch.arange(longest) >= known
+            hidden = torch.arange(batch.steps) >= known
             batch.u[:, :, self.flags].masked_fill_(hidden[..., None], 0.0)
         return batch
 

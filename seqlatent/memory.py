@@ -26,9 +26,12 @@ class Memory(nn.Module, ABC):
 
     Attributes:
         out_dim: Number of features ``M``.
+        reads_values: Whether the features depend on ``y``, or on known inputs alone, so that those
+            of the future are known ahead.
     """
 
     out_dim: int
+    reads_values: bool = True
 
     @abstractmethod
     def forward(self, sequences: Sequences) -> Float[Tensor, "B T M"]:
@@ -88,6 +91,7 @@ class NoMemory(Memory):
     def __init__(self) -> None:
         super().__init__()
         self.out_dim = 0
+        self.reads_values = False
 
     def forward(self, sequences: Sequences) -> Float[Tensor, "B T M"]:
         return sequences.y[..., :0]
@@ -149,6 +153,7 @@ class CausalMemory(Memory):
         self.obs_dim = obs_dim
         self.lags = lags
         self.depth = max(lags, default=0)
+        self.reads_values = self.depth > 0
         self.covariate_dim = covariate_dim
         self.code_sizes = tuple(code_sizes)
         self.embeddings = nn.ModuleList(

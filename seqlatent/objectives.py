@@ -2,18 +2,20 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Normal
 
-from seqlatent.chain import Chain, MarkovChain
+from seqlatent.chain import Chain, MarkovChain, sample_path
 from seqlatent.distributions import detach, kl_per_dim
-from seqlatent.inference import Amortised, Particles
+from seqlatent.emissions import LinearEmission
+from seqlatent.inference import Amortised, Kalman, Particles
 from seqlatent.model import LatentModel
 from seqlatent.sequences import Sequences
 
-__all__ = ["annealing", "divergence", "elbo", "evidence", "fivo", "foresight", "iwae"]
+__all__ = ["annealing", "divergence", "elbo", "evidence", "fivo", "foresight", "iwae", "lookahead"]
 
 
 def evidence(
@@ -286,6 +288,115 @@ def foresight(
     weights = 2 * torch.arange(samples, dtype=y.dtype, device=y.device) - samples + 1
     spread = torch.einsum("s,sbhd->bhd", weights, y.sort(0).values) / (samples * (samples - 1))
     return -torch.where(future.observed, error - spread, 0.0).sum((-2, -1))
+
+
+def lookahead(
+    model: LatentModel,
+    sequences: Sequences,
+    *,
+    horizon: int,
+    past: int | float = 1.0,
+    score: str = "log",
+    samples: int = 4,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Score of the last ``horizon`` steps given those before, beside the evidence of those.
+
+    .. math:: \lambda \log p(y_{1:T}) + \sum_{h=1}^H S\big(p(y_{T+h} \mid y_{1:T}),\, y_{T+h}\big)
+
+    A model that is trained one step ahead need not be good, or honest, many steps ahead; this
+    trains the forecast itself. Each later value is scored under its own predictive law, which the
+    transition alone carries from the state at step :math:`T`: exactly with ``Kalman``, else as a
+    mixture over paths that start from the posterior, a lower bound in expectation.
+
+    Args:
+        model: Model with an exact or an amortised inference, whose memory reads no values.
+        sequences: Observations; the last ``horizon`` steps of all series are hidden from the
+            inference.
+        horizon: Steps ahead :math:`H`, at least 1 and fewer than there are steps.
+        past: Weight :math:`\lambda` of the evidence, or its lower bound, of the steps before.
+        score: ``"log"``, the log density, or with ``Kalman`` also ``"crps"``, minus the continuous
+            ranked probability score in units of each series' scale, which outliers bend less.
+        samples: Paths per series, with an amortised inference.
+        generator: Source of randomness.
+
+    Raises:
+        TypeError: If the inference or the memory does not allow it.
+        ValueError: If the horizon leaves nothing before it, or there is no such score.
+
+    Example:
+        >>> model = seqlatent.zoo.structural(trend=True)
+        >>> lookahead(model, Sequences.of(torch.zeros(2, 8, 1)), horizon=3).shape
+        torch.Size([2])
+
+    References:
+        Learning Latent Dynamics for Planning from Pixels (Hafner et al., 2019), section 4, whose
+        overshooting trains predictions of several steps. Importance Weighted Autoencoders (Burda et
+        al., 2016), the mixture. Strictly Proper Scoring Rules, Prediction, and Estimation (Gneiting
+        & Raftery, 2007), section 4.2.
+    """
+    _require_count("horizon", horizon)
+    _require_count("samples", samples)
+    if horizon >= sequences.steps:
+        raise ValueError(
+            f"horizon must leave steps before it: found {horizon} of {sequences.steps} steps."
+        )
+    if model.memory.reads_values:
+        raise TypeError(
+            f"the memory {type(model.memory).__name__} reads the values that lookahead hides; use "
+            "elbo or evidence, or a memory of known inputs, CausalMemory(lags=())."
+        )
+    exact = isinstance(model.inference, Kalman)
+    if score not in (("log", "crps") if exact else ("log",)):
+        raise ValueError(f'score must be "log", or "crps" with Kalman, found {score!r}.')
+    if exact:
+        return _foreseen(model, sequences, horizon, past, score)
+    if not isinstance(model.inference, Amortised):
+        raise TypeError(
+            f"lookahead needs Kalman or Amortised, found {type(model.inference).__name__}; use "
+            "evidence or fivo."
+        )
+    known = sequences.window(0, sequences.steps - horizon)
+    q = model.posterior(known)
+    z = q.rsample((samples,), generator)
+    bound = model.emission.log_prob(known.y, known.observed, z, q.context).sum(-1)
+    first, rest = _divergences(model, q, z, None)
+    bound = bound - first.sum(-1) - rest.sum((-2, -1))
+    c = model.context(sequences)[-horizon:]
+    state = z[..., -1, :]
+    started = torch.ones(sequences.batch, dtype=torch.bool, device=state.device)
+    ahead = sample_path(model.transition, c, (samples,), generator, (state, started))
+    y, observed = sequences.y[:, -horizon:], sequences.observed[:, -horizon:]
+    density = model.emission.log_prob(y, observed, ahead, c)
+    return past * bound.mean(0) + (density.logsumexp(0) - math.log(samples)).sum(-1)
+
+
+def _foreseen(
+    model: LatentModel, sequences: Sequences, horizon: int, past: float, score: str
+) -> Tensor:
+    """Lookahead of a linear Gaussian model, in closed form."""
+    assert isinstance(model.inference, Kalman)
+    assert isinstance(model.emission, LinearEmission)
+    seen = sequences.observed.clone()
+    seen[:, -horizon:] = False
+    c = model.context(sequences)
+    states = model.inference.predict(model, replace(sequences, observed=seen), c=c)
+    evidence = states.log_evidence.sum(-1)
+    c = c[-horizon:]
+    H, d, R = model.emission.matrices(c)
+    P = states.marginals.covariance_matrix[:, -horizon:]
+    loc = (H @ states.mean[:, -horizon:, :, None])[..., 0] + d
+    scale = (((H @ P) * H).sum(-1) + R.diagonal(dim1=-2, dim2=-1)).sqrt()
+    y = (sequences.y[:, -horizon:] - c.shift) / c.scale
+    if score == "log":
+        value = Normal(loc, scale, validate_args=False).log_prob(y) - c.scale.log()
+    else:
+        x = (y - loc) / scale
+        density = (-x.square() / 2).exp() / math.sqrt(2 * math.pi)
+        spread = x * torch.special.erf(x / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi)
+        value = -scale * spread
+    value = torch.where(sequences.observed[:, -horizon:], value, 0.0)
+    return past * evidence + value.sum((-2, -1))
 
 
 def annealing(start: int | float, stop: int | float, steps: int) -> Callable[[int], float]:

@@ -442,7 +442,10 @@ def test_frequencies_of_the_wrong_kind():
     day = pd.date_range("2024-01-01", periods=3, freq="D")
     with pytest.raises(TimeError, match=r"found 1. Use one of 's', 'min'"):
         clock_of(day, 1)
-    for freq in ("D", 0, -2, 1.5, True):
+    assert Clock.of(np.arange(3), [0, 3], "D").freq == 1
+    with pytest.raises(TimeError, match="found 'fortnight'"):
+        Clock.of(np.arange(3), [0, 3], "fortnight")
+    for freq in (0, -2, 1.5, True):
         with pytest.raises(TimeError, match=f"whole number of at least 1.*found {freq!r}"):
             Clock.of(np.arange(3), [0, 3], freq)
     with pytest.raises(TimeError, match="found dtype float64"):

@@ -70,9 +70,7 @@ def one_step(
     copies = max(1, samples // len(z))
     y = draw(model.emission(z, c), (copies,), generator).flatten(0, 1).to(sequences.y)
     return OneStep(
-        torch.where(
-            sequences.observed.any(-1), log_prob.logsumexp(0) - math.log(len(z)), 0.0
-        ),
+        torch.where(sequences.observed.any(-1), log_prob.logsumexp(0) - math.log(len(z)), 0.0),
         (y < sequences.y).to(y).mean(0),
         (y == sequences.y).to(y).mean(0),
     )

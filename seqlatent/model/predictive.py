@@ -7,6 +7,7 @@ from seqlatent.chain import Linear
 from seqlatent.emissions.emission import LinearEmission
 from seqlatent.model.belief import Belief
 from seqlatent.model.latent_model import LatentModel
+from seqlatent.sequences import Context
 
 __all__ = ["moments"]
 
@@ -29,7 +30,8 @@ def moments(
     are those of :meth:`LatentModel.forecast`.
 
     Args:
-        model: A model with linear transition and emission, and no memory that reads values.
+        model: A model with linear transition and emission, whose memory, if it has one, reads known
+            inputs alone.
         belief: Where the past left off, with moments: that of ``Kalman``.
         horizon: Steps ahead ``H``, at least 1.
         u: Covariates of the future ``(B, H, U)``; required where the model has covariates.
@@ -39,8 +41,8 @@ def moments(
         Mean and variance, each ``(B, H, D)``.
 
     Raises:
-        TypeError: If the model is not linear and Gaussian, has a memory that the future feeds, or
-            the belief holds particles.
+        TypeError: If the model is not linear and Gaussian, has a memory that reads values, or the
+            belief holds particles.
         ValueError: If ``horizon < 1``, or covariates or times do not fit.
 
     Example:
@@ -60,10 +62,11 @@ def moments(
             f"{type(transition).__name__} and {type(emission).__name__}; use forecast, which "
             "samples."
         )
-    if model.memory.out_dim:
+    if model.memory.reads_values:
         raise TypeError(
-            f"the memory {type(model.memory).__name__} may read what is yet to be observed, so "
-            "that the predictive law is no normal law; use forecast, which samples."
+            f"the memory {type(model.memory).__name__} reads what is yet to be observed, so that "
+            "the predictive law is no normal law; use forecast, which samples, or a memory of "
+            "known inputs, CausalMemory(lags=())."
         )
     latest = belief.latest
     if latest.mean is None or latest.cov is None:
@@ -71,11 +74,11 @@ def moments(
             "exact moments start from a belief with moments, found one with particles; filter the "
             "data with Kalman, or use forecast, which samples."
         )
-    future = model.upcoming(belief, horizon, u=u, t=t)
+    future = _remembered(model, belief, model.upcoming(belief, horizon, u=u, t=t))
     H, d, R = emission.matrices(future)
     m0, G0 = transition.initial_moments(future[0])
     F, b, G = transition.matrices(future)
-    steps = len(future.unbind())
+    steps = future.dt.shape[-2]
     Q = G @ G.mT
     mean, cov = latest.mean, latest.cov
     means, covs = [], []
@@ -92,6 +95,18 @@ def moments(
     loc = future.shift + future.scale * ((H @ m[..., None])[..., 0] + d)
     spread = ((H @ P) * H).sum(-1) + R.diagonal(dim1=-2, dim2=-1)
     return loc, future.scale.square() * spread
+
+
+def _remembered(model: LatentModel, belief: Belief, future: Context) -> Context:
+    """The context with the features of a memory that does not wait for values."""
+    if not model.memory.out_dim:
+        return future
+    state, y, observed, features = belief.memory, belief.y, belief.observed, []
+    for c in future.unbind():
+        m, state = model.memory.step(state, y, observed, c)
+        features.append(m)
+        y, observed = torch.zeros_like(y), torch.zeros_like(observed)
+    return future.replace(m=torch.stack(features, -2))
 
 
 def _step(x: Tensor, i: int, event: int) -> Tensor:
