@@ -52,14 +52,12 @@ class Smoothed(NamedTuple):
         kinds: ``"state"``, ``"component"`` or ``"signal"`` of each.
         mean: Means ``(R, K)``.
         scale: Standard deviations ``(R, K)``.
-        log_scale: Whether means and scales are on the log scale of the data.
     """
 
     names: tuple[str, ...]
     kinds: tuple[str, ...]
     mean: np.ndarray
     scale: np.ndarray
-    log_scale: bool = False
 
 
 class Scores(NamedTuple):

@@ -62,11 +62,9 @@ class LatentEngine(Engine):
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.samples = spec.samples
-        self.transform = TRANSFORMS[spec.transform]
         self.models: tuple[LatentModel, ...] = ()
 
     def fit(self, panel: Panel, job: Job) -> None:
-        raw, panel = panel, self._transformed(panel)
         self.clock = panel.clock
         spec = self.spec
         self.inputs = Inputs.of(
@@ -84,13 +82,16 @@ class LatentEngine(Engine):
             series=panel.batch,
             rows=int(np.median(panel.lengths)),
             irregular=panel.clock.kind == "irregular",
-            counts=_counts(raw.y),
+            longest=int(np.bincount(panel.owner[~np.isnan(panel.y[:, 0])]).max()),
+            counts=_counts(panel.y),
+            least=float(np.nanmin(panel.y)),
         )
         models = self._build(job.seed)
-        self._check_support(models[0], raw)
-        self.shift, self.scale = self._scales(panel)
-        training = Training(self._numbers(panel), self.setting, self.inputs.flags, job)
-        weights = spec.train(models, training)
+        self._check_support(models[0], panel)
+        views = {kind: self._view(panel, kind) for kind in dict.fromkeys(self.kinds)}
+        self.standards = {kind: self._scales(view) for kind, view in views.items()}
+        numbers = self._numbers(panel, self.kinds[0])
+        weights = spec.train(models, Training(numbers, self.setting, self.inputs.flags, job))
         self.models = tuple(model.eval().requires_grad_(False) for model in models)
         equal = np.full((panel.batch, len(models)), 1 / len(models))
         self.weights = equal if weights is None else weights
@@ -99,6 +100,17 @@ class LatentEngine(Engine):
         with _BUILDING, torch.random.fork_rng(devices=[]):
             models = list(self.spec.build(self.setting))
         self._real = models[0].emission.support is constraints.real
+        kinds = self.spec.transform
+        if callable(kinds):
+            self.kinds = tuple(kinds(self.setting))
+        else:
+            self.kinds = (kinds,) * len(models)
+        if "log" in self.kinds and self.setting.least <= 0:
+            raise TargetError(
+                f"the log transform expects positive values, found {self.setting.least:g}; use "
+                "transform='none'."
+            )
+        self.transforms = {kind: TRANSFORMS[kind](self.setting.least) for kind in self.kinds}
         for i, model in enumerate(models):
             model.to(self.spec.dtype)
             reinitialise(model, torch.Generator().manual_seed(1000 * seed + i))
@@ -119,8 +131,9 @@ class LatentEngine(Engine):
         codes = panel.codes[:, : len(sizes)]
         return np.where(codes < sizes, codes, 0)
 
-    def _transformed(self, panel: Panel) -> Panel:
-        return replace(panel, y=self.transform.forward(panel.y, panel))
+    def _view(self, panel: Panel, kind: str) -> Panel:
+        """The panel after a transform."""
+        return replace(panel, y=self.transforms[kind].forward(panel.y))
 
     def _scales(self, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
         return scales(panel, self._scaling, season=self.setting.season, rows=self._context)
@@ -137,19 +150,21 @@ class LatentEngine(Engine):
         context = self.spec.context
         return context(self.setting) if callable(context) else context
 
-    def _numbers(self, panel: Panel) -> Numbers:
+    def _numbers(self, panel: Panel, kind: str) -> Numbers:
+        panel = self._view(panel, kind)
         shift, scale = self._scales(panel)
         codes = self._codes(panel)
         if self.spec.own:  # parameters are relative to the scale that they were fitted on
             known = codes[:, 0] < self.setting.series
             row = np.where(known, codes[:, 0], 0)
-            shift = np.where(known[:, None], self.shift[row], shift)
-            scale = np.where(known[:, None], self.scale[row], scale)
+            own = self.standards[kind]
+            shift = np.where(known[:, None], own[0][row], shift)
+            scale = np.where(known[:, None], own[1][row], scale)
         held = panel if self.spec.past else replace(panel, past=panel.past[:, :0])
         u = self.inputs.of_panel(held)
-        kind = self._scaling if self._scaling in LOCAL else None
+        local = self._scaling if self._scaling in LOCAL else None
         season = self.setting.season
-        return Numbers(panel, u, codes, shift, scale, self.spec.dtype, kind, season)
+        return Numbers(panel, u, codes, shift, scale, self.spec.dtype, local, season)
 
     def _check_support(self, model: LatentModel, panel: Panel) -> None:
         """Names the row that an emission cannot take."""
@@ -175,17 +190,21 @@ class LatentEngine(Engine):
         return table[self._codes(panel)[:, 0]]
 
     def start(self, panel: Panel, seed: int) -> State:
-        self._check_support(self.models[0], panel)
-        numbers = self._numbers(self._transformed(panel))
+        numbers = self.prepared(panel)
         order, parts = [], []
         generator = torch.Generator().manual_seed(seed)
         lengths = panel.lengths
         if self._context is not None:
             lengths = np.minimum(lengths, self._context)
         for index in batches(lengths, self._cells()):
-            data = whole(numbers, index, self._context)
+            data = {k: whole(view, index, self._context) for k, view in numbers.items()}
             end = torch.from_numpy(lengths[index] - 1)
-            parts.append([m.belief(data, end=end, generator=generator) for m in self.models])
+            parts.append(
+                [
+                    model.belief(data[kind], end=end, generator=generator)
+                    for model, kind in zip(self.models, self.kinds, strict=True)
+                ]
+            )
             order.append(index)
         back = torch.from_numpy(np.argsort(np.concatenate(order)))
         beliefs = tuple(Belief.join(member).select(back) for member in zip(*parts, strict=True))
@@ -199,12 +218,9 @@ class LatentEngine(Engine):
         return max(_CELLS // max(width * width // 8, 1), 1) if exact else _CELLS // 4
 
     def update(self, state: State, panel: Panel, seed: int) -> State:
-        self._check_support(self.models[0], panel)
-        numbers = self._numbers(self._transformed(panel))
-        first = replace(panel, past=panel.past)
-        before = np.array(first.past)
-        before[1:] = first.past[:-1]
-        before[first.offsets[:-1]] = state.past
+        before = np.array(panel.past)
+        before[1:] = panel.past[:-1]
+        before[panel.offsets[:-1]] = state.past
         held = before if self.spec.past else before[:, :0]
         u = self.inputs.rows(
             panel.clock,
@@ -213,17 +229,18 @@ class LatentEngine(Engine):
             held,
             panel.real[panel.owner][:, : self.inputs.real_dim],
         )
-        numbers = replace(numbers, u=u)
+        numbers = {kind: replace(view, u=u) for kind, view in self.prepared(panel).items()}
         generator = torch.Generator().manual_seed(seed)
         order, parts = [], []
         for count in np.unique(panel.lengths):
             index = np.flatnonzero(panel.lengths == count)
             place = torch.from_numpy(index)
-            data = whole(numbers, index)
+            data = {kind: whole(view, index) for kind, view in numbers.items()}
+            members = zip(self.models, self.kinds, state.beliefs, strict=True)
             parts.append(
                 [
-                    model.update(belief.select(place), data, generator=generator)
-                    for model, belief in zip(self.models, state.beliefs, strict=True)
+                    model.update(belief.select(place), data[kind], generator=generator)
+                    for model, kind, belief in members
                 ]
             )
             order.append(index)
@@ -264,11 +281,10 @@ class LatentEngine(Engine):
         owner = mixture.allot(state.weights, n, generator)
         out = np.empty((n, *future.t.shape, self.setting.obs_dim))
         for m, (model, belief) in enumerate(zip(self.models, state.beliefs, strict=True)):
-            mine = owner == m
+            mine, back = owner == m, self.transforms[self.kinds[m]].inverse
             most = mine.sum(0)
-            for index in np.array_split(
-                np.flatnonzero(most), max(1, -(-int(most.sum()) // _PATHS))
-            ):
+            wanted = np.flatnonzero(most)
+            for index in np.array_split(wanted, max(1, -(-int(most.sum()) // _PATHS))):
                 if not len(index):
                     continue
                 place = torch.from_numpy(index)
@@ -282,8 +298,8 @@ class LatentEngine(Engine):
                 ).y.numpy()
                 slot, series = np.nonzero(mine[:, index])
                 nth = np.cumsum(mine[:, index], 0)[slot, series] - 1
-                out[slot, index[series]] = drawn[nth, series]
-        return self.transform.inverse(out)
+                out[slot, index[series]] = back(drawn[nth, series])
+        return self._bounded(out)
 
     def law(
         self, state: State, future: Future, levels: Sequence[int | float], n: int, seed: int
@@ -298,9 +314,15 @@ class LatentEngine(Engine):
         mean = np.stack([m.numpy() for m, _ in parts]).astype(np.float64)
         scale = np.stack([v.sqrt().numpy() for _, v in parts]).astype(np.float64)
         weights = state.weights.T[:, :, None, None]
-        quantiles = mixture.quantiles(weights, mean, scale, np.asarray(levels))
-        average = (weights * self.transform.mean(mean, scale)).sum(0)
-        return Law(self.transform.inverse(quantiles), average)
+        laws = [self.transforms[kind] for kind in self.kinds]
+        quantiles = mixture.quantiles(weights, mean, scale, np.asarray(levels), laws)
+        means = [law.mean(mean[m], scale[m]) for m, law in enumerate(laws)]
+        average = (weights * np.stack(means)).sum(0)
+        return Law(self._bounded(quantiles), self._bounded(average))
+
+    def _bounded(self, y: np.ndarray) -> np.ndarray:
+        """Values that were never negative are not forecast to be."""
+        return np.maximum(y, 0.0) if self.spec.bounded and self.setting.least >= 0 else y
 
     @property
     def exact(self) -> bool:
@@ -318,10 +340,10 @@ class LatentEngine(Engine):
     def score(self, panel: Panel, seed: int) -> Scores:
         return posterior.score(self, panel, seed)
 
-    def prepared(self, panel: Panel) -> Numbers:
-        """A panel as the models read it."""
+    def prepared(self, panel: Panel) -> dict[str, Numbers]:
+        """A panel as the models read it, by the kind of transform."""
         self._check_support(self.models[0], panel)
-        return self._numbers(self._transformed(panel))
+        return {kind: self._numbers(panel, kind) for kind in dict.fromkeys(self.kinds)}
 
     def groups(self, panel: Panel, draws: int) -> list[np.ndarray]:
         """Series to take together, so that memory stays bounded."""
@@ -334,7 +356,9 @@ class LatentEngine(Engine):
     def save(self, folder: Path) -> dict[str, Any]:
         for i, model in enumerate(self.models):
             write_tensors(folder / f"weights-{i}.safetensors", dict(model.state_dict()))
-        arrays = {"shift": self.shift, "scale": self.scale, "weights": self.weights}
+        arrays = {"weights": self.weights}
+        for kind, (shift, scale) in self.standards.items():
+            arrays |= {f"shift.{kind}": shift, f"scale.{kind}": scale}
         write_tensors(
             folder / "series.safetensors", {k: torch.from_numpy(v) for k, v in arrays.items()}
         )
@@ -365,10 +389,12 @@ class LatentEngine(Engine):
         engine.clock = Clock.from_dict(config["clock"])
         engine.rows = {_key(id): i for i, id in enumerate(config["ids"])}
         arrays = read_tensors(folder / "series.safetensors")
-        engine.shift, engine.scale, engine.weights = (
-            arrays[name].numpy() for name in ("shift", "scale", "weights")
-        )
         models = engine._build(0)
+        engine.weights = arrays["weights"].numpy()
+        engine.standards = {
+            kind: (arrays[f"shift.{kind}"].numpy(), arrays[f"scale.{kind}"].numpy())
+            for kind in dict.fromkeys(engine.kinds)
+        }
         if len(models) != config["members"]:
             raise ValueError(
                 f"the folder holds {config['members']} members of {spec.name!r}, its spec builds "

@@ -1,7 +1,11 @@
 """Mixtures over the members of an ensemble: who draws which path, quantiles of normals."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+
+from seqlatent.forecasting.transforms import Transform
 
 __all__ = ["allot", "quantiles"]
 
@@ -27,27 +31,38 @@ def allot(weights: np.ndarray, n: int, generator: torch.Generator) -> np.ndarray
 
 
 def quantiles(
-    weights: np.ndarray, mean: np.ndarray, scale: np.ndarray, levels: np.ndarray
+    weights: np.ndarray,
+    mean: np.ndarray,
+    scale: np.ndarray,
+    levels: np.ndarray,
+    transforms: Sequence[Transform],
 ) -> np.ndarray:
-    """Quantiles of mixtures of normals ``(Q, ...)``.
+    """Quantiles of mixtures of transformed normals ``(Q, ...)``, in the units of the data.
 
     Args:
         weights: Weights of the components ``(M, ...)``, broadcastable against the means.
-        mean: Means ``(M, ...)``.
+        mean: Means ``(M, ...)``, each as its model sees the data.
         scale: Standard deviations ``(M, ...)``.
         levels: Levels ``(Q,)``, strictly between 0 and 1.
+        transforms: How each component sees the data.
     """
-    each = mean + scale * _ndtri(levels).reshape(-1, *(1,) * mean.ndim)
+    normal = _ndtri(levels).reshape(-1, *(1,) * (mean.ndim - 1))
+    each = np.stack(
+        [law.inverse(mean[m] + scale[m] * normal) for m, law in enumerate(transforms)], 1
+    )
     if len(mean) == 1:
         return each[:, 0]
     weights = np.broadcast_to(weights, mean.shape)
     used = weights > 0
     low = np.where(used, each, np.inf).min(1)
     high = np.where(used, each, -np.inf).max(1)
-    for _ in range(60):
+    target = levels.reshape(-1, *(1,) * (mean.ndim - 1))
+    for _ in range(50):
         middle = (low + high) / 2
-        below = (weights * _ndtr((middle[:, None] - mean) / scale)).sum(1)
-        under = below < levels.reshape(-1, *(1,) * (mean.ndim - 1))
+        below = np.zeros_like(middle)
+        for m, law in enumerate(transforms):
+            below += weights[m] * _ndtr((law.forward(middle) - mean[m]) / scale[m])
+        under = below < target
         low, high = np.where(under, middle, low), np.where(under, high, middle)
     return (low + high) / 2
 

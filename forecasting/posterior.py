@@ -45,20 +45,20 @@ def score(engine: "LatentEngine", panel: Panel, seed: int) -> Scores:
     generator = torch.Generator().manual_seed(seed)
     weights = engine.expected(panel)[panel.owner]
     density = np.zeros((panel.rows, len(engine.models)))
+    missing = np.isnan(panel.y)
     below, equal = np.zeros(panel.y.shape), np.zeros(panel.y.shape)
     for m, model in enumerate(engine.models):
         for index in engine.groups(panel, _DRAWS):
-            data = engine.sequences(numbers, index)
+            data = engine.sequences(numbers[engine.kinds[m]], index)
             found = one_step(model, data, samples=_DRAWS, generator=generator)
             rows, inside = _rows(panel, index, data.steps)
             density[rows, m] = found.log_prob.numpy()[inside]
             below[rows] += weights[rows, m, None] * found.below.numpy()[inside]
             equal[rows] += weights[rows, m, None] * found.equal.numpy()[inside]
-    missing = np.isnan(panel.y)
-    jacobian = engine.transform.log_jacobian(np.where(missing, 1.0, panel.y))
+        jacobian = engine.transforms[engine.kinds[m]].log_jacobian(panel.y)
+        density[:, m] += np.where(missing, 0.0, jacobian).sum(1)
     top = density.max(1)
     log_score = np.log((weights * np.exp(density - top[:, None])).sum(1)) + top
-    log_score = log_score + np.where(missing, 0.0, jacobian).sum(1)
     log_score[missing.all(1)] = np.nan
     uniform = torch.rand(panel.y.shape, generator=generator, dtype=torch.float64).numpy()
     pit = below + uniform * equal
@@ -80,8 +80,9 @@ def impute(engine: "LatentEngine", panel: Panel, n: int, seed: int) -> np.ndarra
             index = index[np.isin(index, series) & np.isin(index, wanted)]
             if not len(index):
                 continue
-            data = engine.sequences(numbers, index)
-            drawn = engine.transform.inverse(_draws(model, data, n, generator).numpy())
+            data = engine.sequences(numbers[engine.kinds[member]], index)
+            back = engine.transforms[engine.kinds[member]].inverse
+            drawn = back(_draws(model, data, n, generator).numpy())
             rows, inside = _rows(panel, index, data.steps)
             cells = drawn[:, inside]
             out[:, rows] = np.where(np.isnan(out[:, rows]), cells, out[:, rows])
@@ -112,7 +113,7 @@ def smooth(engine: "LatentEngine", panel: Panel, seed: int) -> Smoothed:
             index = index[np.isin(index, series)]
             if not len(index):
                 continue
-            data = engine.sequences(numbers, index)
+            data = engine.sequences(numbers[engine.kinds[member]], index)
             kind, laws = _laws(model, data, generator)
             names |= kind
             rows, inside = _rows(panel, index, data.steps)
@@ -123,8 +124,7 @@ def smooth(engine: "LatentEngine", panel: Panel, seed: int) -> Smoothed:
         for k, name in enumerate(names):
             if name in laws:
                 mean[rows, k], scale[rows, k] = laws[name]
-    logs = engine.spec.transform == "log"
-    return Smoothed(tuple(names), tuple(names.values()), mean, scale, logs)
+    return Smoothed(tuple(names), tuple(names.values()), mean, scale)
 
 
 Laws = dict[str, tuple[np.ndarray, np.ndarray]]

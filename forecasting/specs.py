@@ -38,7 +38,9 @@ class Setting:
         series: Series in the training panel.
         rows: Rows of a typical series (the median).
         irregular: Whether gaps between rows differ.
+        longest: Values of the series that has most.
         counts: Whether every target is a count, and small enough to be treated as one.
+        least: Least value of all.
     """
 
     obs_dim: int = 1
@@ -48,7 +50,9 @@ class Setting:
     series: int = 1
     rows: int = 100
     irregular: bool = False
+    longest: int = 100
     counts: bool = False
+    least: float = 1.0
 
     @property
     def season(self) -> int:
@@ -104,7 +108,9 @@ class Spec:
         past: Whether they read past covariates.
         own: Whether each series has parameters of its own, a row of a table that its first code
             names; the last row serves new series.
-        transform: ``"none"`` or ``"log"``: what is done to targets before anything else.
+        transform: ``"none"`` or ``"log"``: what is done to targets before anything else, or a
+            function of the setting that says so for each member.
+        bounded: Whether what was never negative is not forecast to be.
         context: Rows that are filtered before a forecast, or a function of the setting that says
             how many; None for all.
         samples: Paths from which quantiles are computed unless they are exact.
@@ -121,7 +127,8 @@ class Spec:
     statics: bool = True
     past: bool = True
     own: bool = False
-    transform: str = "none"
+    transform: str | Callable[[Setting], Sequence[str]] = "none"
+    bounded: bool = False
     context: int | Callable[[Setting], int] | None = None
     samples: int = 200
     dtype: torch.dtype = torch.float32

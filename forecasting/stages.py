@@ -35,7 +35,5 @@ class InTurn:
                 limit = max(job.time_limit - spent, 1e-3) / (len(models) - i)
             for k, (stage, share) in enumerate(zip(self.stages, self.shares, strict=True)):
                 seed = (job.seed * 100 + i) * 10 + k
-                part = replace(
-                    job, seed=seed, time_limit=None if limit is None else limit * share
-                )
+                part = replace(job, seed=seed, time_limit=None if limit is None else limit * share)
                 stage([model], replace(training, job=part))

@@ -4,18 +4,22 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from seqlatent.forecasting.errors import TargetError
-from seqlatent.forecasting.panel import Panel
-
 __all__ = ["TRANSFORMS", "Identity", "Log", "Transform"]
 
 
 class Transform(ABC):
-    """An increasing map of targets; quantiles go back through it unchanged."""
+    """An increasing map of targets; quantiles go back through it unchanged.
+
+    Args:
+        least: The least positive value of training.
+    """
+
+    def __init__(self, least: float = 1.0) -> None:
+        self.least = least
 
     @abstractmethod
-    def forward(self, y: np.ndarray, panel: Panel) -> np.ndarray:
-        """Targets ``(R, D)`` as the model sees them."""
+    def forward(self, y: np.ndarray) -> np.ndarray:
+        """Targets as the model sees them."""
 
     @abstractmethod
     def inverse(self, y: np.ndarray) -> np.ndarray:
@@ -33,7 +37,7 @@ class Transform(ABC):
 class Identity(Transform):
     """Leaves targets as they are."""
 
-    def forward(self, y: np.ndarray, panel: Panel) -> np.ndarray:
+    def forward(self, y: np.ndarray) -> np.ndarray:
         return y
 
     def inverse(self, y: np.ndarray) -> np.ndarray:
@@ -47,29 +51,23 @@ class Identity(Transform):
 
 
 class Log(Transform):
-    """Logarithm, for positive series that grow and vary in proportion to their level."""
+    """Logarithm, for positive series that grow and vary in proportion to their level.
 
-    def forward(self, y: np.ndarray, panel: Panel) -> np.ndarray:
-        wrong = y <= 0
-        if wrong.any():
-            r, d = (int(i) for i in np.argwhere(wrong)[0])
-            i = int(panel.owner[r])
-            raise TargetError(
-                f"the log transform expects positive values, found {y[r, d]:g} for "
-                f"{panel.name(i)} in row {int(panel.row[r])}; use transform='none'.",
-                id=panel.ids[i],
-                row=int(panel.row[r]),
-            )
-        return np.log(y)
+    Training data are positive. What comes later may not be, an outage that is a zero: it counts as
+    a tenth of the least value of training, which is far off and yet finite.
+    """
+
+    def forward(self, y: np.ndarray) -> np.ndarray:
+        return np.log(np.maximum(y, self.least / 10))
 
     def inverse(self, y: np.ndarray) -> np.ndarray:
-        return np.exp(y)
+        return np.exp(np.minimum(y, 700.0))
 
     def mean(self, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        return np.exp(mean + scale**2 / 2)
+        return np.exp(np.minimum(mean + scale**2 / 2, 700.0))
 
     def log_jacobian(self, y: np.ndarray) -> np.ndarray:
-        return -np.log(y)
+        return -np.log(np.maximum(y, self.least / 10))
 
 
-TRANSFORMS: dict[str, Transform] = {"none": Identity(), "log": Log()}
+TRANSFORMS: dict[str, type[Transform]] = {"none": Identity, "log": Log}
