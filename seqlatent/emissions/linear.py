@@ -92,6 +92,7 @@ class LinearGaussian(LinearEmission):
             _require_loading(loading, latent_dim, obs_dim)
         self.latent_dim, self.obs_dim, self.context_dim = latent_dim, obs_dim, context_dim
         self.loading = loading
+        self.series: int | None = None
         self.independent = not correlated or obs_dim == 1 or scale == 0
         self._starts: dict[str, Tensor | None] = {}
         self._hold("H", None if loading else torch.empty(obs_dim, latent_dim), random=True)
@@ -146,6 +147,31 @@ class LinearGaussian(LinearEmission):
             law._hold(name, x, learn=learn)
         return law
 
+    def tabulate(self, series: int) -> None:
+        """Gives each of so many series offset and noise of its own, and one more to all others.
+
+        Every row starts from the shared values. A series reads the row that its first static code
+        names; the last row, of index ``series``, is that of a series which was not there. Loadings
+        and what follows a context stay shared.
+
+        Raises:
+            ValueError: If series have parameters of their own already, or the noise is correlated.
+        """
+        if self.series is not None:
+            raise ValueError(
+                f"LinearGaussian has parameters of {self.series} series already; build the model "
+                "anew."
+            )
+        if not self.noise.diagonal:
+            raise ValueError(
+                "a noise of each series must be independent between the dimensions, found a "
+                "correlated one; use LinearGaussian(..., correlated=False)."
+            )
+        self.series = series
+        if isinstance(self.d, nn.Parameter):
+            self._hold("d", self.d.detach().expand(series + 1, -1))
+        self.noise.tabulate(series)
+
     def _hold(
         self, name: str, value: Tensor | None, *, learn: bool = True, random: bool = False
     ) -> None:
@@ -169,7 +195,9 @@ class LinearGaussian(LinearEmission):
     def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
         H = self.H if self.loading is None else self.loading.row(c.u)[..., None, :]
         d = H.new_zeros(self.obs_dim) if self.d is None else self.d
-        R = self.noise()
+        if self.series is not None and d.ndim > 1:
+            d = c.row(d)
+        R = self.noise(None if self.series is None else c)
         if self.head is not None:
             features = c.features(c.dt[..., :0])
             offset, factor = (features @ self.head.mT).chunk(2, -1)
@@ -179,6 +207,7 @@ class LinearGaussian(LinearEmission):
 
     def extra_repr(self) -> str:
         shape = f"{self.latent_dim}, {self.obs_dim}"
+        shape += "" if self.series is None else f", series={self.series}"
         return shape + (f", context_dim={self.context_dim}" if self.context_dim else "")
 
 
@@ -215,18 +244,27 @@ class _Covariance(nn.Module):
             for name, value in self._starts.items():
                 getattr(self, name).copy_(value)
 
-    def forward(self) -> Tensor:
+    def tabulate(self, series: int) -> None:
+        """Gives a row to each series, and one to all others; nothing where it is fixed."""
+        if self.learn:
+            rows = self.log_scale.detach().expand(series + 1, -1).clone()
+            self._starts["log_scale"] = rows
+            self.register_parameter("log_scale", nn.Parameter(rows.clone()))
+
+    def forward(self, c: Context | None = None) -> Tensor:
         if not self.learn:
             return self.R
         if self.diagonal:
-            return (2 * self.log_scale).exp().diag()
+            log_scale = self.log_scale if c is None else c.row(self.log_scale)
+            return (2 * log_scale).exp().diag_embed()
         L = self.log_scale.exp().diag()
         row, column = torch.tril_indices(len(L), len(L), -1)
         L = L.index_put((row, column), self.below)
         return L @ L.mT
 
     def extra_repr(self) -> str:
-        scale = self.forward().detach().diagonal().sqrt().tolist()
+        scale = self.forward().detach().diagonal(dim1=-2, dim2=-1).sqrt()
+        scale = scale.reshape(-1, scale.shape[-1]).mean(0).tolist()
         text = f"scale=({', '.join(f'{x:.3g}' for x in scale)})"
         return text + ("" if self.diagonal else ", correlated=True")
 

@@ -46,6 +46,7 @@ def moments(
         ValueError: If ``horizon < 1``, or covariates or times do not fit.
 
     Example:
+        >>> from seqlatent.sequences import Sequences
         >>> model = seqlatent.zoo.structural()
         >>> belief = model.belief(Sequences.of(torch.zeros(2, 5, 1)))
         >>> mean, variance = moments(model, belief, 3)

@@ -42,6 +42,7 @@ def per_series(model: LatentModel, series: int) -> LatentModel:
         ValueError: If ``series < 1``, or series have parameters of their own already.
 
     Example:
+        >>> from seqlatent.sequences import Sequences
         >>> model = per_series(seqlatent.zoo.structural(), 3)
         >>> y = torch.zeros(2, 5, 1)
         >>> model.filter(Sequences.of(y, codes=torch.tensor([[1], [3]]))).mean.shape

@@ -127,6 +127,44 @@ class Context:
         shape = torch.broadcast_shapes(z.shape[:-1], *(p.shape[:-1] for p in parts))
         return torch.cat([p.expand(*shape, p.shape[-1]) for p in parts], -1)
 
+    def row(self, table: Tensor) -> Tensor:
+        """The row of a table ``(N, *)`` that each series reads by its first static code.
+
+        What is the same at all steps has one step, and what is the same for all series one series.
+
+        Args:
+            table: One row per series.
+
+        Shape:
+            The rows are ``(*S, B, T, *)``, with lengths of one where nothing differs.
+
+        Raises:
+            ValueError: If the series have no code, or one that is no row of the table.
+
+        Example:
+            >>> c = Context.regular(2, 5, codes=torch.tensor([[[0]], [[2]]]).expand(2, 5, 1))
+            >>> c.row(torch.tensor([[1.0], [2.0], [3.0]])).shape
+            torch.Size([2, 1, 1])
+        """
+        if not self.codes.shape[-1]:
+            raise ValueError(
+                f"the model has parameters of {len(table)} series, of which each series reads the "
+                "row that its first static code names; pass Sequences.of(..., codes=...)."
+            )
+        index = self.codes[..., 0]
+        for axis in range(index.ndim):
+            if index.stride(axis) == 0 and index.shape[axis] > 1:
+                index = index.narrow(axis, 0, 1)
+        if index.numel() and int(index.max()) >= len(table):
+            raise ValueError(
+                f"the model has parameters of {len(table)} series, found the code "
+                f"{int(index.max())}; a series that was not fitted reads the last row, "
+                f"{len(table) - 1}."
+            )
+        if index.numel() > 1 and bool((index == index.flatten()[0]).all()):
+            index = index.flatten()[0].expand((1,) * index.ndim)
+        return table[index]
+
     @property
     def shape(self) -> torch.Size:
         """Shape without the feature axis."""

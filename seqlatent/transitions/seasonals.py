@@ -25,6 +25,7 @@ class Seasonal(Structural):
         scale: Initial standard deviation :math:`\sigma`; None for a pattern that never changes.
         initial_scale: Standard deviation of the first effects, in units of the standardised series.
         learn_initial: Whether the mean of the first effects is learned, or 0.
+        learn_initial_scale: Whether their common standard deviation is learned.
 
     Shape:
         ``forward``: z ``(*S, B, T, s-1)`` -> Distribution, batch ``(*S, B, T)``, event ``(s-1,)``.
@@ -47,6 +48,7 @@ class Seasonal(Structural):
         *,
         initial_scale: Number = 10.0,
         learn_initial: bool = False,
+        learn_initial_scale: bool = False,
     ) -> None:
         if isinstance(period, bool) or not isinstance(period, int) or period < 2:
             raise ValueError(
@@ -57,6 +59,7 @@ class Seasonal(Structural):
             Loading.of(1, *[0] * (period - 2)),
             initial_scale=(initial_scale,) * (period - 1),
             learn_initial=learn_initial,
+            learn_initial_scale=(period - 1) * learn_initial_scale,
         )
         self.period = period
         self.learn_scale("scale", scale)
@@ -66,7 +69,7 @@ class Seasonal(Structural):
         b = constant([0] * size, c)
         F = torch.ones_like(b[1:]).diag(-1)
         F[0] = -1.0
-        return F, b, noise_columns(size, [(0, self.scale_of("scale"))], c)
+        return F, b, noise_columns(size, [(0, self.scale_of("scale", c))], c)
 
     def extra_repr(self) -> str:
         return ", ".join(filter(None, [f"period={self.period}", super().extra_repr()]))
@@ -90,6 +93,7 @@ class TrigonometricSeasonal(Structural):
         scale: Initial standard deviation :math:`\sigma` of all harmonics; None for no noise.
         initial_scale: Standard deviation of the first state, in units of the standardised series.
         learn_initial: Whether the mean of the first state is learned, or 0.
+        learn_initial_scale: Whether their common standard deviation is learned.
 
     Shape:
         ``forward``: z ``(*S, B, T, K)`` -> Distribution, batch ``(*S, B, T)``, event ``(K,)``.
@@ -110,6 +114,7 @@ class TrigonometricSeasonal(Structural):
         *,
         initial_scale: Number = 10.0,
         learn_initial: bool = False,
+        learn_initial_scale: bool = False,
     ) -> None:
         if not 2 <= period < math.inf:
             raise ValueError(f"period must be a number of at least 2 steps, found {period!r}.")
@@ -127,6 +132,7 @@ class TrigonometricSeasonal(Structural):
             Loading.of(*[1, 0] * pairs, *[1] * alternates),
             initial_scale=(initial_scale,) * (2 * pairs + alternates),
             learn_initial=learn_initial,
+            learn_initial_scale=(2 * pairs + alternates) * learn_initial_scale,
         )
         self.period, self.harmonics = period, harmonics
         self.frequencies, self.alternates = frequencies[:pairs], alternates
@@ -134,7 +140,7 @@ class TrigonometricSeasonal(Structural):
         self.learn_scale("scale", scale)
 
     def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
-        size, pairs, scale = self.latent_dim, len(self.frequencies), self.scale_of("scale")
+        size, pairs, scale = self.latent_dim, len(self.frequencies), self.scale_of("scale", c)
         dt = gap(c) if self.handles_gaps else None
         angle = constant(self.frequencies, c) if dt is None else constant(self.frequencies, c) * dt
         F = angle.new_zeros(*angle.shape[:-1], size, size)
@@ -144,7 +150,7 @@ class TrigonometricSeasonal(Structural):
         if self.alternates:
             F[..., -1, -1] = -1.0
         eye = torch.eye(size, dtype=F.dtype, device=F.device)
-        G = eye[:, :0] if scale is None else eye * scale
+        G = eye[:, :0] if scale is None else eye * scale[..., None]
         if dt is not None:
             G = G * dt.sqrt()[..., None]
         return F, torch.zeros_like(eye[0]), G

@@ -96,26 +96,73 @@ class Structural(LinearTransition, Component, Initialised):
         loading: Weights of the state in the observation.
         initial_scale: Standard deviation of each coordinate of the first state.
         learn_initial: Whether its mean is learned, or 0.
+        learn_initial_scale: Number of coordinates, the last ones, whose common standard deviation
+            is learned.
+
+    Attributes:
+        series: Number of series that have parameters of their own, None where all share them.
     """
 
     initial_mean: Tensor | None
+    log_initial_scale: Tensor | None
 
     def __init__(
-        self, loading: Loading, *, initial_scale: Iterable[Number], learn_initial: bool = False
+        self,
+        loading: Loading,
+        *,
+        initial_scale: Iterable[Number],
+        learn_initial: bool = False,
+        learn_initial_scale: int = 0,
     ) -> None:
         super().__init__()
         self.loading = loading
         self.latent_dim = loading.latent_dim
+        self.series: int | None = None
         self.initial_scale = tuple(_vague(x) for x in initial_scale)
         self.register_parameter("initial_mean", None)
+        self.register_parameter("log_initial_scale", None)
         if learn_initial:
             self.start("initial_mean", torch.zeros(self.latent_dim))
+        if learn_initial_scale:
+            self.start("log_initial_scale", torch.tensor(self.initial_scale[-1:]).log())
+        self.learned_scales = int(learn_initial_scale)
+
+    def tabulate(self, series: int) -> None:
+        """Gives each of so many series a row of parameters of its own, and one to all others.
+
+        Every row starts from the shared values. A series reads the row that its first static code
+        names; the last row, of index ``series``, is that of a series which was not there.
+        """
+        if self.series is not None:
+            raise ValueError(
+                f"{type(self).__name__} has parameters of {self.series} series already; build the "
+                "model anew."
+            )
+        self.series = series
+        for name, value in list(self.named_parameters(recurse=False)):
+            self.start(name, value.detach().expand(series + 1, *value.shape))
+
+    def read(self, name: str, c: Context | None = None) -> Tensor:
+        """A parameter ``(size,)``, or in a context each series' row of it ``(..., size)``."""
+        value = getattr(self, name)
+        return value if self.series is None or c is None else c.row(value)
 
     def initial_moments(self, c: Context) -> tuple[Tensor, Tensor]:
         scale = constant(self.initial_scale, c)
-        return torch.zeros_like(
-            scale
-        ) if self.initial_mean is None else self.initial_mean, scale.diag()
+        mean = torch.zeros_like(scale)
+        if self.log_initial_scale is not None:
+            learned = self.read("log_initial_scale", c).exp()
+            fixed = scale[: self.latent_dim - self.learned_scales]
+            scale = torch.cat(
+                [
+                    fixed.expand(*learned.shape[:-1], -1),
+                    learned.expand(*learned.shape[:-1], self.learned_scales),
+                ],
+                -1,
+            )
+        if self.initial_mean is not None:
+            mean = self.read("initial_mean", c)
+        return mean, scale.diag_embed()
 
     def learn_scale(self, name: str, scale: Number | None, size: int = 1) -> None:
         """Registers the logarithms of standard deviations, or None where there is no noise."""
@@ -125,14 +172,15 @@ class Structural(LinearTransition, Component, Initialised):
         else:
             self.start(f"log_{name}", torch.full((size,), scale).log())
 
-    def scale_of(self, name: str) -> Tensor | None:
-        """Standard deviations ``(size,)`` that were registered under a name."""
-        log_scale = getattr(self, f"log_{name}")
-        return None if log_scale is None else log_scale.exp()
+    def scale_of(self, name: str, c: Context | None = None) -> Tensor | None:
+        """Standard deviations that were registered under a name, shaped as by :meth:`read`."""
+        absent = getattr(self, f"log_{name}") is None
+        return None if absent else self.read(f"log_{name}", c).exp()
 
     def extra_repr(self) -> str:
         scales = {k[4:]: p for k, p in self.named_parameters(recurse=False) if k.startswith("log_")}
-        return ", ".join(f"{k}={p.detach().exp().mean().item():.3g}" for k, p in scales.items())
+        text = [f"{k}={p.detach().exp().mean().item():.3g}" for k, p in scales.items()]
+        return ", ".join(text + ([] if self.series is None else [f"series={self.series}"]))
 
 
 class Sum(LinearTransition, Component):
@@ -231,14 +279,14 @@ def constant(values: Iterable[object], c: Context) -> Tensor:
 
 
 def noise_columns(size: int, scales: Iterable[tuple[int, Tensor | None]], c: Context) -> Tensor:
-    """A noise factor ``(K, R)``: a column for each coordinate that has a noise of its own."""
+    """A noise factor ``(..., K, R)``: a column for each coordinate that has its own noise."""
     present = [(row, scale) for row, scale in scales if scale is not None]
     placed = torch.zeros(size, len(present), dtype=c.dt.dtype, device=c.dt.device)
     if not present:
         return placed
     for column, (row, _) in enumerate(present):
         placed[row, column] = 1.0
-    return placed * torch.cat([scale for _, scale in present])
+    return placed * torch.cat([scale for _, scale in present], -1)[..., None, :]
 
 
 def gap(c: Context) -> Tensor | None:

@@ -48,7 +48,7 @@ class LocalLevel(Structural):
         self.learn_scale("scale", scale)
 
     def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
-        G = noise_columns(1, [(0, self.scale_of("scale"))], c)
+        G = noise_columns(1, [(0, self.scale_of("scale", c))], c)
         dt = gap(c)
         if dt is not None:
             G = G * dt.sqrt()[..., None]
@@ -74,6 +74,7 @@ class LocalLinearTrend(Structural):
         initial_scale: Standard deviation of the first level, in units of the standardised series.
         initial_slope_scale: Standard deviation of the first slope.
         learn_initial: Whether the mean of the first state is learned, or 0.
+        learn_initial_scale: Whether the standard deviation of the first slope is learned.
 
     Shape:
         ``forward``: z ``(*S, B, T, 2)`` -> Distribution, batch ``(*S, B, T)``, event ``(2,)``.
@@ -96,18 +97,20 @@ class LocalLinearTrend(Structural):
         initial_scale: Number = 10.0,
         initial_slope_scale: Number = 1.0,
         learn_initial: bool = False,
+        learn_initial_scale: bool = False,
     ) -> None:
         super().__init__(
             Loading.of(1, 0),
             initial_scale=(initial_scale, initial_slope_scale),
             learn_initial=learn_initial,
+            learn_initial_scale=learn_initial_scale,
         )
         self.handles_gaps = continuous
         self.learn_scale("level_scale", level_scale)
         self.learn_scale("slope_scale", slope_scale)
 
     def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
-        level, slope = self.scale_of("level_scale"), self.scale_of("slope_scale")
+        level, slope = self.scale_of("level_scale", c), self.scale_of("slope_scale", c)
         zeros = constant([0, 0], c)
         if not self.handles_gaps:
             return _shear(constant([1], c)), zeros, noise_columns(2, [(0, level), (1, slope)], c)
@@ -124,17 +127,18 @@ def _shear(dt: Tensor) -> Tensor:
 
 def _integrated(level: Tensor | None, slope: Tensor | None, dt: Tensor) -> Tensor:
     """Factor of the noise over gaps ``(..., 1)``: the slope's end, then the level given that."""
-    zero = torch.zeros_like(dt)
     if slope is None:
         if level is None:
             return torch.stack([dt[..., :0], dt[..., :0]], -2)
-        return torch.stack([level * dt.sqrt(), zero], -2)
+        upper = level * dt.sqrt()
+        return torch.stack([upper, torch.zeros_like(upper)], -2)
     # given the slope at its end, the integral of a slope's walk has a quarter of its variance left
     rest = slope.square() * dt**3 / 12
     if level is not None:
         rest = rest + level.square() * dt
     upper = torch.cat([slope * dt**1.5 / 2, rest.sqrt()], -1)
-    return torch.stack([upper, torch.cat([slope * dt.sqrt(), zero], -1)], -2)
+    lower = slope * dt.sqrt()
+    return torch.stack([upper, torch.cat([lower, torch.zeros_like(lower)], -1)], -2)
 
 
 class DampedTrend(Structural):
@@ -153,6 +157,7 @@ class DampedTrend(Structural):
         initial_scale: Standard deviation of the first level, in units of the standardised series.
         initial_slope_scale: Standard deviation of the first slope.
         learn_initial: Whether the mean of the first state is learned, or 0.
+        learn_initial_scale: Whether the standard deviation of the first slope is learned.
 
     Shape:
         ``forward``: z ``(*S, B, T, 2)`` -> Distribution, batch ``(*S, B, T)``, event ``(2,)``.
@@ -161,7 +166,7 @@ class DampedTrend(Structural):
         >>> F, b, G = DampedTrend(damping=0.5).matrices(Context.regular(1))
         >>> F
         tensor([[1.0000, 1.0000],
-                [0.0000, 0.5000]], grad_fn=<CatBackward0>)
+                [0.0000, 0.5000]], grad_fn=<StackBackward0>)
 
     References:
         Forecasting Trends in Time Series (Gardner & McKenzie, 1985).
@@ -178,11 +183,13 @@ class DampedTrend(Structural):
         initial_scale: Number = 10.0,
         initial_slope_scale: Number = 1.0,
         learn_initial: bool = False,
+        learn_initial_scale: bool = False,
     ) -> None:
         super().__init__(
             Loading.of(1, 0),
             initial_scale=(initial_scale, initial_slope_scale),
             learn_initial=learn_initial,
+            learn_initial_scale=learn_initial_scale,
         )
         self.learn_scale("level_scale", level_scale)
         self.learn_scale("slope_scale", slope_scale)
@@ -194,13 +201,14 @@ class DampedTrend(Structural):
 
     def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
         zero = constant([0], c)
-        lower = torch.cat([zero, self.damping_logit.sigmoid()])
-        F = torch.cat([constant([1, 1], c)[None], lower[None]])
-        noises = [(0, self.scale_of("level_scale")), (1, self.scale_of("slope_scale"))]
-        return F, torch.zeros_like(lower.detach()), noise_columns(2, noises, c)
+        damping = self.read("damping_logit", c).sigmoid()
+        lower = torch.cat([zero.expand_as(damping), damping], -1)
+        F = torch.stack([constant([1, 1], c).expand_as(lower), lower], -2)
+        noises = [(0, self.scale_of("level_scale", c)), (1, self.scale_of("slope_scale", c))]
+        return F, constant([0, 0], c), noise_columns(2, noises, c)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, damping={self.damping_logit.sigmoid().item():.3g}"
+        return f"{super().extra_repr()}, damping={self.damping_logit.sigmoid().mean().item():.3g}"
 
 
 class Regression(Structural):
@@ -254,9 +262,9 @@ class Regression(Structural):
         self.learn_scale("scale", scale, size=len(index))
 
     def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
-        size, scale = self.latent_dim, self.scale_of("scale")
+        size, scale = self.latent_dim, self.scale_of("scale", c)
         ones = constant([1] * size, c)
-        G = ones.diag()[:, :0] if scale is None else scale.diag()
+        G = ones.diag()[:, :0] if scale is None else scale.diag_embed()
         dt = gap(c)
         if dt is not None:
             G = G * dt.sqrt()[..., None]

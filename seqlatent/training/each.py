@@ -1,0 +1,181 @@
+"""Fitting the parameters of each series of a panel, with a law of them learned from all."""
+
+import copy
+import math
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from seqlatent.model import LatentModel
+from seqlatent.sequences import Sequences
+from seqlatent.training.history import History
+from seqlatent.training.pooling import Pool
+from seqlatent.training.problems import Problems, Tables
+from seqlatent.training.quasi_newton import minimise
+
+__all__ = ["EachHistory", "draws_each", "fit_each"]
+
+
+@dataclass
+class EachHistory(History):
+    """Record of a fit of each series.
+
+    Args:
+        pool: The law of the parameters that was learned, with its mean in the pooled row.
+        evidence: Log evidence of each series ``(B,)`` at its parameters.
+        marginal: Estimate of the log evidence of each series ``(B,)``, averaged over its posterior.
+        mode: Most probable vector of each series ``(B, P)``; see :class:`Pool`.
+        cov: Covariances ``(B, P, P)`` of their posteriors, as the descent saw the curvature.
+        rounds: Evaluations of each series ``(B,)``.
+        converged: Whether a series' next step would have gained less than the tolerance ``(B,)``.
+    """
+
+    pool: Pool | None = None
+    evidence: Tensor = field(default_factory=lambda: torch.empty(0))
+    marginal: Tensor = field(default_factory=lambda: torch.empty(0))
+    mode: Tensor = field(default_factory=lambda: torch.empty(0, 0), repr=False)
+    cov: Tensor = field(default_factory=lambda: torch.empty(0, 0, 0), repr=False)
+    rounds: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    converged: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
+
+
+def fit_each(
+    model: LatentModel,
+    data: Sequences,
+    *,
+    pool: Pool | None = None,
+    stages: int = 5,
+    sample: int = 256,
+    points: int = 64,
+    rounds: int = 40,
+    tolerance: int | float = 0.02,
+    spread: int | float = 1.5,
+    weight: int | float = 5.0,
+    seed: int = 0,
+) -> EachHistory:
+    r"""Maximises the evidence of each series over parameters of its own, under a law of all.
+
+    .. math::
+        \hat\theta_b = \arg\max_\theta \; \log p(y_b \mid \theta)
+            + \log N(\theta; \mu, \Sigma)
+
+    The law is learned by expectation maximisation, so that a short series borrows from the others
+    what it cannot say itself. All series are fitted at once and each at its own pace: one that has
+    converged costs nothing. The mean of the law goes into the pooled row, which series that were
+    not there read.
+
+    Args:
+        model: A model with a row of parameters per series: :func:`per_series`.
+        data: The series; the first static code of each names its row, and no two share one.
+        pool: The law, where it is known; it is learned by default.
+        stages: Rounds of expectation maximisation.
+        sample: Most series, drawn at random, from which the law is learned.
+        points: Parameters, spread over the law, from the best of which a series starts.
+        rounds: Most evaluations of a series in each stage.
+        tolerance: Gain in log density below which a step is not worth while.
+        spread: Standard deviation of each parameter in the law at the start, whose mean are the
+            parameters that the pooled row holds.
+        weight: How many series that law counts for.
+        seed: Seed of points and sample.
+
+    Returns:
+        What was learned, and how far each series came.
+
+    Raises:
+        ValueError: If the model has no rows, a series no row of its own, or a setting is out of
+            range.
+
+    Example:
+        >>> from seqlatent.model import per_series
+        >>> y = torch.randn(3, 30, 1).cumsum(1)
+        >>> model = per_series(seqlatent.zoo.structural(), 3)
+        >>> history = fit_each(model, Sequences.of(y, codes=torch.arange(3)[:, None]))
+        >>> history.stopped, history.evidence.shape
+        ('converged', torch.Size([3]))
+
+    References:
+        Empirical Bayes Methods and Applications (Casella, 1985).
+        Numerical Optimization (Nocedal & Wright, 2006), chapter 6.
+    """
+    began = time.perf_counter()
+    _check(stages=stages, sample=sample, points=points, rounds=rounds)
+    for name, value in (("tolerance", tolerance), ("spread", spread), ("weight", weight)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive number, found {value!r}.")
+    tables = Tables(model)
+    history = EachHistory()
+    mean = tables.read(tables.series)
+    start = Pool(mean, float(spread) ** 2 * torch.eye(len(mean)).to(mean), mean)
+    problems = Problems(tables, data, start if pool is None else pool)
+    law = pool
+    if law is None:
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(data.batch, generator=generator)[:sample].to(problems.row.device)
+        law, few = start, Problems(tables, data.select(chosen), start)
+        x, inverse = few.beginning(law, points, seed), 0.5 * law.cov
+        for _ in range(stages):
+            found = minimise(few.posterior(law), x, inverse, rounds=rounds, tolerance=5 * tolerance)
+            x, inverse = found.x, found.inverse
+            law = start.learned(x, inverse, weight=weight)
+            history.objective += [-value / few.cells for value in found.path]
+    x = problems.beginning(law, points, seed)
+    found = minimise(problems.posterior(law), x, 0.5 * law.cov, rounds=rounds, tolerance=tolerance)
+    history.objective += [-value / problems.cells for value in found.path]
+    tables.write(problems.row, law.parameters(found.x))
+    tables.write(tables.series, law.parameters(law.mean))
+    history.pool, history.rounds, history.converged = law, found.rounds, found.converged
+    history.mode, history.cov = found.x, found.inverse
+    history.evidence = -found.value - law.log_prob(found.x)
+    # Laplace's approximation of the integral over the parameters
+    volume = torch.linalg.slogdet(2 * math.pi * found.inverse)[1]
+    history.marginal = -found.value + 0.5 * volume
+    history.stopped = "converged" if bool(found.converged.all()) else "steps"
+    history.seconds = time.perf_counter() - began
+    return history
+
+
+def draws_each(
+    model: LatentModel, data: Sequences, history: EachHistory, n: int, *, seed: int = 0
+) -> list[LatentModel]:
+    """Models whose rows are drawn from normal approximations of the posteriors of a fit.
+
+    A mixture of them says how uncertain the parameters are, most of all those of short series.
+    Draws come in pairs on opposite sides of the mode; a single one is the mode.
+
+    Args:
+        model: The model that was fitted.
+        data: The series.
+        history: What :func:`fit_each` returned.
+        n: How many models.
+        seed: Seed of the draws.
+
+    Example:
+        >>> from seqlatent.model import per_series
+        >>> model = per_series(seqlatent.zoo.structural(), 2)
+        >>> data = Sequences.of(torch.randn(2, 30, 1), codes=torch.arange(2)[:, None])
+        >>> len(draws_each(model, data, fit_each(model, data), 4))
+        4
+    """
+    _check(n=n)
+    if history.pool is None:
+        raise ValueError("draws need the history that fit_each returned, found one without a pool.")
+    mode, row = history.mode, data.codes[:, 0]
+    factor = torch.linalg.cholesky_ex(history.cov)[0]
+    generator = torch.Generator().manual_seed(seed)
+    models, away = [], torch.zeros_like(mode)
+    for i in range(n):
+        if n > 1 and i % 2 == 0:
+            eps = torch.randn(mode.shape, generator=generator, dtype=torch.float64).to(mode)
+            away = (factor @ eps[..., None])[..., 0]
+        drawn = copy.deepcopy(model)
+        Tables(drawn).write(row, history.pool.parameters(mode + away * (1 if i % 2 else -1)))
+        models.append(drawn)
+    return models
+
+
+def _check(**counts: int) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, found {value!r}.")
