@@ -17,7 +17,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 .SECONDARY:
 
 demo: $(VENV)/.installed-core
-	$(BIN)/python examples/nile.py $(ARGS)
+	$(BIN)/seqlatent demo $(ARGS)
 
 test: $(VENV)/.installed-test
 	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)

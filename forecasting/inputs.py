@@ -10,6 +10,8 @@ from seqlatent.forecasting.panel import Future, Panel
 
 __all__ = ["Inputs"]
 
+_HARMONICS = 3  # of each season, so that its phase shows in more than a single wave
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -108,8 +110,9 @@ class Inputs:
         if self.calendar:
             parts.append(clock.features(t)[0])
         for season in self.season_lengths:
-            angle = 2 * np.pi * (t % season) / season
-            parts.append(np.stack([np.sin(angle), np.cos(angle)], -1))
+            for k in range(1, min(_HARMONICS, season // 2) + 1):
+                angle = 2 * np.pi * k * (t % season) / season
+                parts.append(np.stack([np.sin(angle), np.cos(angle)], -1))
         return np.concatenate(parts, 1)
 
     @property

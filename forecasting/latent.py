@@ -14,7 +14,7 @@ from torch.distributions import constraints
 from seqlatent.forecasting import mixture, posterior
 from seqlatent.forecasting.clock import Clock
 from seqlatent.forecasting.engine import Engine, Job, Law, Scores, Smoothed
-from seqlatent.forecasting.errors import TargetError
+from seqlatent.forecasting.errors import TargetError, TimeError
 from seqlatent.forecasting.folder import read_tensors, write_tensors
 from seqlatent.forecasting.inputs import Inputs
 from seqlatent.forecasting.panel import Future, Panel
@@ -63,6 +63,7 @@ class LatentEngine(Engine):
         self.spec = spec
         self.samples = spec.samples
         self.models: tuple[LatentModel, ...] = ()
+        self.notes: dict[Any, str] = {}
 
     def fit(self, panel: Panel, job: Job) -> None:
         self.clock = panel.clock
@@ -87,6 +88,8 @@ class LatentEngine(Engine):
             least=float(np.nanmin(panel.y)),
         )
         models = self._build(job.seed)
+        self._note(panel)
+        self._check_gaps(models[0], panel)
         self._check_support(models[0], panel)
         views = {kind: self._view(panel, kind) for kind in dict.fromkeys(self.kinds)}
         self.standards = {kind: self._scales(view) for kind, view in views.items()}
@@ -115,6 +118,26 @@ class LatentEngine(Engine):
             model.to(self.spec.dtype)
             reinitialise(model, torch.Generator().manual_seed(1000 * seed + i))
         return models
+
+    def _note(self, panel: Panel) -> None:
+        """Says what is there and not read."""
+        unread = [
+            what
+            for what, there, read in (
+                ("static features", panel.real.shape[1] + panel.codes.shape[1], self.spec.statics),
+                ("past covariates", panel.past.shape[1], self.spec.past),
+            )
+            if there and not read
+        ]
+        self.notes = {None: f"{' and '.join(unread)} are not read"} if unread else {}
+
+    def _check_gaps(self, model: LatentModel, panel: Panel) -> None:
+        if panel.clock.kind == "irregular" and not model.transition.handles_gaps:
+            raise TimeError(
+                f"{self.spec.name} expects times at regular steps, found irregular ones; use "
+                "'srnn', 'deep_markov', 'latent_ode' or 'naive', or give the times a freq, which "
+                "makes missing rows of the gaps."
+            )
 
     def _code_sizes(self, panel: Panel) -> tuple[int, ...]:
         if self.spec.own:

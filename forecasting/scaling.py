@@ -1,8 +1,10 @@
 """Scales of series, from their past alone."""
 
 import numpy as np
+import torch
 
 from seqlatent.forecasting.panel import Panel
+from seqlatent.forecasting.structural import standards
 
 __all__ = ["LOCAL", "level_and_spread", "local", "magnitude", "recent", "scales"]
 
@@ -18,14 +20,17 @@ def scales(
 
     Args:
         panel: Rows to read; whatever they hold is taken for the past.
-        kind: ``"magnitude"``, ``"level"``, ``"local"`` or ``"counts"``; see :func:`magnitude`,
-            :func:`level_and_spread` and :func:`local`.
+        kind: ``"magnitude"``, ``"level"``, ``"standard"``, ``"differences"``, ``"local"`` or
+            ``"counts"``; see :func:`magnitude`, :func:`level_and_spread`, :func:`standard`,
+            :func:`differences` and :func:`local`.
         season: Rows of a season, for what is local.
         rows: How many of the last rows of a series count as near; None for all.
 
     Returns:
         Two arrays ``(N, D)``; the scale is positive and finite whatever the rows hold.
     """
+    if kind == "differences":
+        return differences(panel, season, rows)
     if kind not in LOCAL:
         return _KINDS[kind](panel)
     most = int(panel.lengths.max())
@@ -51,7 +56,48 @@ def level_and_spread(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
     return shift, _usable(np.where(scale > 0, scale, floor))
 
 
-_KINDS = {"magnitude": magnitude, "level": level_and_spread}
+def standard(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation, values clipped at ten median deviations from the median."""
+    middle = np.nan_to_num(_by_series(panel, panel.y, np.median))
+    away = panel.y - middle[panel.owner]
+    typical = _by_series(panel, np.abs(away), _positive_median)
+    most = np.where(typical > 0, _CLIP * typical, np.inf)[panel.owner]
+    away = np.clip(away, -most, most)
+    mean = np.nan_to_num(_by_series(panel, away, np.mean))
+    scale = _by_series(panel, (away - mean[panel.owner]) ** 2, np.mean) ** 0.5
+    shift = middle + mean
+    floor = 1e-3 * np.abs(shift)
+    return shift, _usable(np.where(scale > floor, scale, floor))
+
+
+def _positive_median(x: np.ndarray) -> float:
+    positive = x[x > 0]
+    return float(np.median(positive)) if len(positive) else 0.0
+
+
+def differences(panel: Panel, season: int, rows: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the first season, and the usual size of a difference over a season.
+
+    In these units the noises of structural models are alike across series.
+    """
+    most = int(panel.lengths.max())
+    values = leading(panel, most if rows is None else min(rows, most))
+    shift, scale = standards(torch.from_numpy(values[..., 0]), season)
+    return shift.numpy(), scale.numpy()
+
+
+def leading(panel: Panel, rows: int) -> np.ndarray:
+    """The last rows of each series from its first value on ``(N, rows, D)``, NaN after its end."""
+    seen = ~np.isnan(panel.y).all(1)
+    place = np.arange(panel.rows)
+    first = np.minimum.reduceat(np.where(seen, place, panel.rows), panel.offsets[:-1])
+    start = np.maximum(np.minimum(first, panel.offsets[1:] - 1), panel.offsets[1:] - rows)
+    index = start[:, None] + np.arange(rows)
+    inside = index < panel.offsets[1:, None]
+    return np.where(inside[..., None], panel.y[np.minimum(index, panel.rows - 1)], np.nan)
+
+
+_KINDS = {"magnitude": magnitude, "level": level_and_spread, "standard": standard}
 
 
 def recent(panel: Panel, rows: int) -> np.ndarray:

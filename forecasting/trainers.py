@@ -33,6 +33,7 @@ class ByWindows:
         clip: Largest gradient norm.
         horizon: Rows at the end of every window that are to be forecast, from a setting: the
             objective is then told, as ``horizon=``. None for windows without.
+        full: Whether windows have all of the past that fits into them.
     """
 
     objective: Any
@@ -43,6 +44,7 @@ class ByWindows:
     weight_decay: float = 1e-2
     clip: float = 10.0
     horizon: Callable[[Setting], int] | None = None
+    full: bool = False
 
     def __call__(self, models: Sequence[LatentModel], training: Training) -> None:
         job = training.job
@@ -54,6 +56,7 @@ class ByWindows:
             self.batch_size,
             training.flags,
             horizon=horizon,
+            full=self.full,
         )
         objective = partial(self.objective, horizon=horizon) if horizon else self.objective
         began = time.perf_counter()

@@ -95,6 +95,7 @@ class Windows:
         flags: Where past covariates and their flags lie in ``u``.
         most: How many times more often a long series is drawn than one of a single window.
         horizon: Rows ahead; 0 for windows without an end to forecast.
+        full: Whether all of the past is there, where a series has it, so that every lag is known.
     """
 
     numbers: Numbers
@@ -103,6 +104,7 @@ class Windows:
     flags: slice
     most: float = 20.0
     horizon: int = 0
+    full: bool = False
 
     def __call__(self, generator: torch.Generator) -> Sequences:
         lengths = self.numbers.panel.lengths
@@ -122,9 +124,13 @@ class Windows:
         self, index: np.ndarray, place: np.ndarray, generator: torch.Generator
     ) -> Sequences:
         lengths = self.numbers.panel.lengths[index]
-        share = 1 - 0.75 * float(torch.rand((), generator=generator)) ** 2
-        least = np.minimum(max(self.numbers.season, 3), lengths - 1)
-        most = np.maximum(lengths - max(self.horizon // 2, 1), least)
+        if self.full:
+            share, least, ahead = 1.0, self.length, self.horizon
+        else:
+            share = 1 - 0.75 * float(torch.rand((), generator=generator)) ** 2
+            least, ahead = max(self.numbers.season, 3), max(self.horizon // 2, 1)
+        least = np.minimum(least, np.maximum(lengths - ahead, 1))
+        most = np.maximum(lengths - ahead, least)
         origin = least + np.minimum((place * (most - least + 1)).astype(np.int64), most - least)
         past = int(min(max(share * self.length, 2), origin.max()))
         batch = self.numbers.cut(index, origin - past, past + self.horizon, known=past)

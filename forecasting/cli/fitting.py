@@ -1,0 +1,108 @@
+"""Fitting: forecasters made from options."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from seqlatent.forecasting.cli.messages import usage
+
+if TYPE_CHECKING:
+    from seqlatent.forecasting.columns import Columns
+    from seqlatent.forecasting.forecaster import Forecaster
+
+__all__ = ["Settings", "check_levels", "counted"]
+
+# Options by the first word of what a forecaster says of its arguments.
+HINTS = {
+    "members": "--members",
+    "emission": "--emission",
+    "time_limit": "--time-limit",
+    "season_length": "--season-length",
+}
+
+
+class Settings(NamedTuple):
+    """Options of a forecaster.
+
+    Attributes:
+        models: Names of the models.
+        columns: Names of the columns.
+        freq: Frequency, as text.
+        seasons: Steps of each season; None for what suits the frequency.
+        members: Networks in an ensemble.
+        emission: Family of the observations.
+        seed: Seed of everything random.
+        time_limit: Seconds of training of each model.
+        device: Where neural models train.
+        bars: Whether to show progress bars.
+    """
+
+    models: Sequence[str]
+    columns: "Columns"
+    freq: str | None = None
+    seasons: Sequence[int] | None = None
+    members: int | None = None
+    emission: str | None = None
+    seed: int = 0
+    time_limit: float | int | None = None
+    device: str = "cpu"
+    bars: bool = False
+
+    def forecaster(self) -> "Forecaster":
+        """A forecaster of all models, side by side.
+
+        Raises:
+            typer.BadParameter: If the options do not fit each other.
+        """
+        return self._made(self.models, self.members, self.emission)
+
+    def alone(self, model: str) -> "Forecaster":
+        """A forecaster of one of the models, with the options that it takes."""
+        from seqlatent.forecasting.recipes import OPTIONS
+
+        taken = OPTIONS.get(model, ())
+        members = self.members if "members" in taken else None
+        return self._made([model], members, self.emission if "emission" in taken else None)
+
+    def _made(
+        self, models: Sequence[str], members: int | None, emission: str | None
+    ) -> "Forecaster":
+        from seqlatent.forecasting.forecaster import Forecaster
+
+        freq: Any = self.freq
+        if freq is not None and freq.lstrip("-").isdigit():
+            freq = int(freq)
+        try:
+            return Forecaster(
+                list(models),
+                freq=freq,
+                season_length=None if self.seasons is None else list(self.seasons),
+                columns=self.columns,
+                members=members,
+                emission=emission,
+                seed=self.seed,
+                time_limit=self.time_limit,
+                progress=self.bars,
+                device=self.device,
+            )
+        except (TypeError, ValueError) as error:
+            word = str(error).split(" ", 1)[0]
+            raise usage(str(error), HINTS.get(word, "--model")) from error
+
+
+def check_levels(levels: Sequence[float | int], quantiles: Sequence[float | int]) -> None:
+    """Makes sure that levels and quantiles are what they should be.
+
+    Raises:
+        typer.BadParameter: If one is out of range.
+    """
+    for level in levels:
+        if not 0 < level < 100:
+            raise usage(f"expected per cent between 0 and 100, found {level:g}.", "--level")
+    for q in quantiles:
+        if not 0 < q < 1:
+            raise usage(f"expected a number between 0 and 1, found {q:g}.", "--quantile")
+
+
+def counted(count: int, noun: str, nouns: str | None = None) -> str:
+    """A number and its noun."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"

@@ -1,0 +1,130 @@
+"""Info: what a saved model is."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seqlatent.forecasting.cli import options
+from seqlatent.forecasting.cli.fitting import counted
+from seqlatent.forecasting.cli.messages import reported
+from seqlatent.forecasting.cli.scoring import text_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["info"]
+
+SHOWN = 10
+
+
+@reported
+def info(
+    folder: Annotated[
+        str,
+        typer.Argument(metavar="DIR", help="Folder that forecast --save or Forecaster.save wrote."),
+    ],
+    debug: options.Debug = False,
+) -> None:
+    """Tells what a saved model is.
+
+    Its models with their members and parameters, its series with their last time stamps, its
+    covariates, and who wrote it.
+    """
+    from seqlatent.forecasting.errors import FolderError
+    from seqlatent.forecasting.folder import read_config
+
+    place = Path(folder)
+    config = read_config(place)
+    try:
+        lines, models, series = (
+            _about(place, config),
+            _models(place, config),
+            _series(place, config),
+        )
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise FolderError(f"{place} is damaged: {error!r}. Save the model again.") from error
+    wide = max(map(len, lines))
+    for name, value in lines.items():
+        typer.echo(f"{name.ljust(wide)}  {value}")
+    typer.echo(f"\n{text_table(models)}\n\n{text_table(series.head(SHOWN))}")
+    if len(series) > SHOWN:
+        typer.echo(f"... and {counted(len(series) - SHOWN, 'more series', 'more series')}")
+
+
+def _about(place: Path, config: dict[str, Any]) -> dict[str, str]:
+    from seqlatent.forecasting.clock import Clock
+
+    columns, clock, statics = config["columns"], config["clock"], config["statics"]
+    target = columns["target"]
+    targets = target if isinstance(target, str) else ", ".join(target)
+    size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+    season = config["season_length"] or [Clock.from_dict(clock).default_season]
+    return {
+        "folder": f"{place}, {_bytes(size)}, format {config['format']}",
+        "written by": f"seqlatent {config['version']}",
+        "columns": f"id {columns['id']}, time {columns['time']}, target {targets}",
+        "known ahead": ", ".join(config["covariates"]) or "-",
+        "past only": ", ".join(columns["past"]) or "-",
+        "static": ", ".join([*statics["reals"], *statics["categories"]]) or "-",
+        "frequency": f"{clock['freq'] or clock['kind']}, season of {', '.join(map(str, season))}",
+        "seed": f"{config['seed']}",
+    }
+
+
+def _models(place: Path, config: dict[str, Any]) -> "pd.DataFrame":
+    import pandas as pd
+
+    rows = []
+    for i, model in enumerate(config["models"]):
+        folder, members = place / f"model-{i}", model["config"].get("members")
+        latent = members is not None
+        files = sorted(folder.glob("weights-*.safetensors" if latent else "baseline.safetensors"))
+        rows.append(
+            {
+                "model": model["alias"],
+                "kind": "latent" if latent else "baseline",
+                "members": float("nan") if members is None else members,
+                "parameters": sum(map(_numbers, files)),
+            }
+        )
+    table = pd.DataFrame(rows)
+    table["members"] = ["-" if m != m else f"{m:.0f}" for m in table["members"]]
+    return table
+
+
+def _series(place: Path, config: dict[str, Any]) -> "pd.DataFrame":
+    import numpy as np
+    import pandas as pd
+
+    from seqlatent.forecasting.folder import read_tensors
+    from seqlatent.forecasting.rows import shown
+    from seqlatent.forecasting.tails import Tails
+
+    ids = np.array(config["ids"], dtype=object)
+    tails = Tails.from_tensors(ids, config["clock"], read_tensors(place / "tails.safetensors"))
+    stamps = tails.clock.stamps(tails.t)
+    return pd.DataFrame(
+        {
+            f"series ({len(tails.ids)})": [str(id) for id in tails.ids],
+            "last time": [shown(stamp, tails.clock.tz) for stamp in stamps],
+        }
+    )
+
+
+def _numbers(file: Path) -> int:
+    """Numbers in a file of tensors, read from its head."""
+    from math import prod
+
+    from safetensors import safe_open
+
+    with safe_open(file, framework="numpy") as tensors:
+        return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+
+
+def _bytes(size: float | int) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"

@@ -1,0 +1,154 @@
+"""Options that several commands take."""
+
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Data",
+    "Debug",
+    "Device",
+    "Drop",
+    "Emission",
+    "Freq",
+    "Future",
+    "Horizon",
+    "IdColumn",
+    "Levels",
+    "Members",
+    "Models",
+    "Past",
+    "Quantiles",
+    "Quiet",
+    "Samples",
+    "Seasons",
+    "Seed",
+    "Static",
+    "Targets",
+    "TimeColumn",
+    "TimeLimit",
+]
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="Table with a row for each series and time stamp, .csv or .parquet; - for CSV on "
+        "stdin.",
+    ),
+]
+Horizon = Annotated[
+    int, typer.Option("--h", "--horizon", metavar="STEPS", min=1, help="Steps ahead.")
+]
+Freq = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ALIAS",
+        help="Frequency: a pandas alias such as h, D, W, MS, the step of integer times, or "
+        "irregular; found from the data if left out.",
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="structural, deep_state, deep_markov, srnn, vrnn, latent_ode; naive, seasonal_naive, "
+        "ets, sarimax, theta. Repeat it for several side by side.",
+        show_default="structural",
+    ),
+]
+Seasons = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--season-length",
+        metavar="STEPS",
+        min=1,
+        help="Steps of a season, may be repeated; what suits the frequency if left out.",
+    ),
+]
+IdColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--id-col",
+        metavar="COLUMN",
+        help="Column that names the series. Without it, a table that has no such column is one "
+        "series.",
+        show_default="unique_id",
+    ),
+]
+TimeColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--time-col", metavar="COLUMN", help="Column of ISO dates or integers.", show_default="ds"
+    ),
+]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target-col",
+        metavar="COLUMN",
+        help="Column to forecast; repeat it for a joint model of several.",
+        show_default="y",
+    ),
+]
+Past = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COLUMN", help="Covariate known only up to the present, may be repeated."),
+]
+Future = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Covariate known ahead, may be repeated; every column without another role if left "
+        "out.",
+    ),
+]
+Drop = Annotated[
+    list[str] | None, typer.Option(metavar="COLUMN", help="Column to ignore, may be repeated.")
+]
+Static = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Static features, a row for each series."),
+]
+Levels = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--level",
+        metavar="PERCENT",
+        help="Level of an interval in per cent, may be repeated.",
+        show_default="80, 95",
+    ),
+]
+Quantiles = Annotated[
+    list[float] | None,
+    typer.Option("--quantile", metavar="Q", help="Quantile between 0 and 1, may be repeated."),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, help="Sample paths behind quantiles that have no closed form."
+    ),
+]
+Members = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Networks in the ensemble of a neural model.")
+]
+Emission = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Family of the observations of a neural model: normal, student_t, poisson, "
+        "negative_binomial, bernoulli; the data decide if left out.",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, help="Seed of everything random.", show_default="0"),
+]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="Seconds after which the training of each model stops."),
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="Where neural models train.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, notes or warnings.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
