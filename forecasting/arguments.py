@@ -12,6 +12,7 @@ from seqlatent.forecasting.panel import Panel
 
 __all__ = [
     "check_training",
+    "count",
     "horizon",
     "levels_of",
     "objects",
@@ -83,24 +84,31 @@ def samples_of(samples: Any, engine: Engine) -> int:
     """Checks a number of paths; None is what the engine prefers."""
     if samples is None:
         return engine.samples
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+    if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 1:
         raise ValueError(f"samples must be a number of paths of at least 1, found {samples!r}.")
-    return samples
+    return int(samples)
 
 
 def seed_of(seed: Any) -> int:
     """Checks a seed."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed must be an integer of at least 0, found {seed!r}.")
-    return seed
+    return int(seed)
 
 
 def seasons_of(given: Any) -> tuple[int, ...] | None:
     """Checks season lengths; None is left to the clock."""
     if given is None:
         return None
-    seasons = (given,) if isinstance(given, int) else tuple(given)
+    seasons = (given,) if isinstance(given, int | np.integer) else tuple(given)
     for s in seasons:
-        if isinstance(s, bool) or not isinstance(s, int) or s < 1:
+        if isinstance(s, bool) or not isinstance(s, int | np.integer) or s < 1:
             raise ValueError(f"season_length must be a number of steps of at least 1, found {s!r}.")
-    return seasons
+    return tuple(int(s) for s in seasons)
+
+
+def count(name: str, n: Any, what: str) -> int:
+    """Checks a number of paths or draws."""
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise ValueError(f"{name} must be a number of {what} of at least 1, found {n!r}.")
+    return int(n)

@@ -117,8 +117,8 @@ class Engine(ABC):
     def smooth(self, panel: Panel, seed: int) -> Smoothed:
         """Latent states and components given all rows."""
         raise NotImplementedError(
-            f"{type(self).__name__} has no latent state to smooth; use 'structural', 'deep_state', "
-            "'deep_markov' or another latent model."
+            f"{type(self).__name__} has no latent state to smooth; use 'structural', 'srnn' or "
+            "another latent model."
         )
 
     @abstractmethod

@@ -62,6 +62,8 @@ def write_folder(folder: Path, write: Callable[[Path], dict[str, Any]]) -> None:
         config = {"kind": "forecaster", "format": FORMAT} | write(draft)
         (draft / _CONFIG).write_text(json.dumps(config, indent=1))
         draft.chmod(0o755)
+        for file in draft.rglob("*.safetensors"):
+            file.chmod(0o644)  # as other files are, and not for their writer alone
         if folder.exists():
             retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
             old = retired / "old"

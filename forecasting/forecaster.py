@@ -12,6 +12,7 @@ from seqlatent.emissions import Emission
 from seqlatent.forecasting import outputs
 from seqlatent.forecasting.arguments import (
     check_training,
+    count,
     horizon,
     levels_of,
     objects,
@@ -89,7 +90,7 @@ class Forecaster:
         columns: Columns | None = None,
         members: int | None = None,
         emission: str | Callable[..., Emission] | None = None,
-        seed: int = 0,
+        seed: Any = 0,
         time_limit: int | float | None = None,
         progress: bool = False,
         device: str = "cpu",
@@ -160,8 +161,8 @@ class Forecaster:
         return list(self._tails.ids)
 
     @property
-    def notes(self) -> dict[str, dict[str, str]]:
-        """What a model could not do as asked, by model and series or subject."""
+    def notes(self) -> dict[str, dict[Any, str]]:
+        """What a model could not do as asked, by model and series; None is all series."""
         found = {alias: dict(getattr(e, "notes", {})) for alias, e in self._engines.items()}
         return {alias: notes for alias, notes in found.items() if notes}
 
@@ -173,15 +174,15 @@ class Forecaster:
 
     def predict(
         self,
-        h: int | float,
+        h: Any,
         df: Any = None,
         X_df: Any = None,
         *,
         level: Sequence[int | float] = (80, 95),
         quantiles: Sequence[float] | None = None,
-        samples: int | None = None,
+        samples: Any = None,
         static_df: Any = None,
-        seed: int | None = None,
+        seed: Any = None,
     ) -> Any:
         """Forecasts the next ``h`` steps of every series.
 
@@ -223,8 +224,8 @@ class Forecaster:
         *,
         level: Sequence[int | float],
         quantiles: Sequence[float] | None = None,
-        samples: int | None = None,
-        seed: int | None = None,
+        samples: Any = None,
+        seed: Any = None,
     ) -> dict[str, np.ndarray]:
         """Forecasts at times ``(N, H)`` with covariates ``(N, H, U)``, as columns."""
         future, levels, wanted = Future(t, u), levels_of(level), quantiles_of(quantiles)
@@ -245,13 +246,13 @@ class Forecaster:
 
     def sample(
         self,
-        h: int | float,
-        n: int = 100,
+        h: Any,
+        n: Any = 100,
         df: Any = None,
         X_df: Any = None,
         *,
         static_df: Any = None,
-        seed: int | None = None,
+        seed: Any = None,
     ) -> Any:
         """Draws joint paths of the next ``h`` steps of every series.
 
@@ -267,8 +268,7 @@ class Forecaster:
             One row per series, path and step, with the number of the path in ``sample_id``.
         """
         h = horizon(h)
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"n must be a number of paths of at least 1, found {n!r}.")
+        n = count("n", n, "paths")
         there, style = self._standing(df, static_df)
         future = there._future(X_df, h)
         seed = self.seed if seed is None else seed_of(seed)
@@ -371,6 +371,8 @@ class Forecaster:
     ) -> Any:
         """Latent states and components at every row, given all rows.
 
+        Models without states, such as most baselines, have no rows in what is returned.
+
         Args:
             df: Rows to smooth.
             level: Levels of the bands, in percent.
@@ -383,20 +385,27 @@ class Forecaster:
         levels = levels_of(level)
         self._require_fitted()
         panel, style = self._panel(df, static_df)
-        parts = [
-            outputs.smoothed(self.columns, panel, alias, engine.smooth(panel, self.seed), levels)
-            for alias, engine in self._engines.items()
-        ]
+        parts, lacking = [], None
+        for alias, engine in self._engines.items():
+            try:
+                found = engine.smooth(panel, self.seed)
+            except NotImplementedError as error:  # a baseline beside others has no states
+                lacking = error
+            else:
+                parts.append(outputs.smoothed(self.columns, panel, alias, found, levels))
+        if not parts:
+            assert lacking is not None
+            raise lacking
         return style.frame({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
 
     def impute(
         self,
         df: Any,
-        n: int = 1,
+        n: Any = 1,
         *,
         complete: bool = False,
         static_df: Any = None,
-        seed: int | None = None,
+        seed: Any = None,
     ) -> Any:
         """Draws missing values from their law given all that is there, before and after.
 
@@ -412,8 +421,7 @@ class Forecaster:
             ``id, time, sample_id, target``, by the first model.
         """
         self._require_fitted()
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"n must be a number of draws of at least 1, found {n!r}.")
+        n = count("n", n, "draws")
         panel, style = self._panel(df, static_df)
         engine = next(iter(self._engines.values()))
         draws = engine.impute(panel, n, self.seed if seed is None else seed_of(seed))
@@ -440,7 +448,7 @@ class Forecaster:
     def cross_validation(
         self,
         df: Any,
-        h: int | float,
+        h: Any,
         *,
         n_windows: int = 1,
         step_size: int | None = None,
@@ -448,7 +456,7 @@ class Forecaster:
         static_df: Any = None,
         level: Sequence[int | float] = (80, 95),
         quantiles: Sequence[float] | None = None,
-        samples: int | None = None,
+        samples: Any = None,
     ) -> Any:
         """Forecasts the last windows of a frame from what came before each of them.
 

@@ -12,6 +12,7 @@ from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.engine import Engine
 from seqlatent.forecasting.errors import CovariateError, TimeError
 from seqlatent.forecasting.panel import Panel
+from seqlatent.forecasting.rows import shown
 
 __all__ = ["Follow", "Tails"]
 
@@ -127,11 +128,14 @@ class Tails:
         if len(late):
             i = int(late[0])
             row = int(panel.offsets[i])
-            seen = self.clock.stamps(self.t[where[i]][None])[0]
+            seen, found = (
+                shown(self.clock.stamps(np.array([t]))[0], self.clock.tz)
+                for t in (self.t[where[i]], panel.t[row])
+            )
             raise TimeError(
-                f"new rows must come after the last one seen, which for {panel.name(i)} is "
-                f"{seen}, found {self.clock.stamps(panel.t[row][None])[0]} in row "
-                f"{int(panel.row[row])}; pass only rows that are new.",
+                f"df: column {columns.time!r}, {panel.name(i)}, row {int(panel.row[row])}: expected "
+                f"rows after the last one seen, {seen}, found {found}. Pass only rows that are "
+                "new.",
                 column=columns.time,
                 id=panel.ids[i],
                 row=int(panel.row[row]),
@@ -143,7 +147,7 @@ class Tails:
             return panel
         if covariates:
             i = int(np.flatnonzero(gap)[0])
-            missing = self.clock.stamps(self.t[where[i]][None] + 1)[0]
+            missing = shown(self.clock.stamps(self.t[where[i]][None] + 1)[0], self.clock.tz)
             raise CovariateError(
                 f"{panel.name(i)} has no row at {missing}, so that the covariate "
                 f"{covariates[0]!r} is unknown there; add the row, its target may be NaN.",

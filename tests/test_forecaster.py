@@ -136,7 +136,7 @@ def test_update_of_an_exact_model_equals_filtering_everything():
 
 
 def test_update_refuses_rows_that_were_seen(fitted):
-    with pytest.raises(TimeError, match=r"after the last one seen.*'s0'.*row 0") as error:
+    with pytest.raises(TimeError, match=r"'s0', row 0: expected rows after the last one seen, 2024") as error:
         fitted["structural"].update(panel().iloc[:2])
     assert error.value.id == "s0"
 
@@ -441,6 +441,20 @@ def test_a_series_or_a_wide_frame():
     wide = pd.DataFrame({"a": y, "b": 2 * y})
     found = Forecaster("structural", season_length=4).fit(wide).predict(2)
     assert found["unique_id"].tolist() == ["a", "a", "b", "b"]
+
+
+def test_models_without_states_stand_aside_in_smooth():
+    df = panel(series=2)
+    both = Forecaster(["structural", "seasonal_naive"], season_length=4).fit(df)
+    assert both.smooth(df)["model"].unique().tolist() == ["structural"]
+    with pytest.raises(NotImplementedError, match="no latent state"):
+        Forecaster("naive").fit(df).smooth(df)
+
+
+def test_numpy_integers_are_integers():
+    df = panel(series=1)
+    model = Forecaster("structural", season_length=np.int64(4), seed=np.int64(1)).fit(df)
+    assert len(model.sample(np.int64(2), n=np.int64(3))) == 6
 
 
 def test_repr_says_what_it_is(fitted):

@@ -760,3 +760,14 @@ def test_broken_paths_are_named():
     df.loc[df.index[3], "naive"] = np.nan
     with pytest.raises(DataError, match="found none in 'naive'"):
         crps(df, MODELS)
+
+
+def test_a_target_may_be_called_as_values_are():
+    ds = pd.date_range("2024-01-01", periods=30)
+    df = pd.DataFrame({"unique_id": "a", "ds": ds, "y": np.arange(30.0) % 7, "w": 1.0 + ds.day})
+    columns = Columns(target=["y", "w"])
+    from seqlatent.forecasting import Forecaster
+
+    cv = Forecaster("seasonal_naive", columns=columns).cross_validation(df, 3, n_windows=2)
+    table = scores(None, cv, df, 7, columns=columns)
+    assert np.isfinite(table["seasonal_naive"]).all()

@@ -80,4 +80,6 @@ def sarimax_model(y: np.ndarray, x: np.ndarray, order: Order, season: int) -> An
         order=order[:3],
         seasonal_order=(*order[3:6], season) if periodic else (0, 0, 0, 0),
         trend="c" if order.c else "n",
+        # it refuses a regressor that happens to be constant over the horizon
+        validate_specification=False,
     )

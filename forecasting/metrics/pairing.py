@@ -91,12 +91,14 @@ def long(frame: Any, columns: Columns, what: str = "train") -> Any:
     if TARGET in wide.columns and VALUE in wide.columns:
         return frame
     require(wide, [columns.id, columns.time, *columns.targets], what)
-    return wide.unpivot(
+    # pandas takes no name that a column has, and a target may be called as values are
+    melted = wide.unpivot(
         on=list(columns.targets),
         index=[columns.id, columns.time],
         variable_name=TARGET,
-        value_name=VALUE,
-    ).to_native()
+        value_name=f"_{VALUE}",
+    )
+    return melted.rename({f"_{VALUE}": VALUE}).to_native()
 
 
 def places(frame: nw.DataFrame[Any], columns: Columns) -> list[str]:
