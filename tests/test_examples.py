@@ -15,6 +15,10 @@ EXAMPLES = {
     "own_model.py": [],
     "three_inferences.py": [],
     "jsb_chorales.py": ["--quiet"],
+    "covariates.py": ["--out", "covariates.png"],
+    "missing_and_irregular.py": ["--out", "imputed.png"],
+    "scenarios.py": [],
+    "streaming.py": [],
 }
 
 
@@ -39,8 +43,8 @@ def test_example_runs(name, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
-    if name == "nile.py":
-        assert (tmp_path / "nile.png").stat().st_size > 10_000
+    if "--out" in EXAMPLES[name]:
+        assert (tmp_path / EXAMPLES[name][-1]).stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(
@@ -49,6 +53,10 @@ def test_example_runs(name, tmp_path):
         "docs/guide/data.md",
         "docs/guide/models.md",
         "docs/guide/training.md",
+        pytest.param("docs/index.md", marks=pytest.mark.slow),
+        pytest.param("docs/guide/files.md", marks=pytest.mark.slow),
+        pytest.param("docs/guide/forecasting.md", marks=pytest.mark.slow),
+        pytest.param("docs/guide/evaluation.md", marks=pytest.mark.slow),
         pytest.param("README.md", marks=pytest.mark.slow),
     ],
 )
