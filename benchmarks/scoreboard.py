@@ -52,8 +52,6 @@ GROUPS = (
     tuple(task.name for task in tasks()),
     tuple(task.name for task in tasks() if not task.name.startswith("m4_")),
 )
-# Seasons that models are told beyond the one of the task, which MASE and the naive forecast use.
-SEASONS = {"m4_hourly": [24, 168]}
 
 Published = Mapping[str, Mapping[str, tuple[float, float]]]
 
@@ -136,7 +134,7 @@ def run(task: Task, model: str, seed: int, published: Published) -> dict[str, An
     torch.set_num_threads(1)
     train, _ = split(task)
     truth = split(replace(task, zero_fill=False))  # what was not observed is not scored
-    season = task.season if model == NAIVE else SEASONS.get(task.name, task.season)
+    season = task.season
     processor, wall = time.process_time(), time.perf_counter()
     forecaster = Forecaster(model, freq=task.freq, season_length=season, seed=seed).fit(train)
     fitted = time.process_time()

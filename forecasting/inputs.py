@@ -10,6 +10,7 @@ from seqlatent.forecasting.panel import Future, Panel
 
 __all__ = ["Inputs"]
 
+_DAYS = (24, 48, 96)  # seasons that are a day, of hours or parts of them: days come in weeks
 _HARMONICS = 3  # of each season, so that its phase shows in more than a single wave
 
 
@@ -46,6 +47,8 @@ class Inputs:
         future, past = _moments(panel.future), _moments(panel.past)
         # a calendar knows the phase of its seasons; integer times do not
         seasons = season_lengths if panel.clock.kind == "integer" else ()
+        weeks = tuple(7 * s for s in seasons if s in _DAYS and panel.lengths.max() >= 14 * s)
+        seasons = tuple(dict.fromkeys((*seasons, *weeks)))
         return cls(*future, *past, panel.real.shape[1] if reals else 0, calendar, tuple(seasons))
 
     def width(self, clock: Clock) -> int:

@@ -165,7 +165,9 @@ class LatentEngine(Engine):
     def _scaling(self) -> str:
         kind = self.spec.scaling
         # counts and other positive families have no shift
-        return "counts" if kind == "local" and not self._real else kind
+        if self._real:
+            return kind
+        return "counts" if kind == "local" else "magnitude"
 
     @property
     def _context(self) -> int | None:

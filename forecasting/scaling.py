@@ -81,20 +81,20 @@ def differences(panel: Panel, season: int, rows: int | None) -> tuple[np.ndarray
     In these units the noises of structural models are alike across series.
     """
     most = int(panel.lengths.max())
-    values = leading(panel, most if rows is None else min(rows, most))
+    values = leading(panel, panel.y, most if rows is None else min(rows, most))
     shift, scale = standards(torch.from_numpy(values[..., 0]), season)
     return shift.numpy(), scale.numpy()
 
 
-def leading(panel: Panel, rows: int) -> np.ndarray:
-    """The last rows of each series from its first value on ``(N, rows, D)``, NaN after its end."""
+def leading(panel: Panel, values: np.ndarray, rows: int) -> np.ndarray:
+    """The last rows of each series from its first target on ``(N, rows, *)``, NaN after its end."""
     seen = ~np.isnan(panel.y).all(1)
     place = np.arange(panel.rows)
     first = np.minimum.reduceat(np.where(seen, place, panel.rows), panel.offsets[:-1])
     start = np.maximum(np.minimum(first, panel.offsets[1:] - 1), panel.offsets[1:] - rows)
     index = start[:, None] + np.arange(rows)
     inside = index < panel.offsets[1:, None]
-    return np.where(inside[..., None], panel.y[np.minimum(index, panel.rows - 1)], np.nan)
+    return np.where(inside[..., None], values[np.minimum(index, panel.rows - 1)], np.nan)
 
 
 _KINDS = {"magnitude": magnitude, "level": level_and_spread, "standard": standard}

@@ -36,4 +36,6 @@ class InTurn:
             for k, (stage, share) in enumerate(zip(self.stages, self.shares, strict=True)):
                 seed = (job.seed * 100 + i) * 10 + k
                 part = replace(job, seed=seed, time_limit=None if limit is None else limit * share)
+                if k and model.emission.support.is_discrete:
+                    continue  # draws of counts have no gradient for the later stages
                 stage([model], replace(training, job=part))

@@ -31,6 +31,7 @@ from seqlatent.transitions import (
     DampedTrend,
     LocalLevel,
     LocalLinearTrend,
+    Regression,
     Sum,
     TrigonometricSeasonal,
 )
@@ -42,10 +43,12 @@ __all__ = [
     "candidates",
     "fit_structural",
     "mixture_quantiles",
+    "reading",
     "standards",
 ]
 
 _VAGUE = 20.0
+_COEFFICIENT = 5.0  # in usual seasonal differences, per standard deviation of the covariate
 _FACTORS = torch.linspace(-0.3, 0.9, 61, dtype=torch.float64)
 
 
@@ -57,11 +60,13 @@ class Form:
         trend: ``"damped"``, ``"drift"`` (a level with a constant slope) or ``"level"``.
         seasons: Periods of its seasonal patterns, and the harmonics of each.
         log: Whether it describes the logarithm of the values.
+        covariate_dim: Covariates, each with a constant coefficient of each series.
     """
 
     trend: str
     seasons: tuple[tuple[int, int], ...] = ()
     log: bool = False
+    covariate_dim: int = 0
 
     @property
     def name(self) -> str:
@@ -97,6 +102,8 @@ class Form:
             TrigonometricSeasonal(p, n, 0.02, initial_scale=0.5, learn_initial_scale=True)
             for p, n in self.seasons
         ]
+        if self.covariate_dim:
+            parts.append(Regression(range(self.covariate_dim), initial_scale=_COEFFICIENT))
         transition = Sum(parts)
         emission = LinearGaussian(
             transition.latent_dim, loading=transition.loading, bias=False, scale=0.4
@@ -134,24 +141,28 @@ class Rows:
         y: Values ``(B, T)``, NaN where nothing was observed.
         t: Times ``(B, T)``.
         codes: Row of parameters of each series ``(B,)``.
+        u: Covariates ``(B, T, U)``.
         season_length: Steps of the season by which scales are taken.
     """
 
     y: Tensor
     t: Tensor
     codes: Tensor
+    u: Tensor
     season_length: int
 
     def select(self, index: Tensor) -> "Rows":
         """Picks series by index."""
-        return Rows(self.y[index], self.t[index], self.codes[index], self.season_length)
+        return Rows(
+            self.y[index], self.t[index], self.codes[index], self.u[index], self.season_length
+        )
 
     def sequences(self, log: bool) -> Sequences:
         """The batch object, standardised by the usual size of a seasonal difference."""
         y = self.y.clamp_min(torch.finfo(self.y.dtype).tiny).log() if log else self.y
         shift, scale = standards(y, self.season_length)
         return Sequences.of(
-            y[..., None], t=self.t, codes=self.codes[:, None], shift=shift, scale=scale
+            y[..., None], t=self.t, u=self.u, codes=self.codes[:, None], shift=shift, scale=scale
         )
 
 
@@ -183,7 +194,7 @@ class Fitted:
 
 
 def candidates(
-    season_length: int | Sequence[int], *, longest: int, positive: bool
+    season_length: int | Sequence[int], *, longest: int, positive: bool, covariate_dim: int = 0
 ) -> tuple[Form, ...]:
     """The forms that are mixed, given the season, the longest series, and the sign of the values.
 
@@ -195,6 +206,7 @@ def candidates(
         season_length: Steps of a season, or of several; 1 for none.
         longest: Observations of the longest series: a season is used where two fit in.
         positive: Whether all values are positive.
+        covariate_dim: Covariates.
     """
     periods = [season_length] if isinstance(season_length, int) else sorted(set(season_length))
     seasons: list[tuple[int, int]] = []
@@ -204,10 +216,19 @@ def candidates(
             least = min(p for p, _ in seasons) if seasons else 0
             most = period // least - 1 if least else period // 2
             seasons.append((period, max(1, min(most, 12 if not seasons else 6))))
-    forms = [Form("damped", tuple(seasons)), Form("drift", tuple(seasons))]
+    shared = {"seasons": tuple(seasons), "covariate_dim": covariate_dim}
+    forms = [Form("damped", **shared), Form("drift", **shared)]
     if positive:
-        forms.append(Form("damped", tuple(seasons), log=True))
+        forms.append(Form("damped", log=True, **shared))
     return tuple(forms)
+
+
+def reading(forms: Sequence[Form]) -> tuple[int, int]:
+    """Most rows of a series that are read, and series from which the law is learned."""
+    longest = max((period for form in forms for period, _ in form.seasons), default=1)
+    if any(sum(n for _, n in form.seasons) > 8 for form in forms):
+        return max(2 * longest, 240), 64
+    return max(400, 3 * longest), 256
 
 
 def fit_structural(
@@ -215,6 +236,7 @@ def fit_structural(
     season_length: int | Sequence[int] = 1,
     horizon: int = 12,
     *,
+    u: Tensor | None = None,
     forms: Sequence[Form] | None = None,
     draws: int = 2,
     rows: int | None = None,
@@ -228,6 +250,7 @@ def fit_structural(
         y: Values ``(B, T)``, NaN where nothing was observed.
         season_length: Steps of a season, or of several; 1 for none.
         horizon: Steps ahead for which widths are calibrated.
+        u: Covariates ``(B, T, U)``, as many as the forms have; none by default.
         forms: The forms; :func:`candidates` by default.
         draws: Models of each form, whose parameters are drawn from their posteriors; 1 has the
             modes.
@@ -264,12 +287,12 @@ def fit_structural(
     if forms is None:
         longest = int(seen.sum(1).max())
         forms = candidates(season_length, longest=longest, positive=positive)
-    periods = [period for form in forms for period, _ in form.seasons]
-    large = any(sum(n for _, n in form.seasons) > 8 for form in forms)
-    if rows is None:
-        rows = max(2 * max(periods), 240) if large else max(400, 3 * max(periods, default=1))
-    sample = (64 if large else 256) if sample is None else sample
-    data = prepared(y, season, rows)
+    usual = reading(forms)
+    rows = usual[0] if rows is None else rows
+    sample = usual[1] if sample is None else sample
+    # what a few series say of the law of their parameters is soon learned
+    stages = 5 if len(y) >= 16 else 2
+    data = prepared(y, season, rows, u=u)
     members: list[Member] = []
     held: list[Member] = []
     histories: dict[str, EachHistory] = {}
@@ -278,7 +301,7 @@ def fit_structural(
     short = _without_end(some, horizon)
     for form in forms:
         model, batch = form.model(len(y)), data.sequences(form.log)
-        history = fit_each(model, batch, sample=sample, seed=seed)
+        history = fit_each(model, batch, sample=sample, stages=stages, seed=seed)
         histories[form.name] = history
         members += [Member(form, m) for m in draws_each(model, batch, history, draws, seed=seed)]
         if calibrate:
@@ -340,7 +363,13 @@ def mixture_quantiles(
     return (low + high) / 2
 
 
-def prepared(y: Tensor, season_length: int, rows: int, codes: Tensor | None = None) -> Rows:
+def prepared(
+    y: Tensor,
+    season_length: int,
+    rows: int,
+    codes: Tensor | None = None,
+    u: Tensor | None = None,
+) -> Rows:
     """Moves each series to the start of its row, without what lies before its last rows."""
     batch, steps = y.shape
     seen = ~y.isnan()
@@ -352,8 +381,17 @@ def prepared(y: Tensor, season_length: int, rows: int, codes: Tensor | None = No
     at = first[:, None] + torch.arange(width, device=y.device)
     inside = at <= last[:, None]
     values = y.gather(1, at.clamp_max(steps - 1))
+    known = y.new_zeros(batch, steps, 0) if u is None else u.to(y)
+    known = _at(known, at) * inside[..., None]
     codes = torch.arange(batch, device=y.device) if codes is None else codes
-    return Rows(torch.where(inside, values, torch.nan), at.to(y.dtype), codes, season_length)
+    values = torch.where(inside, values, torch.nan)
+    return Rows(values, at.to(y.dtype), codes, known, season_length)
+
+
+def _at(u: Tensor, index: Tensor) -> Tensor:
+    """Rows of ``u (B, T, U)`` at ``index (B, H)``, the last one where there is none."""
+    index = index.clamp_max(u.shape[1] - 1)[..., None].expand(*index.shape, u.shape[-1])
+    return u.gather(1, index)
 
 
 def standards(y: Tensor, season_length: int) -> tuple[Tensor, Tensor]:
@@ -389,9 +427,12 @@ def _length(y: Tensor) -> Tensor:
 
 def _best_factor(members: list[Member], short: Rows, data: Rows, horizon: int) -> float:
     """The factor of all standard deviations with which 80 % intervals cover 80 % of the hidden."""
-    found = [moments(m.model, m.model.belief(short.sequences(m.log)), horizon) for m in members]
-    mean, variance = (torch.stack(x)[..., 0] for x in zip(*found, strict=True))
     at = _length(short.y)[:, None] + torch.arange(horizon, device=data.y.device)
+    u = _at(data.u, at)
+    found = [
+        moments(m.model, m.model.belief(short.sequences(m.log)), horizon, u=u) for m in members
+    ]
+    mean, variance = (torch.stack(x)[..., 0] for x in zip(*found, strict=True))
     target = torch.nn.functional.pad(data.y, (0, horizon), value=torch.nan).gather(1, at)
     counted = ~target.isnan()
     if not bool(counted.any()):

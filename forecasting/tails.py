@@ -133,9 +133,9 @@ class Tails:
                 for t in (self.t[where[i]], panel.t[row])
             )
             raise TimeError(
-                f"df: column {columns.time!r}, {panel.name(i)}, row {int(panel.row[row])}: expected "
-                f"rows after the last one seen, {seen}, found {found}. Pass only rows that are "
-                "new.",
+                f"df: column {columns.time!r}, {panel.name(i)}, row {int(panel.row[row])}: "
+                f"expected rows after the last one seen, {seen}, found {found}. Pass only rows "
+                "that are new.",
                 column=columns.time,
                 id=panel.ids[i],
                 row=int(panel.row[row]),

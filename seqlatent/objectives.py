@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Normal
+from torch.distributions import Distribution, Normal, constraints
 
 from seqlatent.chain import Chain, MarkovChain, sample_path
-from seqlatent.distributions import detach, kl_per_dim
+from seqlatent.distributions import detach, draw, kl_per_dim
 from seqlatent.emissions import LinearEmission
 from seqlatent.inference import Amortised, Kalman, Particles
 from seqlatent.model import LatentModel
@@ -241,6 +241,8 @@ def foresight(
     *,
     horizon: int,
     samples: int = 4,
+    past: int | float = 0.0,
+    free_bits: int | float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     r"""Negative CRPS of sampled futures, summed over the last ``horizon`` steps ``(B,)``.
@@ -258,6 +260,9 @@ def foresight(
         sequences: Observations: a past, and ``horizon`` steps that it is to foresee.
         horizon: Steps ahead.
         samples: Paths per series, at least 2.
+        past: Weight of the evidence lower bound of the steps before, which keeps a posterior in
+            step with the model while the paths, whose start has no gradient, change that.
+        free_bits: Free bits of that bound.
         generator: Source of randomness.
 
     References:
@@ -272,8 +277,8 @@ def foresight(
             f"foresight needs a past before its horizon of {horizon}, found {sequences.steps} "
             "steps; give it longer windows, or a shorter horizon."
         )
-    past, future = sequences.window(0, start), sequences.window(start, sequences.steps)
-    belief = model.belief(past, end=True, generator=generator)
+    before, future = sequences.window(0, start), sequences.window(start, sequences.steps)
+    belief = model.belief(before, end=True, generator=generator)
     paths = model.forecast(
         belief, horizon, n=samples, u=future.u, t=future.t, gradient=True, generator=generator
     )
@@ -287,7 +292,10 @@ def foresight(
     # In order, the sum of the distances of all pairs is a weighted sum.
     weights = 2 * torch.arange(samples, dtype=y.dtype, device=y.device) - samples + 1
     spread = torch.einsum("s,sbhd->bhd", weights, y.sort(0).values) / (samples * (samples - 1))
-    return -torch.where(future.observed, error - spread, 0.0).sum((-2, -1))
+    value = -torch.where(future.observed, error - spread, 0.0).sum((-2, -1))
+    if past:
+        value = value + past * elbo(model, before, free_bits=free_bits, generator=generator)
+    return value
 
 
 def lookahead(
@@ -315,9 +323,10 @@ def lookahead(
             inference.
         horizon: Steps ahead :math:`H`, at least 1 and fewer than there are steps.
         past: Weight :math:`\lambda` of the evidence, or its lower bound, of the steps before.
-        score: ``"log"``, the log density, or with ``Kalman`` also ``"crps"``, minus the continuous
-            ranked probability score in units of each series' scale, which outliers bend less.
-        samples: Paths per series, with an amortised inference.
+        score: ``"log"``, the log density, or ``"crps"``, minus the continuous ranked probability
+            score in units of each series' scale, which outliers bend less. For families whose draws
+            have no gradient, such as counts, it is the log density whatever is asked.
+        samples: Paths per series with an amortised inference, at least 2 for the CRPS.
         generator: Source of randomness.
 
     Raises:
@@ -346,16 +355,19 @@ def lookahead(
             f"the memory {type(model.memory).__name__} reads the values that lookahead hides; use "
             "elbo or evidence, or a memory of known inputs, CausalMemory(lags=())."
         )
-    exact = isinstance(model.inference, Kalman)
-    if score not in (("log", "crps") if exact else ("log",)):
-        raise ValueError(f'score must be "log", or "crps" with Kalman, found {score!r}.')
-    if exact:
+    if score not in ("log", "crps"):
+        raise ValueError(f'score must be "log" or "crps", found {score!r}.')
+    if isinstance(model.inference, Kalman):
         return _foreseen(model, sequences, horizon, past, score)
     if not isinstance(model.inference, Amortised):
         raise TypeError(
             f"lookahead needs Kalman or Amortised, found {type(model.inference).__name__}; use "
             "evidence or fivo."
         )
+    if model.emission.support is not constraints.real:
+        score = "log"
+    if score == "crps" and samples < 2:
+        raise ValueError(f"the CRPS needs at least 2 samples, found {samples}.")
     known = sequences.window(0, sequences.steps - horizon)
     q = model.posterior(known)
     z = q.rsample((samples,), generator)
@@ -367,8 +379,22 @@ def lookahead(
     started = torch.ones(sequences.batch, dtype=torch.bool, device=state.device)
     ahead = sample_path(model.transition, c, (samples,), generator, (state, started))
     y, observed = sequences.y[:, -horizon:], sequences.observed[:, -horizon:]
-    density = model.emission.log_prob(y, observed, ahead, c)
-    return past * bound.mean(0) + (density.logsumexp(0) - math.log(samples)).sum(-1)
+    if score == "log":
+        density = model.emission.log_prob(y, observed, ahead, c)
+        return past * bound.mean(0) + (density.logsumexp(0) - math.log(samples)).sum(-1)
+    drawn = draw(model.emission(ahead, c), (), generator)
+    return past * bound.mean(0) - _ranked(drawn, y, observed, c.scale).sum((-2, -1))
+
+
+def _ranked(drawn: Tensor, y: Tensor, observed: Tensor, scale: Tensor) -> Tensor:
+    """Unbiased estimate of the CRPS of each cell, in scales, from draws ``(S, B, H, D)``."""
+    samples = len(drawn)
+    error = ((drawn - y) / scale).abs().mean(0)
+    # in order, the sum of the distances of all pairs is a weighted sum
+    weights = 2 * torch.arange(samples, dtype=y.dtype, device=y.device) - samples + 1
+    ordered = (drawn / scale).sort(0).values
+    spread = torch.einsum("s,sbhd->bhd", weights, ordered) / (samples * (samples - 1))
+    return torch.where(observed, error - spread, 0.0)
 
 
 def _foreseen(

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence as Collection
+from copy import deepcopy
 
-from seqlatent.emissions import Emission, Normal
+from seqlatent.emissions import AnchoredNet, Emission, NeuralEmission, Normal
 from seqlatent.emissions import LinearGaussian as LinearGaussianEmission
 from seqlatent.inference import (
     Amortised,
+    AnchoredParallel,
     Combiner,
     Encoder,
     FilteringEncoder,
     Kalman,
+    KalmanBackbone,
     Parallel,
     Posterior,
     Prior,
@@ -21,9 +24,11 @@ from seqlatent.memory import CausalMemory
 from seqlatent.model import LatentModel
 from seqlatent.networks import GRU, Backbone, Feedforward, MinGRU
 from seqlatent.transitions import (
+    Anchored,
     CarriedRecurrence,
     Component,
     ContextualNoise,
+    DampedTrend,
     Gated,
     LocalLevel,
     LocalLinearTrend,
@@ -32,6 +37,7 @@ from seqlatent.transitions import (
     Regression,
     Seasonal,
     Sum,
+    TrigonometricSeasonal,
 )
 
 __all__ = ["deep_markov", "deep_state", "latent_ode", "srnn", "structural", "vrnn"]
@@ -67,10 +73,13 @@ def structural(
 def deep_state(
     *,
     trend: bool = True,
+    damped: bool = False,
     season_length: int | None = None,
+    harmonics: int | None = None,
     covariate_dim: int = 0,
     hidden_dim: int = 32,
     code_sizes: Collection[int] = (),
+    initial_scale: int | float = 10.0,
 ) -> LatentModel:
     r"""A structural model whose noises a network reads off known inputs, inferred exactly.
 
@@ -82,10 +91,15 @@ def deep_state(
 
     Args:
         trend: Whether the level has a slope of its own.
+        damped: Whether that slope dies out, so that forecasts flatten.
         season_length: Steps in a season; None for no seasonal pattern.
+        harmonics: How many harmonics make the season, two states each; None gives it a state for
+            every step but one.
         covariate_dim: Covariates ``U`` that the network reads.
         hidden_dim: Width of the network.
         code_sizes: Number of categories of each static code.
+        initial_scale: Standard deviation of the first level and pattern, in units of the
+            standardised series.
 
     Example:
         >>> deep_state(season_length=4, hidden_dim=8).memory.out_dim
@@ -94,7 +108,15 @@ def deep_state(
     References:
         Deep State Space Models for Time Series Forecasting (Rangapuram et al., 2018).
     """
-    inner = _components(trend, season_length, 0)
+    kind = DampedTrend if trend and damped else LocalLinearTrend if trend else LocalLevel
+    parts: list[Component] = [kind(initial_scale=initial_scale)]
+    if season_length is not None and harmonics is not None:
+        harmonics = min(harmonics, season_length // 2)
+        season = TrigonometricSeasonal(season_length, harmonics, initial_scale=initial_scale)
+        parts.append(season)
+    elif season_length is not None:
+        parts.append(Seasonal(season_length, initial_scale=initial_scale))
+    inner = Sum(parts)
     width = CausalMemory.input_dim(1, lags=(), covariate_dim=covariate_dim, code_sizes=code_sizes)
     memory = CausalMemory(
         1, MinGRU(width, hidden_dim), lags=(), covariate_dim=covariate_dim, code_sizes=code_sizes
@@ -117,6 +139,8 @@ def deep_markov(
     posterior: Callable[..., Posterior] = Parallel,
     causal: bool = False,
     irregular: bool = False,
+    core: Component | None = None,
+    core_scale: int | float = 0.1,
 ) -> LatentModel:
     r"""A deep Markov model: gated transition, neural emission, an encoder that reads the future.
 
@@ -134,6 +158,11 @@ def deep_markov(
             the state is large and the data are sharp.
         causal: Whether the encoder filters; it smooths by default.
         irregular: Whether the transition reads the gaps between observations.
+        core: Component, such as a trend with a season, whose states stand before the
+            ``latent_dim`` free ones: the model starts as this structural model, filtered by its
+            Kalman filter, and learns what is different. For one real-valued observed dimension; the
+            encoder then filters, and ``posterior`` is not read.
+        core_scale: Standard deviation of the states' noise at the start, with a core.
 
     Example:
         >>> model = deep_markov(latent_dim=2, hidden_dim=8)
@@ -143,6 +172,10 @@ def deep_markov(
     References:
         Structured Inference Networks for Nonlinear State Space Models (Krishnan et al., 2017).
     """
+    if core is not None:
+        return _anchored(
+            core, core_scale, obs_dim, latent_dim, hidden_dim, covariate_dim, emission, irregular
+        )
     transition = Gated(
         latent_dim, context_dim=covariate_dim, hidden_dim=hidden_dim, handles_gaps=irregular
     )
@@ -254,6 +287,7 @@ def latent_ode(
     *,
     latent_dim: int = 8,
     hidden_dim: int = 64,
+    covariate_dim: int = 0,
     emission: Callable[..., Emission] = Normal,
     diffusion: int | float | None = None,
 ) -> LatentModel:
@@ -265,6 +299,7 @@ def latent_ode(
         obs_dim: Observed dimensions ``D``.
         latent_dim: Latent dimensions ``K``.
         hidden_dim: Width of all hidden layers.
+        covariate_dim: Covariates ``U`` that move the observation.
         emission: Family of the observations.
         diffusion: Initial standard deviation of process noise over one step; None follows the
             paper, where only the start is random.
@@ -279,9 +314,39 @@ def latent_ode(
         Latent ODEs for Irregularly-Sampled Time Series (Rubanova et al., 2019).
     """
     transition = NeuralODE(latent_dim, hidden=(hidden_dim,), diffusion=diffusion)
-    emit = emission(latent_dim, obs_dim, context_dim=0, hidden=(hidden_dim,))
-    encoder = _encoder(GRU, obs_dim, hidden_dim, 0, 0, causal=False)
+    emit = emission(latent_dim, obs_dim, context_dim=covariate_dim, hidden=(hidden_dim,))
+    encoder = _encoder(GRU, obs_dim, hidden_dim, covariate_dim, 0, causal=False)
     return LatentModel(transition, emit, Amortised(encoder, Tilted(encoder.out_dim, latent_dim)))
+
+
+def _anchored(
+    core: Component,
+    scale: int | float,
+    obs_dim: int,
+    free: int,
+    hidden_dim: int,
+    covariate_dim: int,
+    emission: Callable[..., Emission],
+    irregular: bool,
+) -> LatentModel:
+    if obs_dim != 1 or irregular:
+        raise ValueError(
+            "a core needs one observed dimension at regular times, found "
+            f"obs_dim={obs_dim}, irregular={irregular}; leave it out."
+        )
+    transition = Anchored(
+        core, free=free, context_dim=covariate_dim, hidden_dim=hidden_dim, scale=scale
+    )
+    width = transition.latent_dim
+    emit = emission(width, obs_dim, context_dim=covariate_dim, hidden=(hidden_dim,))
+    if not isinstance(emit, NeuralEmission):
+        raise TypeError(f"a core needs a neural emission, found {type(emit).__name__}.")
+    emit.net = AnchoredNet(core.loading, width, covariate_dim, (hidden_dim,), emit.size)
+    read = Encoder.input_dim(obs_dim, covariate_dim=covariate_dim)
+    # the filter's own noises: the posterior is not tied to the prior
+    encoder = FilteringEncoder(KalmanBackbone(deepcopy(core), MinGRU(read, hidden_dim)))
+    posterior = AnchoredParallel(encoder.out_dim, width, core.latent_dim)
+    return LatentModel(transition, emit, Amortised(encoder, posterior))
 
 
 def _components(trend: bool, season_length: int | None, covariate_dim: int) -> Sum:

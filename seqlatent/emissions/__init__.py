@@ -1,5 +1,6 @@
 """Emissions: laws of an observation given the latent state."""
 
+from seqlatent.emissions.anchored import AnchoredNet
 from seqlatent.emissions.bernoulli import Bernoulli
 from seqlatent.emissions.categorical import Categorical
 from seqlatent.emissions.counts import NegativeBinomial, Poisson
@@ -10,6 +11,7 @@ from seqlatent.emissions.linear import LinearGaussian
 from seqlatent.emissions.neural import NeuralEmission
 
 __all__ = [
+    "AnchoredNet",
     "Bernoulli",
     "Categorical",
     "Emission",

@@ -1,5 +1,6 @@
 """Transitions: laws of the next latent state."""
 
+from seqlatent.transitions.anchored import Anchored
 from seqlatent.transitions.contextual import ContextAffine, ContextualNoise
 from seqlatent.transitions.continuous import LinearSDE, OrnsteinUhlenbeck
 from seqlatent.transitions.cycles import AR, Cycle
@@ -18,6 +19,7 @@ from seqlatent.transitions.trends import DampedTrend, LocalLevel, LocalLinearTre
 
 __all__ = [
     "AR",
+    "Anchored",
     "BoundedField",
     "CarriedRecurrence",
     "Component",
