@@ -173,11 +173,16 @@ def _core(setting: Setting) -> Component:
     return Sum(parts)
 
 
+def _careful(setting: Setting) -> float:
+    """A learning rate that is low where a season is long: its states start right, and are many."""
+    return 4e-3 * setting.season**-0.5
+
+
 @named("deep_markov")
 def deep_markov(
     *,
     members: int = 2,
-    steps: int = 400,
+    steps: int = 300,
     latent_dim: int | None = None,
     hidden_dim: int = 32,
     emission: Family = None,
@@ -213,7 +218,7 @@ def deep_markov(
                 causal=True,
                 irregular=setting.irregular,
                 core=None if plain else _core(setting),
-                core_scale=0.3 * setting.season**-0.75,
+                core_scale=0.3 * setting.season**-0.6,
             )
             for _ in range(members)
         ]
@@ -223,7 +228,7 @@ def deep_markov(
         steps,
         rows_known,
         batch_size=batch_size,
-        learning_rate=4e-3,
+        learning_rate=_careful,
         horizon=rows_ahead,
     )
     return Spec(

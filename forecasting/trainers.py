@@ -28,7 +28,7 @@ class ByWindows:
         steps: Updates of each member.
         batch_size: Windows of a batch.
         length: Rows of a window, from a setting.
-        learning_rate: Highest learning rate of AdamW.
+        learning_rate: Highest learning rate of AdamW, or a function of the setting that says it.
         weight_decay: Of AdamW.
         clip: Largest gradient norm.
         horizon: Rows at the end of every window that are to be forecast, from a setting: the
@@ -40,7 +40,7 @@ class ByWindows:
     steps: int
     length: Callable[[Setting], int]
     batch_size: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float | Callable[[Setting], float] = 2e-3
     weight_decay: float = 1e-2
     clip: float = 10.0
     horizon: Callable[[Setting], int] | None = None
@@ -65,9 +65,10 @@ class ByWindows:
             if job.time_limit is not None:
                 spent = time.perf_counter() - began
                 left = max(job.time_limit - spent, 0.0) / (len(models) - i)
-            self._train(
-                model, objective, windows, job.seed * 1000 + i, left, job.progress, job.device
-            )
+            rate = self.learning_rate
+            rate = rate(setting) if callable(rate) else rate
+            seed = job.seed * 1000 + i
+            self._train(model, objective, windows, rate, seed, left, job.progress, job.device)
             model.to("cpu")
 
     def _train(
@@ -75,6 +76,7 @@ class ByWindows:
         model: LatentModel,
         objective: Any,
         windows: Windows,
+        highest: float,
         seed: int,
         limit: float | None,
         progress: bool,
@@ -103,9 +105,7 @@ class ByWindows:
             batch,
             objective,
             steps=self.steps,
-            optimizer=partial(
-                torch.optim.AdamW, lr=self.learning_rate, weight_decay=self.weight_decay
-            ),
+            optimizer=partial(torch.optim.AdamW, lr=highest, weight_decay=self.weight_decay),
             schedule=rate,
             clip=self.clip,
             seed=seed,

@@ -109,7 +109,8 @@ class Windows:
     def __call__(self, generator: torch.Generator) -> Sequences:
         lengths = self.numbers.panel.lengths
         weight = torch.from_numpy(np.clip(lengths / self.length, 1.0, self.most))
-        size = min(self.batch_size, max(len(lengths), 8))
+        # a few short series have only so many windows that differ
+        size = min(self.batch_size, max(8, int(4 * lengths.sum() // self.length)))
         index = torch.multinomial(weight, size, replacement=True, generator=generator).numpy()
         place = torch.rand(size, generator=generator, dtype=torch.float64).numpy()
         if self.horizon:

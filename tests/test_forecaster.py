@@ -18,14 +18,14 @@ from seqlatent.forecasting import (
     TargetError,
     TimeError,
 )
-from seqlatent.forecasting.recipes import deep_markov, deep_state, srnn, vrnn
+from seqlatent.forecasting.recipes import deep_markov, deep_state, srnn, structural, vrnn
 
 MODELS = {
     "srnn": lambda: srnn(members=2, steps=3, latent_dim=2, hidden_dim=8),
     "vrnn": lambda: vrnn(members=1, steps=2, latent_dim=2, hidden_dim=8),
     "deep_markov": lambda: deep_markov(members=1, steps=3, latent_dim=2, hidden_dim=8),
     "deep_state": lambda: deep_state(steps=3, hidden_dim=4),
-    "structural": lambda: "structural",
+    "structural": lambda: structural(draws=1, calibrate=False),
     "seasonal_naive": lambda: "seasonal_naive",
 }
 LATENT = [name for name in MODELS if name != "seasonal_naive"]
@@ -128,7 +128,7 @@ def test_update_row_by_row_equals_update_at_once(fitted, name):
 def test_update_of_an_exact_model_equals_filtering_everything():
     df = panel(rows=50)
     cut = df.groupby("unique_id").cumcount(ascending=False) < 7
-    model = Forecaster("structural", season_length=4).fit(df[~cut])
+    model = forecaster("structural").fit(df[~cut])
     whole = model.predict(3, df=df)
     updated = model.update(df[cut]).predict(3)
     np.testing.assert_allclose(updated["structural"], whole["structural"], rtol=1e-8)
@@ -136,7 +136,9 @@ def test_update_of_an_exact_model_equals_filtering_everything():
 
 
 def test_update_refuses_rows_that_were_seen(fitted):
-    with pytest.raises(TimeError, match=r"'s0', row 0: expected rows after the last one seen, 2024") as error:
+    with pytest.raises(
+        TimeError, match=r"'s0', row 0: expected rows after the last one seen, 2024"
+    ) as error:
         fitted["structural"].update(panel().iloc[:2])
     assert error.value.id == "s0"
 
@@ -230,16 +232,49 @@ def test_components_of_a_structural_model_add_up(fitted):
 
 def test_unsorted_rows_and_integer_times():
     df = panel(integers=True)
-    model = Forecaster("structural", season_length=4)
-    expected = model.fit(df).predict(3)
+    model = forecaster("structural").fit(df)
+    expected = model.predict(3)
     shuffled = df.sample(frac=1.0, random_state=0)
-    found = model.fit(shuffled).predict(3)
+    found = model.predict(3, df=shuffled)
     merged = found.merge(expected, on=["unique_id", "ds"])
     assert len(merged) == len(expected)
-    np.testing.assert_allclose(merged["structural_x"], merged["structural_y"], rtol=1e-6)
+    np.testing.assert_allclose(merged["structural_x"], merged["structural_y"], rtol=1e-9)
     assert found["unique_id"].drop_duplicates().tolist() == (
         shuffled["unique_id"].drop_duplicates().tolist()
     )
+    assert len(model.fit(shuffled).predict(3)) == 9
+
+
+def test_structural_reads_covariates_and_says_what_it_does_not_read():
+    rng = np.random.default_rng(0)
+    df = panel(series=2)
+    df["promo"] = (rng.random(len(df)) < 0.3).astype(float)
+    df["y"] += 5 * df["promo"]
+    df["sales"] = rng.normal(size=len(df))
+    model = forecaster("structural", columns=Columns(past=["sales"])).fit(df)
+    assert "past covariates" in model.notes["structural"][None]
+    last = df.groupby("unique_id")["ds"].max()
+    ahead = pd.DataFrame(
+        {"unique_id": last.index, "ds": last.to_numpy() + np.timedelta64(1, "D"), "promo": 1.0}
+    )
+    gain = (
+        model.predict(1, X_df=ahead)["structural"]
+        - model.predict(1, X_df=ahead.assign(promo=0.0))["structural"]
+    )
+    np.testing.assert_allclose(gain, 5.0, atol=0.6)
+    parts = model.smooth(df)
+    assert {"trend", "seasonal_4", "regression", "signal"} <= set(parts["name"])
+
+
+def test_irregular_times():
+    rng = np.random.default_rng(0)
+    ds = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.sort(rng.uniform(0, 40, 50)), unit="D")
+    df = pd.DataFrame({"unique_id": "a", "ds": ds, "y": np.sin(np.arange(50) / 3)})
+    for spec in (MODELS["srnn"](), MODELS["deep_markov"](), "naive"):
+        found = Forecaster(spec, freq="irregular").fit(df).predict(3)
+        assert np.isfinite(found.iloc[:, 2:].to_numpy()).all()
+    with pytest.raises(TimeError, match="regular steps"):
+        Forecaster("structural", freq="irregular").fit(df)
 
 
 def test_new_ids_at_prediction_time(fitted):
@@ -437,15 +472,15 @@ def test_polars_in_polars_out(fitted):
 
 def test_a_series_or_a_wide_frame():
     y = panel(series=1).set_index("ds")["y"]
-    assert Forecaster("structural", season_length=4).fit(y).ids == ["y"]
+    assert Forecaster("naive").fit(y).ids == ["y"]
     wide = pd.DataFrame({"a": y, "b": 2 * y})
-    found = Forecaster("structural", season_length=4).fit(wide).predict(2)
+    found = Forecaster("naive").fit(wide).predict(2)
     assert found["unique_id"].tolist() == ["a", "a", "b", "b"]
 
 
 def test_models_without_states_stand_aside_in_smooth():
     df = panel(series=2)
-    both = Forecaster(["structural", "seasonal_naive"], season_length=4).fit(df)
+    both = Forecaster([MODELS["structural"](), "seasonal_naive"], season_length=4).fit(df)
     assert both.smooth(df)["model"].unique().tolist() == ["structural"]
     with pytest.raises(NotImplementedError, match="no latent state"):
         Forecaster("naive").fit(df).smooth(df)
@@ -453,7 +488,7 @@ def test_models_without_states_stand_aside_in_smooth():
 
 def test_numpy_integers_are_integers():
     df = panel(series=1)
-    model = Forecaster("structural", season_length=np.int64(4), seed=np.int64(1)).fit(df)
+    model = Forecaster("seasonal_naive", season_length=np.int64(4), seed=np.int64(1)).fit(df)
     assert len(model.sample(np.int64(2), n=np.int64(3))) == 6
 
 

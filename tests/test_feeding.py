@@ -1,0 +1,193 @@
+"""How a panel reaches a model: scales, inputs, windows, transforms, mixtures of members."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import optimize, stats
+
+from seqlatent.forecasting import Columns
+from seqlatent.forecasting.engine import Job
+from seqlatent.forecasting.frames import read
+from seqlatent.forecasting.inputs import Inputs
+from seqlatent.forecasting.mixture import allot, quantiles
+from seqlatent.forecasting.panel import Future
+from seqlatent.forecasting.scaling import scales
+from seqlatent.forecasting.stages import InTurn
+from seqlatent.forecasting.transforms import Identity, Log
+from seqlatent.forecasting.windows import Numbers, Windows, batches, whole
+
+
+def frame(lengths=(30, 12, 50), seed=0):
+    rng = np.random.default_rng(seed)
+    parts = [
+        pd.DataFrame({"unique_id": f"s{i}", "ds": np.arange(n), "y": 5 + rng.normal(size=n)})
+        for i, n in enumerate(lengths)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def numbers(panel, u=None, local=None):
+    shift, scale = scales(panel, "standard")
+    u = np.zeros((panel.rows, 0)) if u is None else u
+    codes = np.zeros((panel.batch, 0), dtype=np.int64)
+    return Numbers(panel, u, codes, shift, scale, torch.float64, local)
+
+
+KINDS = ("magnitude", "level", "standard", "differences", "local", "counts")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "y",
+    [[0.0] * 8, [5.0] * 8, [np.nan] * 8, [1e-8, 2e-8] * 4, [1e12, 3e12] * 4, [1.0] + [np.nan] * 7],
+    ids=["zeros", "constant", "missing", "tiny", "huge", "single"],
+)
+def test_scales_are_positive_and_finite_whatever_the_rows_hold(kind, y):
+    df = pd.DataFrame({"unique_id": "a", "ds": range(8), "y": y})
+    shift, scale = scales(read(df).panel, kind, season=2, rows=8)
+    assert np.isfinite(shift).all()
+    assert np.isfinite(scale).all()
+    assert (scale > 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scales_follow_the_units(kind):
+    df = frame()
+    one = scales(read(df).panel, kind, season=4, rows=20)
+    many = scales(read(df.assign(y=df["y"] * 1000)).panel, kind, season=4, rows=20)
+    tolerance = 0.2 if kind == "counts" else 1e-9  # which adds half a count
+    np.testing.assert_allclose(many[1], 1000 * one[1], rtol=tolerance)
+
+
+def test_one_spike_does_not_set_the_scale():
+    df = frame(lengths=(100,))
+    spiked = df.copy()
+    spiked.loc[50, "y"] = 1e6
+    for kind in ("magnitude", "level", "standard", "local"):
+        usual = scales(read(df).panel, kind, season=4, rows=100)[1]
+        found = scales(read(spiked).panel, kind, season=4, rows=100)[1]
+        assert (found < 3 * usual).all(), kind
+
+
+def test_past_covariates_come_one_row_late_with_a_flag():
+    df = frame(lengths=(4, 3)).assign(p=[1.0, np.nan, 3.0, 4.0, 5.0, 6.0, 7.0])
+    panel = read(df, Columns(past=["p"])).panel
+    inputs = Inputs.of(panel, calendar=False, season_lengths=())
+    u = inputs.of_panel(panel)
+    assert u[:, 1].tolist() == [0, 1, 0, 1, 0, 1, 1]
+    scaled = (np.array([1.0, 3.0]) - inputs.past_mean[0]) / inputs.past_scale[0]
+    np.testing.assert_allclose(u[[1, 3], 0], scaled)
+    future = Future(panel.last[:, None] + np.arange(1, 4), np.zeros((2, 3, 0)))
+    ahead = inputs.of_future(panel.clock, future, panel.real, np.array([[4.0], [7.0]]))
+    assert ahead[:, :, 1].tolist() == [[1, 0, 0], [1, 0, 0]]
+    assert Inputs.from_dict(inputs.to_dict()) == inputs
+
+
+def test_integer_times_get_the_phase_of_day_and_week():
+    panel = read(frame(lengths=(400,))).panel
+    hourly = Inputs.of(panel, calendar=True, season_lengths=(24,))
+    assert hourly.season_lengths == (24, 168)
+    assert hourly.width(panel.clock) == 12
+    u = hourly.of_panel(panel)
+    np.testing.assert_allclose(u[0], u[168], atol=1e-9)
+
+
+def test_windows_are_pieces_of_the_series():
+    panel = read(frame()).panel
+    windows = Windows(numbers(panel), 10, 16, slice(0, 0))
+    batch = windows(torch.Generator().manual_seed(0))
+    assert windows.batch_size == 16
+    assert batch.y.shape == (16, 10, 1)
+    assert bool(batch.regular)
+    known = {round(v, 9) for v in panel.y[:, 0]}
+    assert {round(v, 9) for v in batch.y[batch.observed].tolist()} <= known
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_windows_with_a_horizon_end_in_what_comes(full):
+    panel = read(frame()).panel
+    windows = Windows(numbers(panel, local="local"), 8, 16, slice(0, 0), horizon=4, full=full)
+    for seed in range(5):
+        batch = windows(torch.Generator().manual_seed(seed))
+        assert batch.observed[:, -4].all()
+        if full:
+            assert batch.steps == 12
+            assert bool(batch.observed.all())
+
+
+def test_what_comes_does_not_change_how_a_window_is_scaled():
+    panel = read(frame()).panel
+    data = numbers(panel, local="local")
+    cut = data.cut(np.array([0, 2]), np.array([5, 7]), 12, known=8)
+    panel.y[panel.offsets[0] + 13 :] = 1e9
+    again = numbers(panel, local="local").cut(np.array([0]), np.array([5]), 12, known=8)
+    torch.testing.assert_close(again.shift, cut.shift[:1])
+    torch.testing.assert_close(again.scale, cut.scale[:1])
+
+
+def test_past_covariates_of_windows_are_hidden_from_some_row_on():
+    panel = read(frame(lengths=(40,)).assign(p=1.0), Columns(past=["p"])).panel
+    inputs = Inputs.of(panel, calendar=False, season_lengths=())
+    windows = Windows(numbers(panel, inputs.of_panel(panel)), 20, 32, inputs.flags)
+    flags = windows(torch.Generator().manual_seed(0)).u[:, 1:, 1]
+    assert bool((flags.diff(dim=1) <= 0).all())
+    assert 0 < flags.mean() < 1
+
+
+def test_batches_hold_all_series_once_and_stay_small():
+    lengths = np.array([5, 100, 7, 7, 50, 3])
+    found = list(batches(lengths, 100))
+    assert sorted(np.concatenate(found).tolist()) == list(range(6))
+    assert all(lengths[b].max() * len(b) <= 100 for b in found)
+    panel = read(frame()).panel
+    data = whole(numbers(panel), np.array([2, 0]), 20)
+    np.testing.assert_array_equal(data.y[1, :, 0].numpy(), panel.y[10:30, 0])
+
+
+def test_paths_are_allotted_as_the_weights_say():
+    weights = np.array([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0]])
+    owner = allot(weights, 100, torch.Generator().manual_seed(0))
+    for series in range(2):
+        shares = np.bincount(owner[:, series], minlength=3) / 100
+        np.testing.assert_allclose(shares, weights[series], atol=0.011)
+
+
+def test_quantiles_of_a_mixture_of_normals_and_lognormals():
+    weights, mean = np.array([0.3, 0.7]), np.array([1.0, 0.5])
+    scale = np.array([0.5, 0.4])
+    levels = np.array([0.05, 0.5, 0.9])
+    laws = [Identity(), Log(1e-300)]
+    found = quantiles(weights[:, None], mean[:, None], scale[:, None], levels, laws)[:, 0]
+
+    def cdf(y):
+        logs = stats.norm.cdf((np.log(y) - 0.5) / 0.4) if y > 0 else 0.0
+        return 0.3 * stats.norm.cdf((y - 1.0) / 0.5) + 0.7 * logs
+
+    for level, q in zip(levels, found, strict=True):
+        expected = optimize.brentq(lambda y, level=level: cdf(y) - level, -5, 20)
+        assert q == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_outage_is_far_off_in_logarithms_and_finite():
+    law = Log(2.0)
+    assert np.isfinite(law.forward(np.array([0.0, -3.0]))).all()
+    np.testing.assert_allclose(law.inverse(law.forward(np.array([2.0, 9.0]))), [2.0, 9.0])
+
+
+def test_stages_divide_the_time_and_have_seeds_of_their_own():
+    jobs = []
+    panel = read(frame()).panel
+
+    def stage(models, training):
+        jobs.append(training.job)
+
+    from seqlatent.emissions import Normal
+    from seqlatent.forecasting.specs import Setting, Training
+    from seqlatent.zoo import srnn
+
+    models = [srnn(latent_dim=0, hidden_dim=4, emission=Normal) for _ in range(2)]
+    training = Training(numbers(panel), Setting(), slice(0, 0), Job(time_limit=10.0, seed=3))
+    InTurn([stage, stage], [0.25, 0.75])(models, training)
+    assert len({job.seed for job in jobs}) == 4
+    assert sum(job.time_limit for job in jobs[:2]) == pytest.approx(5.0, abs=0.1)
