@@ -31,6 +31,7 @@ def panel(series: int, rows: int) -> pd.DataFrame:
 
 
 def main() -> None:
+    """Fits, forecasts, and says what it took."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--series", type=int, default=20_000)

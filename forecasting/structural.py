@@ -98,7 +98,8 @@ class Form:
             trend = LocalLevel(0.6, initial_scale=_VAGUE)
         else:
             raise ValueError(f'trend must be "damped", "drift" or "level", found {self.trend!r}.')
-        parts = [trend] + [
+        parts: list[Component] = [trend]
+        parts += [
             TrigonometricSeasonal(p, n, 0.02, initial_scale=0.5, learn_initial_scale=True)
             for p, n in self.seasons
         ]

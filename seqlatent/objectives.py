@@ -410,7 +410,7 @@ def _foreseen(
     evidence = states.log_evidence.sum(-1)
     c = c[-horizon:]
     H, d, R = model.emission.matrices(c)
-    P = states.marginals.covariance_matrix[:, -horizon:]
+    P = states.marginals.covariance_matrix[:, -horizon:]  # type: ignore[attr-defined]
     loc = (H @ states.mean[:, -horizon:, :, None])[..., 0] + d
     scale = (((H @ P) * H).sum(-1) + R.diagonal(dim1=-2, dim2=-1)).sqrt()
     y = (sequences.y[:, -horizon:] - c.shift) / c.scale

@@ -58,7 +58,7 @@ def demo(
     frame = classics()
     _introduce(frame, voice)
     settings = Settings(
-        MODELS, Columns(), members=1, time_limit=QUICK if quick else FULL, bars=voice.bars
+        MODELS, Columns(), members=2, time_limit=QUICK if quick else FULL, bars=voice.bars
     )
     found, seconds = backtested(settings, frame, Windows(HIDDEN, level=LEVELS), voice)
     scores = score_table(found, frame, settings, season=YEAR, level=[80], seconds=seconds)

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.nn import functional
 
@@ -39,6 +39,8 @@ class NeuralEmission(Emission):
         without the axis ``T`` for a step.
     """
 
+    net: nn.Module
+
     def __init__(
         self, latent_dim: int, obs_dim: int, size: int, context_dim: int, hidden: tuple[int, ...]
     ) -> None:
@@ -55,7 +57,7 @@ class NeuralEmission(Emission):
                 )
         self.latent_dim, self.obs_dim, self.context_dim = latent_dim, obs_dim, context_dim
         self.size = size
-        self.net = MLP(latent_dim + context_dim, hidden, obs_dim * size)
+        self.net: nn.Module = MLP(latent_dim + context_dim, hidden, obs_dim * size)
 
     @abstractmethod
     def law(self, raw: Float[Tensor, "*S D P"], c: Context) -> Distribution:

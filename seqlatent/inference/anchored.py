@@ -16,7 +16,7 @@ from seqlatent.transitions.structural import Component
 __all__ = ["AnchoredParallel", "KalmanBackbone"]
 
 _NOISE = 0.5  # standard deviation of the observation at the start, in scales
-_NARROW = -2.0  # the posterior starts with standard deviations of about 0.13
+_NARROW = -3.0  # the posterior starts with standard deviations of about 0.05
 _SOFT = 0.1  # what the network adds at the start, beside the filter's mean
 _LOOSE = 0.01  # what the last state adds, which the mean knows already
 

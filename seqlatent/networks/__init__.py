@@ -1,8 +1,17 @@
 """Networks: multilayer perceptrons, causal backbones, and drawing parameters from one generator."""
 
 from seqlatent.networks.backbones import GRU, LRU, Backbone, Feedforward, MinGRU
-from seqlatent.networks.delayed import Delayed
 from seqlatent.networks.drawing import reinitialise
 from seqlatent.networks.perceptron import MLP, Linear
 
-__all__ = ["GRU", "LRU", "MLP", "Backbone", "Delayed", "Feedforward", "Linear", "MinGRU", "reinitialise"]
+__all__ = [
+    "GRU",
+    "LRU",
+    "MLP",
+    "Backbone",
+    "Delayed",
+    "Feedforward",
+    "Linear",
+    "MinGRU",
+    "reinitialise",
+]
