@@ -9,7 +9,6 @@ __all__ = [
     "LRU",
     "MLP",
     "Backbone",
-    "Delayed",
     "Feedforward",
     "Linear",
     "MinGRU",
