@@ -103,6 +103,11 @@ def _draws(model: LatentModel, data: Sequences, n: int, generator: torch.Generat
 
 def smooth(engine: "LatentEngine", panel: Panel, seed: int) -> Smoothed:
     """States and components given all rows, each series by its member of greatest weight."""
+    if not any(model.transition.latent_dim for model in engine.models):
+        raise NotImplementedError(
+            f"{engine.spec.name} was fitted without a latent state; use 'structural', "
+            "'deep_markov', or seqlatent.forecasting.spec_of('srnn', latent_dim=8)."
+        )
     numbers = engine.prepared(panel)
     generator = torch.Generator().manual_seed(seed)
     names: dict[str, str] = {}
