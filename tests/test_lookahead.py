@@ -232,7 +232,7 @@ def test_an_anchored_model_says_what_it_needs():
         deep_markov(2, core=LocalLevel())
     with pytest.raises(TypeError, match="needs a component"):
         Anchored(Gated(2))
-    with pytest.raises(ValueError, match="positive standard deviation"):
+    with pytest.raises(ValueError, match="standard deviation in"):
         Anchored(LocalLevel(), scale=0)
     q = AnchoredParallel(5, 3, 1)
     assert isinstance(Amortised(FilteringEncoder(MinGRU(3, 5)), q).posterior, AnchoredParallel)

@@ -1,4 +1,4 @@
-"""A neural transition whose closed gate moves the state as a structural model does."""
+"""A neural transition that adds to the move of a structural model."""
 
 import math
 
@@ -18,28 +18,30 @@ from seqlatent.transitions.transition import Transition
 __all__ = ["Anchored"]
 
 _FLOOR = 1e-4  # least standard deviation of a latent
-_CLOSED = -8.0  # a gate that starts so far closed that a pattern outlasts a long horizon
+_CLOSED = -2.0  # gates start at an eighth
 
 
 class Anchored(Transition, Initialised):
-    r"""A gate between the linear move of a structural model and a nonlinear one.
+    r"""The linear move of a structural model, and a gated nonlinear one that is added.
 
     .. math::
-        z_t &\sim N\big((1 - g) \odot F z_{t-1} + g \odot h,\ \sigma\big), \qquad
+        z_t &\sim N\big(F z_{t-1} + s\, g \odot h,\ \sigma\big), \qquad
         x = \tanh(W [\operatorname{asinh} z_{t-1}, m_t, u_t] + b), \\
-        g &= \operatorname{sigmoid}(W_g x + b_g - 8), \quad h = W_h x + b_h, \quad
+        g &= \operatorname{sigmoid}(W_g x + b_g - 2), \quad h = W_h x + b_h, \quad
         \sigma = \operatorname{softplus}(W_\sigma x + b_\sigma)
 
     It starts as level, slope and season, which go on for as long as nobody looks, and learns where
-    the data depart from that. Gates that forget cannot hold a pattern over a long horizon. Besides
-    the structural states there are free ones, which keep what they hold for about 28 steps.
+    the data depart from that. A gate that forgets a little at every step cannot hold a pattern over
+    a long horizon; so nothing is forgotten, and what is added is counted in :math:`s`, the scale of
+    the noise at the start. Besides the structural states there are free ones, which keep what they
+    hold for about 28 steps.
 
     Args:
-        core: Component whose move the closed gate makes.
+        core: Component whose move it starts from.
         free: Free latent dimensions.
         context_dim: Width of memory and covariates, ``M + U``.
         hidden_dim: Width of the layer before gate, proposal and scale.
-        scale: Standard deviation of the noise at the start.
+        scale: Standard deviation :math:`s` of the noise at the start; in (0, 1].
 
     Shape:
         ``forward``: z ``(*S, B, T, K)`` -> Distribution, batch ``(*S, B, T)``, event ``(K,)``;
@@ -75,11 +77,15 @@ class Anchored(Transition, Initialised):
             )
         require_sizes("Anchored", 1, hidden_dim=hidden_dim)
         require_sizes("Anchored", 0, free=free, context_dim=context_dim)
-        if not 0 < scale < math.inf:
-            raise ValueError(f"scale must be a positive standard deviation, found {scale!r}.")
+        if not 0 < scale <= 1:
+            raise ValueError(
+                f"scale must be a standard deviation in (0, 1], in scales of a series, found "
+                f"{scale!r}."
+            )
         self.core, self.free = core, free
         self.latent_dim = core.latent_dim + free
         self.context_dim, self.handles_gaps = context_dim, False
+        self.scale = float(scale)
         self.offset = math.log(math.expm1(scale))
         self.hidden = Linear(self.latent_dim + context_dim, hidden_dim)
         self.head = Linear(hidden_dim, 3 * self.latent_dim)
@@ -95,7 +101,7 @@ class Anchored(Transition, Initialised):
         F = self.core.matrices(c)[0]
         core = (F @ z[..., : self.core.latent_dim, None])[..., 0]
         kept = torch.cat([core, self.raw_decay.tanh() * z[..., self.core.latent_dim :]], -1)
-        loc = torch.lerp(kept, proposal, (gate + _CLOSED).sigmoid())
+        loc = kept + self.scale * (gate + _CLOSED).sigmoid() * proposal
         return diagonal_normal(loc, functional.softplus(scale + self.offset) + _FLOOR)
 
     def extra_repr(self) -> str:
