@@ -43,7 +43,7 @@ def evidence(
             "an amortised inference only bounds the evidence: use elbo or iwae, or fivo for a "
             "tighter bound."
         )
-    return model.inference.filter(model, sequences, generator=generator).log_evidence.sum(-1)
+    return model.inference.evidence(model, sequences, generator=generator)
 
 
 def elbo(

@@ -14,10 +14,10 @@ from seqlatent.sequences import Context, Sequences
 from seqlatent.training import Pool, draws_each, fit_each
 from seqlatent.training.quasi_newton import minimise
 from seqlatent.transitions import (
-    Cycle,
     DampedTrend,
     LocalLevel,
     LocalLinearTrend,
+    OrnsteinUhlenbeck,
     Regression,
     Seasonal,
     Sum,
@@ -303,7 +303,7 @@ def test_models_without_rows_are_refused():
         per_series(zoo.structural(), 0)
     with pytest.raises(ValueError, match="already"):
         per_series(per_series(zoo.structural(), 2), 2)
-    with pytest.raises(TypeError, match="is Cycle, whose parameters all series share"):
-        per_series(structural(LocalLevel(), Cycle(10.0)), 2)
+    with pytest.raises(TypeError, match="is OrnsteinUhlenbeck, whose parameters all series share"):
+        per_series(structural(LocalLevel(), OrnsteinUhlenbeck(1)), 2)
     with pytest.raises(TypeError, match="with a loading"):
         per_series(LatentModel(LocalLevel(), LinearGaussian(1), Kalman()), 2)

@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).parent.parent / "seqlatent"
 
 LEVELS = (
     ("recurrence", "linalg", "networks", "walks"),
-    ("sequences", "distributions", "kalman", "scores"),
-    ("chain", "memory"),
+    ("sequences", "distributions", "kalman", "hmm", "scores"),
+    ("chain", "memory", "switching"),
     ("transitions", "emissions"),
     ("inference",),
     ("model",),

@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 from torch.distributions import Distribution, Independent
 
 from seqlatent.chain.kernels import Affine, Kernel, Linear
-from seqlatent.distributions import Carried, draw, noise, place, standard_normal
+from seqlatent.distributions import Carried, draw, noise, place, require_proper, standard_normal
 from seqlatent.recurrence import affine_recurrence, linear_recurrence
 from seqlatent.sequences import Context
 
@@ -72,6 +72,7 @@ def _linear_path(
     kernel: Linear, context: Context, shape: tuple[int, ...], generator: torch.Generator | None
 ) -> Tensor:
     loc, start_factor = kernel.initial_moments(context[0])
+    require_proper(start_factor)
     F, b, G = kernel.matrices(context[1:])
     batch, latent_dim = context.shape, F.shape[-1]
     *leading, steps = batch

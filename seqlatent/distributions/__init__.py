@@ -5,17 +5,23 @@ itself, e.g. ``draw.register(MyDistribution)``.
 """
 
 from seqlatent.distributions.carried import Carried
+from seqlatent.distributions.diffuse import DiffuseNormal, require_proper
 from seqlatent.distributions.divergences import detach, kl_per_dim
 from seqlatent.distributions.empirical import Empirical
 from seqlatent.distributions.masking import masked_log_prob
 from seqlatent.distributions.normals import CovarianceNormal, FactorNormal, diagonal_normal
+from seqlatent.distributions.regimes import OneHot, Selected, Switched, regime_of
 from seqlatent.distributions.sampling import draw, noise, place, standard_normal
 
 __all__ = [
     "Carried",
     "CovarianceNormal",
+    "DiffuseNormal",
     "Empirical",
     "FactorNormal",
+    "OneHot",
+    "Selected",
+    "Switched",
     "detach",
     "diagonal_normal",
     "draw",
@@ -23,5 +29,7 @@ __all__ = [
     "masked_log_prob",
     "noise",
     "place",
+    "regime_of",
+    "require_proper",
     "standard_normal",
 ]

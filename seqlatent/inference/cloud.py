@@ -125,7 +125,8 @@ def _continue(
     start: Latest, n: int, uniform: Tensor, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Particles and weights to go on from: the start's where their number fits, else draws."""
-    if start.values is not None and start.log_weights is not None and len(start.values) == n:
+    exact = start.cov is None and start.values is not None and len(start.values) == n
+    if exact and start.values is not None and start.log_weights is not None:
         return start.values, torch.where(start.started, start.log_weights, uniform)
     return start.draw(n, generator), uniform
 

@@ -1,5 +1,7 @@
 """Exact inference for linear Gaussian models: Kalman filter, smoother and posterior chain."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -26,6 +28,10 @@ class Kalman(Inference):
     which moves on the same subspace as the prior where that is singular, so that
     :math:`\log p(y, z) - \log q(z)` is the log evidence on every path.
 
+    A first state of infinite variance, ``initial_scale=math.inf``, is exact too: the evidence is
+    the diffuse one, filtered and smoothed variances are infinite where data leave a state open, and
+    forecasts take the variance (1e4)^2 there, in standardised units.
+
     Args:
         scan: Whether filter and smoother are associative scans, parallel in time, rather than
             loops.
@@ -39,6 +45,8 @@ class Kalman(Inference):
         A New Approach to Linear Filtering and Prediction Problems (Kalman, 1960).
         Maximum Likelihood Estimates of Linear Dynamic Systems (Rauch, Tung & Striebel, 1965).
         Temporal Parallelization of Bayesian Smoothers (Särkkä & García-Fernández, 2021).
+        Filtering and Smoothing of State Vector for Diffuse State-Space Models (Koopman & Durbin,
+        2003).
     """
 
     def __init__(self, *, scan: bool = False) -> None:
@@ -86,12 +94,36 @@ class Kalman(Inference):
         filtered = self._filtered(model, sequences, c, None)
         return States(CovarianceNormal(filtered.mean, filtered.cov), filtered.log_evidence)
 
+    def evidence(
+        self,
+        model: Generative,
+        sequences: Sequences,
+        *,
+        c: Context | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        if self.scan:
+            return super().evidence(model, sequences, c=c, generator=generator)
+        c = model.context(sequences) if c is None else c
+        transition, emission = _linear(model)
+        F, b, G = transition.matrices(c)
+        m0, G0 = transition.initial_moments(c[0])
+        P0, diffuse = kalman.prior(G0)
+        law = (F, b, G @ G.mT, m0, P0, *emission.matrices(c))
+        y, observed = sequences.normalised, sequences.observed
+        value = kalman.log_likelihood(*law, y, observed, diffuse=diffuse)
+        return value - (observed * sequences.scale.log()[:, None]).sum((-1, -2))
+
     def predict(
         self, model: Generative, sequences: Sequences, *, c: Context | None = None
     ) -> States:
-        """States given the steps before each, and the evidence of each step."""
+        """States given the steps before each, and the evidence of each step.
+
+        So that observations have a predictive law at every step, directions of a diffuse first
+        state that are not yet determined have the variance (1e4)^2 here, in standardised units.
+        """
         c = model.context(sequences) if c is None else c
-        filtered = self._filtered(model, sequences, c, None)
+        filtered = self._filtered(model, sequences, c, None, kalman.VAGUE)
         marginals = CovarianceNormal(filtered.predicted_mean, filtered.predicted_cov)
         return States(marginals, filtered.log_evidence)
 
@@ -105,7 +137,7 @@ class Kalman(Inference):
         end: bool | Tensor = False,
         generator: torch.Generator | None = None,
     ) -> Latest:
-        filtered = self._filtered(model, sequences, c, start)
+        filtered = self._filtered(model, sequences, c, start, kalman.VAGUE)
         index = position(sequences, end)
         started = index >= 0
         mean = at(filtered.mean, index)
@@ -117,29 +149,39 @@ class Kalman(Inference):
         return Latest(mean, cov, None, None, started)
 
     def _filtered(
-        self, model: Generative, sequences: Sequences, c: Context, start: Latest | None
+        self,
+        model: Generative,
+        sequences: Sequences,
+        c: Context,
+        start: Latest | None,
+        undetermined: float = math.inf,
     ) -> "kalman.Filtered":
         transition, emission = _linear(model)
         F, b, G = transition.matrices(c)
         m0, G0 = transition.initial_moments(c[0])
-        H, d, R = emission.matrices(c)
-        Q, P0 = G @ G.mT, G0 @ G0.mT
+        Q = G @ G.mT
+        P0, diffuse = kalman.prior(G0)
         if start is not None and start.mean is None and bool(start.started.any()):
             raise ValueError(
                 "Kalman continues from a belief with moments, found one with particles; "
                 "filter the data again with this model."
             )
-        if start is not None and start.mean is not None and start.cov is not None:
-            F1, b1, G1 = transition.matrices(c[0])
-            moved = (F1 @ start.mean[..., None])[..., 0] + b1
-            spread = F1 @ start.cov @ F1.mT + G1 @ G1.mT
-            m0 = torch.where(start.started[:, None], moved, m0)
-            P0 = torch.where(start.started[:, None, None], spread, P0)
         run = kalman.filter_scan if self.scan else kalman.filter
-        y, observed = sequences.normalised, sequences.observed
-        filtered = run(F, b, Q, m0, P0, H, d, R, y, observed)
+        data = (*emission.matrices(c), sequences.normalised, sequences.observed)
+        filtered = None
+        if start is None or diffuse is None or not bool(start.started.all()):
+            prior = m0, P0
+            if start is not None and diffuse is None:
+                prior, start = _moved(transition, c, start, m0, P0), None
+            filtered = run(F, b, Q, *prior, *data, diffuse=diffuse, undetermined=undetermined)
+        if start is not None and bool(start.started.any()):
+            # what is known of a series that goes on is finite, if vague where it is not determined
+            prior = _moved(transition, c, start, m0, P0)
+            later = run(F, b, Q, *prior, *data)
+            filtered = later if filtered is None else _either(start.started, later, filtered)
+        assert filtered is not None
         # the filter runs in standardised units; a density in those of the data has a Jacobian
-        jacobian = (observed * sequences.scale.log()[:, None]).sum(-1)
+        jacobian = (sequences.observed * sequences.scale.log()[:, None]).sum(-1)
         return filtered._replace(log_evidence=filtered.log_evidence - jacobian)
 
     def smooth(
@@ -157,8 +199,31 @@ class Kalman(Inference):
         filtered = self._filtered(model, sequences, c, None)
         run = kalman.smoother_scan if self.scan else kalman.smoother
         y, observed = sequences.normalised, sequences.observed
-        smoothed = run(F, b, G @ G.mT, filtered, H, d, R, y, observed)
+        _, diffuse = kalman.prior(transition.initial_moments(c[0])[1])
+        smoothed = run(F, b, G @ G.mT, filtered, H, d, R, y, observed, diffuse=diffuse)
         return States(CovarianceNormal(smoothed.mean, smoothed.cov), filtered.log_evidence)
+
+
+def _moved(
+    transition: Linear, c: Context, start: Latest, m0: Tensor, P0: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Moments of the first state: where a series goes on, a step after its last."""
+    if start.mean is None or start.cov is None:
+        return m0, P0
+    F, b, G = transition.matrices(c[0])
+    mean = (F @ start.mean[..., None])[..., 0] + b
+    cov = F @ start.cov @ F.mT + G @ G.mT
+    going = start.started[:, None]
+    return torch.where(going, mean, m0), torch.where(going[..., None], cov, P0)
+
+
+def _either(going: Tensor, later: "kalman.Filtered", fresh: "kalman.Filtered") -> "kalman.Filtered":
+    """Moments of series that go on, and of the others."""
+    chosen = [
+        torch.where(going.reshape(-1, *(1,) * (x.ndim - 1)), x, y)
+        for x, y in zip(later, fresh, strict=True)
+    ]
+    return kalman.Filtered(*chosen)
 
 
 def _linear(model: Generative) -> tuple[Linear, LinearEmission]:

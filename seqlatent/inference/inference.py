@@ -39,9 +39,11 @@ class Generative(Protocol):
 class Latest:
     """What is known of the latent state at one step of each series: moments, or weighted particles.
 
+    With particles and covariances it is a mixture of normal laws around the particles.
+
     Args:
         mean: Mean ``(B, K)``, or None.
-        cov: Covariance ``(B, K, K)``, or None.
+        cov: Covariance ``(B, K, K)``, of each particle ``(B, N, K, K)``, or None.
         values: Particles ``(N, B, K)``, or None.
         log_weights: Normalised log weights ``(N, B)``, or None.
         started: Whether a series had a step yet ``(B,)``; if not, its next state follows the
@@ -63,11 +65,33 @@ class Latest:
             return self.mean + (factor(self.cov, what="belief covariance") @ eps[..., None])[..., 0]
         assert self.values is not None
         assert self.log_weights is not None
+        if self.cov is not None:
+            return self._mixed(self.values, self.log_weights, self.cov, n, generator)
         return Empirical(self.values, self.log_weights).sample(torch.Size((n,)), generator)
+
+    def _mixed(
+        self,
+        values: Tensor,
+        log_weights: Tensor,
+        cov: Tensor,
+        n: int,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Draws from a mixture of normal laws."""
+        # the index of a particle is drawn as its value
+        index = torch.arange(len(values), dtype=values.dtype, device=values.device)
+        index = index[:, None, None].expand(*log_weights.shape, 1)
+        chosen = Empirical(index, log_weights).sample(torch.Size((n,)), generator)[..., 0].long()
+        series = torch.arange(values.shape[1], device=values.device)
+        G = factor(cov, what="belief covariance")[series, chosen]
+        centre = values[chosen, series]
+        return centre + (G @ standard_normal(centre.shape, centre, generator)[..., None])[..., 0]
 
     def particles(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """States ``(n, B, K)``: the particles where they are ``n`` of equal weight, else draws."""
         if self.values is None or self.log_weights is None or len(self.values) != n:
+            return self.draw(n, generator)
+        if self.cov is not None:
             return self.draw(n, generator)
         equal = bool((self.log_weights == self.log_weights[:1]).all())
         return self.values if equal else self.draw(n, generator)
@@ -172,6 +196,17 @@ class Inference(nn.Module, ABC):
         generator: torch.Generator | None = None,
     ) -> States:
         """States given everything."""
+
+    def evidence(
+        self,
+        model: Generative,
+        sequences: Sequences,
+        *,
+        c: Context | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Log evidence of each series ``(B,)``: the sum of what the filter finds at each step."""
+        return self.filter(model, sequences, c=c, generator=generator).log_evidence.sum(-1)
 
     @abstractmethod
     def latest(

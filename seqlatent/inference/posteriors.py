@@ -17,7 +17,13 @@ from seqlatent.chain import (
     affine_path,
     step_noise,
 )
-from seqlatent.distributions import Carried, FactorNormal, diagonal_normal, place
+from seqlatent.distributions import (
+    Carried,
+    FactorNormal,
+    diagonal_normal,
+    place,
+    require_proper,
+)
 from seqlatent.networks import MLP
 from seqlatent.recurrence import linear_recurrence
 from seqlatent.sequences import Context
@@ -200,6 +206,7 @@ class _LinearTilt(_Tilt, Linear):
     def initial_moments(self, c: Context) -> tuple[Tensor, Tensor]:
         assert isinstance(self.transition, Linear)
         loc, G = self.transition.initial_moments(c)
+        require_proper(G)
         A, offset, factor = _tilt_factor(G, *_potential(c))
         return (A @ loc[..., None])[..., 0] + offset, factor
 

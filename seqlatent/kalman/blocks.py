@@ -117,9 +117,7 @@ def posterior(
 
 class _Posterior(torch.autograd.Function):
     @staticmethod
-    def forward(
-        P: Tensor, J: Tensor, flat: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(P: Tensor, J: Tensor, flat: Tensor | None) -> tuple[Tensor, Tensor]:
         size = P.shape[-1]
         eye = torch.eye(size, dtype=P.dtype, device=P.device)
         precision = torch.ones_like(P[..., 0])
@@ -182,12 +180,11 @@ def _factor(P: Tensor) -> Tensor:
 def _undetermined(M: Tensor) -> tuple[Tensor, Tensor]:
     """What to add in directions without any precision, and the logarithm of its determinant."""
     scale = M.diagonal(dim1=-2, dim2=-1).amax(-1)
-    scale = torch.where(scale > 0, scale, 1.0)
+    scale = torch.where(scale > 0, scale, 1.0)[..., None]
     values, vectors = torch.linalg.eigh(M)
-    least = 1e-12 * scale
-    none = values < 10 * least[..., None]
-    extra = (vectors * torch.where(none, least[..., None], 0.0).unsqueeze(-2)) @ vectors.mT
-    return extra, (none * least.log()[..., None]).sum(-1)
+    none = values < 1e4 * torch.finfo(M.dtype).eps * scale
+    extra = (vectors * (none * scale).unsqueeze(-2)) @ vectors.mT
+    return extra, (none * scale.log()).sum(-1)
 
 
 def continued(
@@ -196,7 +193,7 @@ def continued(
     cov: Float[Tensor, "*P K K"],
     y: Float[Tensor, "N *L C M"],
     seen: Float[Tensor, "N *w M"] | None,
-    counted: Float[Tensor, "N *L C M"] | None,
+    counted: Float[Tensor, "N *c _ M"] | None,
 ) -> Float[Tensor, "*L C"]:
     r"""Log evidence of the blocks after the first, without its constant.
 
@@ -236,47 +233,71 @@ class _Continued(torch.autograd.Function):
         seen: Tensor | None,
         counted: Tensor | None,
     ) -> Tensor:
-        number = len(y)
-        x, P = mean, cov
-        means, covs, factors, gains, errors = [], [], [], [], []
-        total = torch.zeros_like(y[0, ..., 0])
-        tolerance = _STEADY * torch.finfo(P.dtype).eps
-        steady = False
+        number, keep = len(y), any(ctx.needs_input_grad)
+        each = [v.shape[:-2] for v in (rows, transition, yy, yz, zz, cov)]
+        each += [] if seen is None else [seen.shape[1:-1]]
+        lead = torch.broadcast_shapes(*each)
+        (M, K), size = rows.shape[-2:], number if keep else 1
+        # memory that is touched for the first time is slower than what is done with it
+        factors, gains, covs = (
+            cov.new_empty(n, *lead, *shape)
+            for n, shape in ((size, (M, M)), (size, (M, K)), (max(size, 2), (K, K)))
+        )
+        half, cross, work, next_P = (
+            cov.new_empty(*lead, *shape) for shape in ((M, K), (M, K), (K, K), (K, K))
+        )
+        S, info = cov.new_empty(*lead, M, M), cov.new_empty(lead, dtype=torch.int32)
         onward, observe = transition.mT, rows.mT
+        x, P, failed = mean, covs[0].copy_(cov), torch.zeros_like(info)
+        means, errors = [], []
+        total = torch.zeros_like(y[0, ..., 0])
+        kept, steady = -1, False
+        L, W, logs = factors[0], gains[0], cov
         for n in range(number):
-            if steady:
-                L, W = factors[-1], gains[-1]
-            else:
-                half = rows @ P
-                S, cross = yy + half @ observe, yz + half @ onward
+            if not steady:
+                kept = n if keep else 0
+                L, W = factors[kept], gains[kept]
+                torch.matmul(rows, P, out=half)
+                torch.matmul(half, observe, out=S).add_(yy)
+                torch.matmul(half, onward, out=cross).add_(yz)
                 if seen is not None:
-                    S, cross = _masked(S, seen[n]), cross * seen[n][..., None]
-                L = torch.linalg.cholesky(S)
-                W = torch.linalg.solve_triangular(L, cross, upper=False)
+                    mask = seen[n].unsqueeze(-1)
+                    S.mul_(mask).mul_(mask.mT).diagonal(dim1=-2, dim2=-1).add_(1 - seen[n])
+                    cross.mul_(mask)
+                torch.linalg.cholesky_ex(S, out=(L, info))
+                failed |= info
+                torch.linalg.solve_triangular(L, cross, upper=False, out=W)
+                logs = L.diagonal(dim1=-2, dim2=-1).log().unsqueeze(-2)
             e = y[n] - x @ observe
             if seen is not None:
-                e = e * seen[n][..., None, :]
+                e = e * seen[n].unsqueeze(-2)
             e = torch.linalg.solve_triangular(L.mT, e, upper=True, left=False)
-            for kept, value in zip(
-                (means, covs, factors, gains, errors), (x, P, L, W, e), strict=True
-            ):
-                kept.append(value)
-            logs = L.diagonal(dim1=-2, dim2=-1).log().unsqueeze(-2)
+            if keep:
+                means.append(x)
+                errors.append(e)
             if counted is None:
                 total = total - (0.5 * torch.linalg.vecdot(e, e) + logs.sum(-1))
             else:
-                total = total - torch.linalg.vecdot(counted[n], torch.addcmul(logs, e, e, value=0.5))
-            if n + 1 < number:
-                x = x @ onward + e @ W
-                if not steady:
-                    new = transition @ P @ onward + (zz - W.mT @ W)
-                    new = (new + new.mT).mul_(0.5)
-                    if seen is None:
-                        moved = (new - P).abs_().amax((-2, -1)) > tolerance * P.abs().amax((-2, -1))
-                        steady = not bool(moved.any())
-                    P = new
+                terms = torch.addcmul(logs, e, e, value=0.5)
+                total = total - torch.linalg.vecdot(counted[n], terms)
+            if n + 1 == number:
+                break
+            x = x @ onward + e @ W
+            if steady:
+                continue
+            torch.matmul(transition, P, out=next_P)
+            torch.matmul(next_P, onward, out=work).add_(zz)
+            _subtract_square(work, W)
+            torch.add(work, work.mT, out=next_P).mul_(0.5)
+            if seen is None and _steady(P, next_P):
+                steady = True
+            else:
+                P = covs[n + 1 if keep else (n + 1) % 2].copy_(next_P)
+        if bool(failed.any()):
+            raise _not_definite()
+        path = [min(n, kept) for n in range(number)] if keep else []
+        ctx.path = (means, errors, covs, factors, gains, path)
         ctx.save_for_backward(rows, transition, yy, yz, zz)
-        ctx.path = (means, covs, factors, gains, errors)
         ctx.seen, ctx.counted = seen, counted
         return total
 
@@ -286,19 +307,19 @@ class _Continued(torch.autograd.Function):
         rows, transition, *noises = ctx.saved_tensors
         seen, counted = ctx.seen, ctx.counted
         weight = grads[0].unsqueeze(-1)
-        means, covs, factors, gains, errors = ctx.path
+        means, errors, *covariances, path = ctx.path
         number = len(means)
         of_rows, of_transition = torch.zeros_like(rows), torch.zeros_like(transition)
         of_yy, of_yz, of_zz = (torch.zeros_like(x) for x in noises)
         of_y: list[Tensor] = [errors[0]] * number
-        of_x, of_P = torch.zeros_like(means[0]), torch.zeros_like(covs[0])
+        of_x, of_P = torch.zeros_like(means[0]), torch.zeros_like(covariances[0][0])
         last = True
         for n in range(number - 1, -1, -1):
-            x, P, L, W, e = means[n], covs[n], factors[n], gains[n], errors[n]
+            x, e, (P, L, W) = means[n], errors[n], (v[path[n]] for v in covariances)
             used = weight if counted is None else weight * counted[n]
             of_e = -used * e
             of_diagonal = -used.expand(e.shape).sum(-2) / L.diagonal(dim1=-2, dim2=-1)
-            half = rows @ P
+            half, of_cross = rows @ P, W
             if not last:
                 of_e = of_e + of_x @ W.mT
                 of_W = e.mT @ of_x - 2 * W @ of_P
@@ -311,16 +332,13 @@ class _Continued(torch.autograd.Function):
                 of_L = of_L - of_cross @ W.mT
             of_S = _cholesky_adjoint(L, of_L)
             if seen is not None:
-                keep = seen[n]
-                of_obs = of_obs * keep[..., None, :]
-                of_S = of_S * keep[..., None] * keep[..., None, :]
+                mask = seen[n].unsqueeze(-1)
+                of_obs, of_S, of_cross = of_obs * mask.mT, of_S * mask * mask.mT, of_cross * mask
             of_yy += _summed(of_S, of_yy)
             of_rows += _summed(2 * of_S @ half - of_obs.mT @ x, of_rows)
             of_y[n] = of_obs
             back_x, back_P = -of_obs @ rows, rows.mT @ of_S @ rows
             if not last:
-                if seen is not None:
-                    of_cross = of_cross * keep[..., None]
                 of_yz += _summed(of_cross, of_yz)
                 forward = transition @ P
                 of_rows += _summed(of_cross @ forward, of_rows)
@@ -332,6 +350,31 @@ class _Continued(torch.autograd.Function):
             of_x, of_P, last = back_x, back_P, False
         found = (of_rows, of_transition, of_yy, of_yz, of_zz, of_x, of_P, torch.stack(of_y))
         return (*found, None, None)
+
+
+def _not_definite() -> ValueError:
+    return ValueError(
+        "The covariance of observations given the past was expected to be positive definite, found "
+        "one that is not; check that Q, R and P0 are covariances and that no value is vast."
+    )
+
+
+def _subtract_square(P: Float[Tensor, "*p K K"], W: Float[Tensor, "*p M K"]) -> None:
+    """P - W^T W, in place."""
+    if P.dim() == 2:
+        P.addmm_(W.mT, W, alpha=-1)
+    else:
+        P.baddbmm_(W.mT, W, alpha=-1)
+
+
+def _steady(P: Float[Tensor, "*p K K"], later: Float[Tensor, "*p K K"]) -> bool:
+    """Whether a covariance no longer changes; most often its diagonal denies that at once."""
+    tolerance = _STEADY * torch.finfo(P.dtype).eps
+    old, new = (x.diagonal(dim1=-2, dim2=-1) for x in (P, later))
+    limit = tolerance * old.amax(-1, keepdim=True)
+    if bool(((new - old).abs() > limit).any()):
+        return False
+    return not bool(((later - P).abs() > limit.unsqueeze(-1)).any())
 
 
 def _masked(S: Tensor, seen: Tensor) -> Tensor:

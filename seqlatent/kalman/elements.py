@@ -9,6 +9,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seqlatent.kalman.recursions import closed_loop
+from seqlatent.kalman.validation import (
+    check_covariances,
+    check_diffuse,
+    check_observations,
+    check_shapes,
+    once,
+)
 from seqlatent.linalg import cholesky, mask_rows
 from seqlatent.recurrence import affine_recurrence
 
@@ -106,18 +113,32 @@ def matrix_lead(*tensors: Tensor) -> tuple[int, ...]:
 
 
 def system(
-    F: Float[Tensor, "*f K K"],
-    b: Float[Tensor, "*b K"],
-    Q: Float[Tensor, "*q K K"],
-    m0: Float[Tensor, "*m K"],
-    P0: Float[Tensor, "*p K K"],
-    H: Float[Tensor, "*h D K"],
-    d: Float[Tensor, "*d D"],
-    R: Float[Tensor, "*r D D"],
-    y: Float[Tensor, "*y D"],
-    observed: Bool[Tensor, "*o D"],
+    F: Tensor,
+    b: Tensor,
+    Q: Tensor,
+    m0: Tensor,
+    P0: Tensor,
+    H: Tensor,
+    d: Tensor,
+    R: Tensor,
+    y: Tensor,
+    observed: Tensor,
+    *,
+    diffuse: Tensor | None = None,
 ) -> System:
-    """Aligns the axes of a model's tensors; masks the rows of what was not observed."""
+    """Aligns the axes of a model's tensors; masks the rows of what was not observed.
+
+    What P0 says of ``diffuse`` coordinates is left out.
+
+    Raises:
+        ValueError: If shapes do not fit, a covariance is none, or what is observed is no number.
+    """
+    check_shapes(F=F, b=b, Q=Q, m0=m0, P0=P0, H=H, d=d, R=R, y=y, observed=observed)
+    if diffuse is not None:
+        check_diffuse(diffuse, F.shape[-1])
+        P0 = once(P0).masked_fill(diffuse | diffuse[:, None], 0.0).expand(P0.shape)
+    check_covariances(Q=Q, P0=P0, R=R)
+    check_observations(y, observed)
     m0, P0 = m0.unsqueeze(-2), P0.unsqueeze(-3)
     matrices, vectors = (F, Q, P0, H, R), (b, m0, d, y, observed)
     lead, steps = leading(matrices, vectors)
@@ -176,7 +197,7 @@ def first_law(s: System, eta: Tensor, J: Tensor) -> tuple[Tensor, Tensor]:
     the update subtracts anything from it.
     """
     eye = torch.eye(J.shape[-1], dtype=J.dtype, device=J.device)
-    P = _tilted(s.P0, J, eye)
+    P = tilted(s.P0, J, eye)
     m = s.m0 + apply(P, eta - apply(J, s.m0))
     H, R, residual = s.H[:1], s.R[:1], s.y[:1] - s.d[:1] - apply(s.H[:1], m)
     PH = P @ H.mT
@@ -186,7 +207,7 @@ def first_law(s: System, eta: Tensor, J: Tensor) -> tuple[Tensor, Tensor]:
     return m + apply(gain, residual), symmetric(keep @ P @ keep.mT + gain @ R @ gain.mT)
 
 
-def _tilted(P: Tensor, J: Tensor, eye: Tensor) -> Tensor:
+def tilted(P: Tensor, J: Tensor, eye: Tensor) -> Tensor:
     r"""The covariance :math:`(P^{-1} + J)^{-1}`, for singular P too.
 
     With a Cholesky factor it is accurate in every direction by itself, under variances of any size;
@@ -201,10 +222,17 @@ def _tilted(P: Tensor, J: Tensor, eye: Tensor) -> Tensor:
 
 
 def posterior_chain(
-    s: System, e: Elements, precision: Tensor, shift: Tensor
+    s: System,
+    e: Elements,
+    precision: Tensor,
+    shift: Tensor,
+    first: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Matrices, offsets and noise covariances of the posterior, from the potentials after steps."""
-    m, P = first_law(s, shift[:1], precision[:1])
+    """Matrices, offsets and noise covariances of the posterior, from the potentials after steps.
+
+    The moments ``first`` of the first state are :func:`first_law` where they are not given.
+    """
+    m, P = first_law(s, shift[:1], precision[:1]) if first is None else first
     precision, shift = precision[1:], shift[1:]
     eye = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
     V = symmetric(torch.linalg.solve(eye + e.C @ precision, e.C))

@@ -45,7 +45,7 @@ def lift(
     """
     D, K = H.shape[-2:]
     m = 2**rounds
-    rows, step, zz = H, F, Q
+    rows, step, zz = H.expand(*F.shape[: max(F.dim() - H.dim(), 0)], *H.shape), F, Q
     powers = torch.eye(K, dtype=F.dtype, device=F.device).expand(*F.shape[:-2], 1, K, K)
     for _ in range(rounds):
         rows = torch.cat([rows, rows @ step], -2)

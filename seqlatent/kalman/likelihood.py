@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from seqlatent.kalman import reduced
 from seqlatent.kalman.blocks import begin, continued, determines
 from seqlatent.kalman.elements import align, leading
 from seqlatent.kalman.lifted import lift
@@ -21,6 +22,8 @@ _LOG_2PI = math.log(2 * math.pi)
 _OVERHEAD = 2e6
 # Numbers of the matrices of a block that are worked on together, so that they stay in the cache.
 _CELLS = 2**18
+# Series whose reduced forms are worked on together.
+_SERIES = 2048
 
 
 def log_likelihood(
@@ -80,8 +83,7 @@ def log_likelihood(
     matrices = [align(x, lead, 2) for x in (F, Q, H, R)]
     if any(len(x) > 1 for x in matrices) or not _regular(R):
         model = (F, b, Q, m0, P0, H, d, R)
-        flat = {} if diffuse is None else {"diffuse": diffuse}
-        return filter(*model, y, observed, **flat).log_evidence.sum(-1)
+        return filter(*model, y, observed, diffuse=diffuse).log_evidence.sum(-1)
     aligned = [x[0] for x in (*matrices, align(P0.unsqueeze(-3), lead, 2))]
     F, Q, H, R, P0 = (_own(x, lead) for x in aligned)
     prior = align(m0.unsqueeze(-2), lead, 1)[0].expand(*lead, -1).reshape(-1, F.shape[-1])
@@ -94,7 +96,10 @@ def log_likelihood(
     complete = bool(seen.all())
     y = y if complete else y.masked_fill(~seen, 0.0)
     problem = Problem(F, Q, H, R, P0, prior, y, None if complete else seen, ends, diffuse)
-    found = [(part.index[part.real], part.values(problem)) for part in _parts(problem)]
+    value = _of_reduced(problem)
+    if value is not None:
+        return value.reshape(lead)
+    found = [(part.number[part.real], part.values(problem)) for part in _parts(problem)]
     order = torch.cat([index for index, _ in found])
     return torch.cat([value for _, value in found])[order.argsort()].reshape(lead)
 
@@ -122,17 +127,39 @@ class Problem(NamedTuple):
         return any(x.dim() == 3 for x in (self.F, self.Q, self.H, self.R, self.P0))
 
 
+def _of_reduced(problem: Problem) -> Tensor | None:
+    """By the reduced form, where series have matrices of their own and it is exact."""
+    F, Q, H, R, _, _, y, seen, ends, diffuse = problem
+    order, steps = F.shape[-1], y.shape[1]
+    fixed = F.dim() == H.dim() == 2 and not (F.requires_grad or H.requires_grad)
+    if not problem.own or not fixed or diffuse is None or y.shape[-1] > 1:
+        return None
+    if y.dtype != torch.float64 or not bool(diffuse.all()) or int(ends.min()) < order:
+        return None
+    if seen is not None and not bool((seen | _after(ends, steps)).all()):
+        return None
+    form = reduced.reduce(F, H)
+    if form is None:
+        return None
+    values = []
+    for index in torch.arange(len(y), device=y.device).split(_SERIES):
+        q, r = (x[index] if x.dim() == 3 else x for x in (Q, R))
+        values.append(reduced.likelihood(form, q, r, y[index, :, 0], ends[index]))
+    value = torch.cat(values)
+    return value if bool(value.isfinite().all()) else None
+
+
 class Part(NamedTuple):
     """Series that are worked on together: G groups of C series with one covariance path each.
 
     Args:
-        index: Their numbers ``(G, C)``.
+        number: Their numbers ``(G, C)``.
         real: Which of them are, and not a repetition that fills up a group ``(G, C)``.
         rounds: Steps of a block are two to this power.
         own: Whether groups have matrices or patterns of their own.
     """
 
-    index: Tensor
+    number: Tensor
     real: Tensor
     rounds: int
     own: bool
@@ -140,7 +167,7 @@ class Part(NamedTuple):
     def values(self, problem: Problem) -> Float[Tensor, " N"]:
         """Log likelihoods of the series that are real."""
         F, Q, H, R, P0 = (
-            x[self.index[:, 0]] if x.dim() == 3 and self.own else x for x in problem[:5]
+            x[self.number[:, 0]] if x.dim() == 3 and self.own else x for x in problem[:5]
         )
         m0, y, ends = (self.take(x) for x in (problem.m0, problem.y, problem.ends))
         y, (steps, D) = y.flatten(-2), y.shape[-2:]
@@ -154,10 +181,10 @@ class Part(NamedTuple):
             early = early.flatten(-2)[..., :most]
             early = None if bool(early.all()) else early.to(y.dtype)
         flat = problem.diffuse
-        if flat is not None and 2**self.rounds < stop:
-            if not determines(block, early, flat, most):
-                each = (x.reshape(-1, 1) for x in (self.index, self.real))
-                return Part(*each, self.rounds + 1, True).values(problem)
+        short = flat is not None and 2**self.rounds < stop
+        if flat is not None and short and not determines(block, early, flat, most):
+            single, real = (x.reshape(-1, 1) for x in (self.number, self.real))
+            return Part(single, real, self.rounds + 1, True).values(problem)
         started = begin(block, m0, P0, y[..., :most], early, flat)
         value = started.log_evidence
         if stop * D > most:
@@ -170,10 +197,10 @@ class Part(NamedTuple):
                 value = value - 0.5 * _LOG_2PI * number.to(y.dtype)
         return value[self.real if self.own else self.real[0]]
 
-    def take(self, x: Float[Tensor, "B *x"] | Tensor) -> Tensor:
+    def take(self, x: Tensor) -> Tensor:
         """The rows of these series, ``(G, C, *)``, or ``(C, *)`` of the one group of all."""
         if self.own:
-            return x[self.index]
+            return x[self.number]
         return x
 
 
@@ -210,8 +237,8 @@ def _parts(problem: Problem) -> Iterator[Part]:
         return
     rounds = _rounds(steps, D, K, 1, batch)
     pattern = problem.seen
-    if pattern is not None:
-        pattern = pattern | _after(problem.ends, steps)
+    if problem.seen is not None:
+        pattern = problem.seen | _after(problem.ends, steps)
         pattern[:, : 2**rounds] = problem.seen[:, : 2**rounds]
     if pattern is None or bool((pattern == pattern[:1]).all()):
         index = torch.arange(batch, device=device)[None]
@@ -230,9 +257,7 @@ def _parts(problem: Problem) -> Iterator[Part]:
         yield from _pieces(index, real, rounds, D, K)
 
 
-def _pieces(
-    index: Tensor, real: Tensor | None, rounds: int, D: int, K: int
-) -> Iterator[Part]:
+def _pieces(index: Tensor, real: Tensor | None, rounds: int, D: int, K: int) -> Iterator[Part]:
     real = torch.ones_like(index, dtype=torch.bool) if real is None else real
     width = 2**rounds * D
     most = max(_CELLS // (width * width + width * K + K * K), 8)

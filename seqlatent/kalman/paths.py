@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from seqlatent.kalman.elements import (
@@ -18,7 +18,9 @@ from seqlatent.kalman.elements import (
     symmetric,
     system,
 )
+from seqlatent.kalman.initial import flat_precision, prior_factor
 from seqlatent.kalman.recursions import congruence, information, stack, unstack
+from seqlatent.kalman.validation import check_diffuse
 from seqlatent.linalg import cholesky
 
 
@@ -53,14 +55,14 @@ class Smoothed(NamedTuple):
 
 
 def potentials(
-    F: Float[Tensor, "*f K K"],
-    b: Float[Tensor, "*b K"],
-    Q: Float[Tensor, "*q K K"],
-    H: Float[Tensor, "*h D K"],
-    d: Float[Tensor, "*d D"],
-    R: Float[Tensor, "*r D D"],
-    y: Float[Tensor, "*y D"],
-    observed: Bool[Tensor, "*o D"],
+    F: Tensor,
+    b: Tensor,
+    Q: Tensor,
+    H: Tensor,
+    d: Tensor,
+    R: Tensor,
+    y: Tensor,
+    observed: Tensor,
 ) -> Potentials:
     r"""Backward information filter: what all observations from step t on say of z_t.
 
@@ -111,6 +113,8 @@ def posterior_kernels(
     m0: Float[Tensor, "*m K"],
     G0: Float[Tensor, "*p K R0"],
     potentials: Potentials,
+    *,
+    diffuse: Tensor | None = None,
 ) -> Kernels:
     r"""The exact posterior chain: each step of the prior, tilted by the potential of what follows.
 
@@ -119,19 +123,25 @@ def posterior_kernels(
         \text{factor}_t = G_t L_t, \; L_t L_t^\top = (I + G_t^\top \Lambda_t G_t)^{-1}
 
     Prior and posterior factor have the same column span, so their densities compare also where Q is
-    singular: log p(z) + log p(y | z) - log q(z) is the log evidence on every path.
+    singular: log p(z) + log p(y | z) - log q(z) is the log evidence on every path. A diffuse
+    coordinate of the first state has the constant prior density :math:`(2 \pi)^{-1/2}`, with which
+    that is so too. A first state that data leave open in some direction is given a standard
+    deviation of 1e4 in its diffuse coordinates, so that paths can be drawn.
 
     Args:
         F: Transition into step t; unused at the first step, but finite. So are ``b`` and ``G``.
         b: Offset of the transition.
         G: Factor of the transition's covariance, Q = G G^T.
         m0: Mean of the first state.
-        G0: Factor of the first state's covariance.
+        G0: Factor of the first state's covariance. A coordinate with an infinity in its row is
+            diffuse; that column is its own.
         potentials: What :func:`potentials` returned.
+        diffuse: Which coordinates of the first state are diffuse, where G0 is finite; each has a
+            column of its own then, after those of G0 that have anything in other rows.
 
     Shape:
-        G ``(*L, T, K, R)``, G0 ``(*L, K, R0)``, the rest as in :func:`filter`; the factors returned
-        have max(R, R0) columns.
+        G ``(*L, T, K, R)``, G0 ``(*L, K, R0)``, diffuse ``(K,)``, the rest as in :func:`filter`;
+        the factors returned have max(R, R0) columns.
 
     Example:
         >>> one, zero = torch.ones(1, 1), torch.zeros(1)
@@ -141,6 +151,9 @@ def posterior_kernels(
         >>> q.A.flatten(), q.offset.flatten()
         (tensor([0.0000, 0.5000]), tensor([0.8000, 1.0000]))
     """
+    if diffuse is not None:
+        check_diffuse(diffuse, F.shape[-1])
+    G0, flat = prior_factor(G0, diffuse)
     matrices, vectors = (F, G, potentials.precision), (b, potentials.shift)
     m0, G0 = m0.unsqueeze(-2), G0.unsqueeze(-3)
     lead, steps = leading((*matrices, G0), (*vectors, m0))
@@ -149,7 +162,7 @@ def posterior_kernels(
     F, b, G = rest(F, steps), rest(b, steps), rest(G, steps)
     # A law that does not look back is a step whose matrix is zero.
     zero = precision.new_zeros(precision.shape[-2:])
-    A0, offset0, G0 = _tilt(zero, m0, G0, precision[:1], shift[:1])
+    A0, offset0, G0 = _tilt(zero, m0, G0, precision[:1], shift[:1], flat)
     A, offset, G = _tilt(F, b, G, rest(precision, steps), rest(shift, steps))
     width = max(G0.shape[-1], G.shape[-1])
     G0, G = (torch.nn.functional.pad(x, (0, width - x.shape[-1])) for x in (G0, G))
@@ -246,11 +259,20 @@ def smoothed_result(
 
 
 def _tilt(
-    F: Tensor, b: Tensor, G: Tensor, precision: Tensor, shift: Tensor
+    F: Tensor,
+    b: Tensor,
+    G: Tensor,
+    precision: Tensor,
+    shift: Tensor,
+    flat: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A step N(F z + b, G G^T) times a potential, as matrix, offset and factor."""
+    """A step N(F z + b, G G^T) times a potential, as matrix, offset and factor.
+
+    Noise that is ``flat`` has no density of its own.
+    """
     eye = torch.eye(G.shape[-1], dtype=G.dtype, device=G.device)
-    C = cholesky(eye + G.mT @ precision @ G, what="precision of the posterior's noise")
+    total = flat_precision(eye + G.mT @ precision @ G, flat)
+    C = cholesky(total, what="precision of the posterior's noise")
     G = torch.linalg.solve_triangular(C, G.mT, upper=False).mT
     offset = b + apply(G, apply(G.mT, shift - apply(precision, b)))
     return F - G @ (G.mT @ (precision @ F)), offset, G

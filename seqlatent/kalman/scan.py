@@ -4,17 +4,18 @@ Steps from the second on are elements that compose; the prior of the first state
 be vast, meets them only once they are composed.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
+from seqlatent.kalman.directions import directions
 from seqlatent.kalman.elements import (
     Elements,
+    System,
     apply,
     elements,
-    first_law,
     join,
     matrix_lead,
     posterior_chain,
@@ -23,21 +24,28 @@ from seqlatent.kalman.elements import (
     system,
     then_nothing,
 )
+from seqlatent.kalman.elements import first_law as finite_law
+from seqlatent.kalman.ends import first_law, open_ended, starting
+from seqlatent.kalman.initial import Moments
 from seqlatent.kalman.paths import Smoothed, smoothed_result
-from seqlatent.kalman.sequential import Filtered, filtered_result
+from seqlatent.kalman.sequential import Filtered, scored
+from seqlatent.kalman.sequential import filtered as filtered_by
 
 
 def filter_scan(
-    F: Float[Tensor, "*f K K"],
-    b: Float[Tensor, "*b K"],
-    Q: Float[Tensor, "*q K K"],
-    m0: Float[Tensor, "*m K"],
-    P0: Float[Tensor, "*p K K"],
-    H: Float[Tensor, "*h D K"],
-    d: Float[Tensor, "*d D"],
-    R: Float[Tensor, "*r D D"],
-    y: Float[Tensor, "*y D"],
-    observed: Bool[Tensor, "*o D"],
+    F: Tensor,
+    b: Tensor,
+    Q: Tensor,
+    m0: Tensor,
+    P0: Tensor,
+    H: Tensor,
+    d: Tensor,
+    R: Tensor,
+    y: Tensor,
+    observed: Tensor,
+    *,
+    diffuse: Tensor | None = None,
+    undetermined: float = math.inf,
 ) -> Filtered:
     r"""Kalman filter by an associative scan.
 
@@ -55,31 +63,38 @@ def filter_scan(
     References:
         Temporal Parallelization of Bayesian Smoothers (Särkkä & García-Fernández, 2021), lemma 8.
     """
-    s = system(F, b, Q, m0, P0, H, d, R, y, observed)
+    s = system(F, b, Q, m0, P0, H, d, R, y, observed, diffuse=diffuse)
+    return filtered_by(s, diffuse, undetermined, _run)
+
+
+def _run(s: System) -> Moments:
     e = Elements(*_scan(_compose, _written_out(elements(s), s.lead, s.steps - 1)))
     # Before any step the state is what it was, and nothing has been said about it.
     eye = torch.eye(e.A.shape[-1], dtype=e.A.dtype, device=e.A.device)[None]
     zero, none = torch.zeros_like(eye), torch.zeros_like(eye[0, :1])
-    m, P = first_law(s, join(none, e.eta, s.steps), join(zero, e.J, s.steps))
+    m, P = finite_law(s, join(none, e.eta, s.steps), join(zero, e.J, s.steps))
     A, C = join(eye, e.A, s.steps), join(zero, e.C, s.steps)
     mean, cov = apply(A, m) + join(none, e.b, s.steps), symmetric(A @ P @ A.mT + C)
     F, b, Q = rest(s.F, s.steps), rest(s.b, s.steps), rest(s.Q, s.steps)
     predicted_mean = join(s.m0, apply(F, mean[:-1]) + b, s.steps)
     predicted_cov = join(s.P0, symmetric(F @ cov[:-1] @ F.mT + Q), s.steps)
     S = s.H @ predicted_cov @ s.H.mT + s.R
-    return filtered_result(s, mean, cov, predicted_mean, predicted_cov, S)
+    return scored(s, mean, cov, predicted_mean, predicted_cov, S)
 
 
 def smoother_scan(
-    F: Float[Tensor, "*f K K"],
-    b: Float[Tensor, "*b K"],
-    Q: Float[Tensor, "*q K K"],
+    F: Tensor,
+    b: Tensor,
+    Q: Tensor,
     filtered: Filtered,
-    H: Float[Tensor, "*h D K"],
-    d: Float[Tensor, "*d D"],
-    R: Float[Tensor, "*r D D"],
-    y: Float[Tensor, "*y D"],
-    observed: Bool[Tensor, "*o D"],
+    H: Tensor,
+    d: Tensor,
+    R: Tensor,
+    y: Tensor,
+    observed: Tensor,
+    *,
+    diffuse: Tensor | None = None,
+    undetermined: float = math.inf,
 ) -> Smoothed:
     """Smoothed moments by two associative scans; all else is as in :func:`smoother`.
 
@@ -91,15 +106,23 @@ def smoother_scan(
         >>> smoother_scan(one, zero, one, filtered, one, zero, one, y, observed).mean.T
         tensor([[0.8000, 1.4000]])
     """
+    diffuse = starting(filtered.predicted_cov, diffuse)
     prior = filtered.predicted_mean[..., 0, :], filtered.predicted_cov[..., 0, :, :]
-    s = system(F, b, Q, *prior, H, d, R, y, observed)
+    s = system(F, b, Q, *prior, H, d, R, y, observed, diffuse=diffuse)
     e = elements(s)
     ahead = [x.flip(0) for x in _written_out(e, s.lead, s.steps - 1)]
     ahead = _scan(lambda x, y: _compose(y, x), ahead)
     eta, J = (then_nothing(x.flip(0), s.steps) for x in ahead[3:])
-    A, offset, V = posterior_chain(s, e, J, eta)
+    left = None if diffuse is None else directions(s, diffuse).left.detach()
+    first = None
+    if diffuse is not None and left is not None:
+        first = first_law(s, eta[:1], J[:1], diffuse, left)
+    A, offset, V = posterior_chain(s, e, J, eta, first)
     _, mean, cov = _scan(_follow, _written_out([A, offset, V], s.lead, s.steps))
-    return smoothed_result(mean, symmetric(cov), rest(A, s.steps))
+    smoothed = smoothed_result(mean, symmetric(cov), rest(A, s.steps))
+    if diffuse is None or left is None:
+        return smoothed
+    return open_ended(s, smoothed, diffuse, left, undetermined)
 
 
 def _compose(x: list[Tensor], y: list[Tensor]) -> list[Tensor]:

@@ -1,10 +1,13 @@
 """Filter and smoother step by step; what does not differ between series is computed once."""
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
+from seqlatent.kalman.directions import Directions, directions
 from seqlatent.kalman.elements import (
     System,
     apply,
@@ -18,6 +21,8 @@ from seqlatent.kalman.elements import (
     system,
     then_nothing,
 )
+from seqlatent.kalman.ends import backwards, divisible, first_law, open_ended, starting
+from seqlatent.kalman.initial import Moments, continued, initial_phase, marked
 from seqlatent.kalman.paths import Smoothed, backward, chain_moments
 from seqlatent.kalman.recursions import closed_loop, covariances, stack, unstack
 
@@ -37,16 +42,19 @@ class Filtered(NamedTuple):
 
 
 def filter(
-    F: Float[Tensor, "*f K K"],
-    b: Float[Tensor, "*b K"],
-    Q: Float[Tensor, "*q K K"],
-    m0: Float[Tensor, "*m K"],
-    P0: Float[Tensor, "*p K K"],
-    H: Float[Tensor, "*h D K"],
-    d: Float[Tensor, "*d D"],
-    R: Float[Tensor, "*r D D"],
-    y: Float[Tensor, "*y D"],
-    observed: Bool[Tensor, "*o D"],
+    F: Tensor,
+    b: Tensor,
+    Q: Tensor,
+    m0: Tensor,
+    P0: Tensor,
+    H: Tensor,
+    d: Tensor,
+    R: Tensor,
+    y: Tensor,
+    observed: Tensor,
+    *,
+    diffuse: Tensor | None = None,
+    undetermined: float = math.inf,
 ) -> Filtered:
     r"""Kalman filter of partly observed vectors.
 
@@ -69,11 +77,26 @@ def filter(
         R: Covariance of the observation noise; singular is fine while the innovation's is not.
         y: Observations.
         observed: Which of them count.
+        diffuse: Which coordinates of the first state are diffuse, without any prior variance: the
+            limit of ever larger ones. What P0 says of them is not read.
+        undetermined: Variance along directions that observations have not determined yet. An
+            infinite one stands on the diagonal of the covariance, at each coordinate that takes
+            part, whose other entries are finite; a finite one is that of all such directions,
+            :math:`P_t + v B_t B_t^\top`.
+
+    With ``diffuse`` coordinates, ``log_evidence`` is the diffuse one, whose sum is the limit of
+    :math:`\log N(y) + \tfrac k2 \log \kappa` for k variances :math:`\kappa \to \infty`: where
+    an observation determines a direction, minus half the logarithm of :math:`2 \pi F_\infty`.
+    Moments are exact limits too; the mean of what is not determined is one of the possible values.
 
     Shape:
         F, Q ``(*L, T, K, K)``, b ``(*L, T, K)``, m0 ``(*L, K)``, P0 ``(*L, K, K)``,
         H ``(*L, T, D, K)``, d, y, observed ``(*L, T, D)``, R ``(*L, T, D, D)``, after broadcasting;
-        what is constant in time may leave out T, with all axes before it.
+        what is constant in time may leave out T, with all axes before it. diffuse ``(K,)``.
+
+    Raises:
+        ValueError: If shapes do not fit, a covariance has a negative eigenvalue, what is observed
+            is no number, or an observation has no variance.
 
     Example:
         >>> one, zero = torch.ones(1, 1), torch.zeros(1)
@@ -82,10 +105,23 @@ def filter(
         >>> seqlatent.kalman.filter(one, zero, one, zero, one, one, zero, one, y, observed).mean.T
         tensor([[0.5000, 1.4000, 1.4000]])
 
+        Of a diffuse level, the first observation is all that is known at the first step:
+
+        >>> diffuse = torch.tensor([True])
+        >>> model = (one, zero, one, zero, one, one, zero, one)
+        >>> filtered = seqlatent.kalman.filter(*model, y, observed, diffuse=diffuse)
+        >>> filtered.mean.T, filtered.predicted_cov.flatten()
+        (tensor([[1.0000, 1.6667, 1.6667]]), tensor([   inf, 2.0000, 1.6667]))
+
     References:
-        Time Series Analysis by State Space Methods (Durbin & Koopman, 2012), ch. 4.
+        Time Series Analysis by State Space Methods (Durbin & Koopman, 2012), ch. 4, and ch. 5 for a
+        diffuse first state.
     """
-    s = system(F, b, Q, m0, P0, H, d, R, y, observed)
+    s = system(F, b, Q, m0, P0, H, d, R, y, observed, diffuse=diffuse)
+    return filtered(s, diffuse, undetermined, _run)
+
+
+def _run(s: System) -> Moments:
     lead = matrix_lead(s.F, s.Q, s.P0, s.H, s.R)
     informed = s.observed.flatten(1).any(-1).expand(s.steps).tolist()
     F, Q, P0, H, R = (stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R))
@@ -97,30 +133,55 @@ def filter(
     offset = prior + apply(gain, s.y - s.d - apply(s.H, prior))
     mean = path(closed, offset.expand(-1, *s.lead, -1))
     later = apply(rest(s.F, s.steps), mean[:-1]) + rest(s.b, s.steps)
-    return filtered_result(s, mean, cov, join(s.m0, later, s.steps), predicted_cov, S)
+    return scored(s, mean, cov, join(s.m0, later, s.steps), predicted_cov, S)
 
 
-def filtered_result(
+def scored(
     s: System, mean: Tensor, cov: Tensor, predicted_mean: Tensor, predicted_cov: Tensor, S: Tensor
-) -> Filtered:
-    """What a filter returns, from moments and innovation covariances that have time first."""
+) -> Moments:
+    """Moments with their evidence, from innovation covariances."""
     evidence = log_evidence(s, s.y - s.d - apply(s.H, predicted_mean), S)
+    return Moments(mean, cov, predicted_mean, predicted_cov, evidence)
+
+
+def filtered(
+    s: System, diffuse: Tensor | None, undetermined: float, run: Callable[[System], Moments]
+) -> Filtered:
+    """What a filter returns, by way of the first steps of a diffuse state."""
+    if diffuse is None or not bool(diffuse.any()):
+        moments = run(s)
+    else:
+        found = directions(s, diffuse)
+        moments = through(s, found, run)
+        cov = marked(moments.cov, found.after, found.scale, undetermined)
+        predicted_cov = marked(moments.predicted_cov, found.before, found.scale, undetermined)
+        moments = moments._replace(cov=cov, predicted_cov=predicted_cov)
+    mean, cov, predicted_mean, predicted_cov, evidence = moments
     mean, predicted_mean = mean.movedim(0, -2), predicted_mean.movedim(0, -2)
     shape = (*mean.shape, mean.shape[-1])
     cov, predicted_cov = (x.movedim(0, -3).expand(shape) for x in (cov, predicted_cov))
     return Filtered(mean, cov, predicted_mean, predicted_cov, evidence.movedim(0, -1))
 
 
+def through(s: System, found: Directions, run: Callable[[System], Moments]) -> Moments:
+    """Moments of all steps, those of the first ones as limits."""
+    first, later = initial_phase(s, found)
+    return first if later is None else continued(first, run(later))
+
+
 def smoother(
-    F: Float[Tensor, "*f K K"],
-    b: Float[Tensor, "*b K"],
-    Q: Float[Tensor, "*q K K"],
+    F: Tensor,
+    b: Tensor,
+    Q: Tensor,
     filtered: Filtered,
-    H: Float[Tensor, "*h D K"],
-    d: Float[Tensor, "*d D"],
-    R: Float[Tensor, "*r D D"],
-    y: Float[Tensor, "*y D"],
-    observed: Bool[Tensor, "*o D"],
+    H: Tensor,
+    d: Tensor,
+    R: Tensor,
+    y: Tensor,
+    observed: Tensor,
+    *,
+    diffuse: Tensor | None = None,
+    undetermined: float = math.inf,
 ) -> Smoothed:
     r"""Smoothed moments, by a backward pass of information and a forward pass of moments.
 
@@ -146,6 +207,10 @@ def smoother(
         R: Covariance of the observation noise; may be singular where H Q H^T + R is not.
         y: Observations.
         observed: Which of them count.
+        diffuse: Which coordinates of the first state are diffuse; by default those whose first
+            predicted variance is infinite. R and H Q H^T may vanish together then.
+        undetermined: Variance along directions that no observation determines, as in
+            :func:`filter`.
 
     Shape:
         As in :func:`filter`.
@@ -158,9 +223,18 @@ def smoother(
         >>> seqlatent.kalman.smoother(one, zero, one, filtered, one, zero, one, y, observed).mean.T
         tensor([[0.8000, 1.4000]])
     """
+    diffuse = starting(filtered.predicted_cov, diffuse)
     prior = filtered.predicted_mean[..., 0, :], filtered.predicted_cov[..., 0, :, :]
-    s = system(F, b, Q, *prior, H, d, R, y, observed)
+    s = system(F, b, Q, *prior, H, d, R, y, observed, diffuse=diffuse)
+    if diffuse is not None and not divisible(s):
+        found = directions(s, diffuse)
+        return backwards(s, diffuse, undetermined, found, through(s, found, _run))
     e = elements(s)
     eta = e.eta.expand(-1, *s.lead, -1)
     precision, shift = backward(e.A, e.b, e.C, *(then_nothing(x, s.steps) for x in (e.J, eta)))
-    return chain_moments(*posterior_chain(s, e, precision, shift), s.steps)
+    if diffuse is None:
+        return chain_moments(*posterior_chain(s, e, precision, shift), s.steps)
+    left = directions(s, diffuse).left.detach()
+    first = first_law(s, shift[:1], precision[:1], diffuse, left)
+    smoothed = chain_moments(*posterior_chain(s, e, precision, shift, first), s.steps)
+    return open_ended(s, smoothed, diffuse, left, undetermined)

@@ -13,7 +13,7 @@ from seqlatent.inference.inference import Inference, Latest, States, at, positio
 from seqlatent.memory import Memory, NoMemory
 from seqlatent.model.belief import Belief, continuing, upcoming
 from seqlatent.sequences import Context, Sequences
-from seqlatent.transitions.transition import Transition
+from seqlatent.transitions.transition import LinearTransition, Transition, Widened
 
 __all__ = ["LatentModel", "Paths"]
 
@@ -328,14 +328,18 @@ class LatentModel(nn.Module):
 
     def _roll(self, belief: Belief, c: Context, n: int, generator: torch.Generator | None) -> Paths:
         state, started = belief.latest.draw(n, generator), belief.latest.started
+        transition = self.transition
+        if belief.latest.mean is not None and isinstance(transition, LinearTransition):
+            # A series of which nothing was observed is forecast too, from a vague first state.
+            transition = Widened(transition)
         if self.memory.out_dim == 0:
-            z = sample_path(self.transition, c, (n,), generator, (state, started))
+            z = sample_path(transition, c, (n,), generator, (state, started))
             return Paths(_float(draw(self.emission(z, c), (), generator), c), z)
         steps = c.unbind()
         # All paths start from the same past: its features are computed once, not once per path.
         advance = self.memory.advance(belief.memory)
         now = steps[0].replace(m=advance(belief.y, belief.observed, steps[0]))
-        state = first_state(self.transition, now, torch.Size((n,)), generator, (state, started))
+        state = first_state(transition, now, torch.Size((n,)), generator, (state, started))
         y = _float(draw(self.emission(state, now), (), generator), now)
         observed = torch.ones_like(y, dtype=torch.bool)
         ys, zs = [y], [state]

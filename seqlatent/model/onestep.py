@@ -9,7 +9,8 @@ from torch import Tensor
 from seqlatent.chain import MarkovChain
 from seqlatent.distributions import draw
 from seqlatent.emissions.emission import LinearEmission
-from seqlatent.inference import Amortised, Kalman, Particles
+from seqlatent.inference import Amortised, ForwardBackward, Kalman, Particles
+from seqlatent.inference.switching import Switching
 from seqlatent.model.latent_model import LatentModel
 from seqlatent.sequences import Context, Sequences
 
@@ -24,11 +25,14 @@ class OneStep(NamedTuple):
             observed.
         below: ``P(Y_t < y_t | y_{<t})`` of each cell ``(B, T, D)``.
         equal: ``P(Y_t = y_t | y_{<t})``, which is 0 for a density.
+        innovation: Distance of each cell from its mean, in standard deviations, where the
+            predictive law is normal and known; else None.
     """
 
     log_prob: Tensor
     below: Tensor
     equal: Tensor
+    innovation: Tensor | None = None
 
 
 @torch.no_grad()
@@ -83,8 +87,9 @@ def _exact(model: LatentModel, kalman: Kalman, sequences: Sequences, c: Context)
     P = states.marginals.covariance_matrix  # type: ignore[attr-defined]
     loc = c.shift + c.scale * ((H @ states.mean[..., None])[..., 0] + d)
     spread = ((H @ P) * H).sum(-1) + R.diagonal(dim1=-2, dim2=-1)
-    below = torch.special.ndtr((sequences.y - loc) / (c.scale * spread.sqrt()))
-    return OneStep(states.log_evidence, below, torch.zeros_like(below))
+    innovation = (sequences.y - loc) / (c.scale * spread.sqrt())
+    below = torch.special.ndtr(innovation)
+    return OneStep(states.log_evidence, below, torch.zeros_like(below), innovation)
 
 
 def _predicted(
@@ -103,7 +108,8 @@ def _predicted(
         assert isinstance(q, MarkovChain)
         z, c = q.rsample((samples,), generator), q.context
     else:
-        particles = inference if isinstance(inference, Particles) else Particles(samples)
+        filters = isinstance(inference, Particles | ForwardBackward | Switching)
+        particles = inference if filters else Particles(samples)
         marginals = particles.filter(model, sequences, c=c, generator=generator).marginals
         z = draw(marginals, (samples,), generator)
     first = draw(model.transition.initial(c[0]), (samples,), generator)

@@ -53,8 +53,8 @@ def per_series(model: LatentModel, series: int) -> LatentModel:
     for name, module in model.named_modules():
         if _shared(module, name, model):
             raise TypeError(
-                f"parameters of each series are for LocalLevel, LocalLinearTrend, DampedTrend, "
-                "Regression, the seasonals and a LinearGaussian emission with a loading; "
+                "parameters of each series are for trends, regressions, seasonals, Cycle, AR, "
+                "Irregular, Innovations and a LinearGaussian emission with a loading; "
                 f"{name} is {type(module).__name__}, whose parameters all series share."
             )
     for module in model.modules():

@@ -4,10 +4,14 @@ from seqlatent.transitions.anchored import Anchored
 from seqlatent.transitions.contextual import ContextAffine, ContextualNoise
 from seqlatent.transitions.continuous import LinearSDE, OrnsteinUhlenbeck
 from seqlatent.transitions.cycles import AR, Cycle
+from seqlatent.transitions.effects import FixedRegression, Irregular
+from seqlatent.transitions.factors import Joint, VectorAR
+from seqlatent.transitions.innovations import Innovations, Smoothing
 from seqlatent.transitions.linear import LinearGaussian
 from seqlatent.transitions.neural import CarriedRecurrence, Gated, InitialNormal
 from seqlatent.transitions.ode import BoundedField, NeuralODE
-from seqlatent.transitions.seasonals import Seasonal, TrigonometricSeasonal
+from seqlatent.transitions.regimes import Regimes, SwitchingLinear
+from seqlatent.transitions.seasonals import Seasonal, TrigonometricSeasonal, distinct_harmonics
 from seqlatent.transitions.structural import Component, Loading, Structural, Sum
 from seqlatent.transitions.transition import (
     DiagonalTransition,
@@ -15,7 +19,13 @@ from seqlatent.transitions.transition import (
     NoLatent,
     Transition,
 )
-from seqlatent.transitions.trends import DampedTrend, LocalLevel, LocalLinearTrend, Regression
+from seqlatent.transitions.trends import (
+    DampedTrend,
+    LocalLevel,
+    LocalLinearTrend,
+    Regression,
+    named_trend,
+)
 
 __all__ = [
     "AR",
@@ -28,8 +38,12 @@ __all__ = [
     "Cycle",
     "DampedTrend",
     "DiagonalTransition",
+    "FixedRegression",
     "Gated",
     "InitialNormal",
+    "Innovations",
+    "Irregular",
+    "Joint",
     "LinearGaussian",
     "LinearSDE",
     "LinearTransition",
@@ -39,10 +53,16 @@ __all__ = [
     "NeuralODE",
     "NoLatent",
     "OrnsteinUhlenbeck",
+    "Regimes",
     "Regression",
     "Seasonal",
+    "Smoothing",
     "Structural",
     "Sum",
+    "SwitchingLinear",
     "Transition",
     "TrigonometricSeasonal",
+    "VectorAR",
+    "distinct_harmonics",
+    "named_trend",
 ]

@@ -1,6 +1,7 @@
 """Components that repeat: a pattern of so many steps, or harmonics of a period."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from seqlatent.sequences import Context
 from seqlatent.transitions.parameters import Number
 from seqlatent.transitions.structural import Loading, Structural, constant, gap, noise_columns
 
-__all__ = ["Seasonal", "TrigonometricSeasonal", "rotation"]
+__all__ = ["Seasonal", "TrigonometricSeasonal", "distinct_harmonics", "rotation"]
 
 
 class Seasonal(Structural):
@@ -89,7 +90,7 @@ class TrigonometricSeasonal(Structural):
 
     Args:
         period: Steps :math:`s` of a period, any number of at least 2.
-        harmonics: How many, at most half the period; as many as there are by default.
+        harmonics: How many, at most half the period, or which of them; all there are by default.
         scale: Initial standard deviation :math:`\sigma` of all harmonics; None for no noise.
         initial_scale: Standard deviation of the first state, in units of the standardised series.
         learn_initial: Whether the mean of the first state is learned, or 0.
@@ -101,6 +102,8 @@ class TrigonometricSeasonal(Structural):
     Example:
         >>> TrigonometricSeasonal(365.25, 3).latent_dim, TrigonometricSeasonal(4).latent_dim
         (6, 3)
+        >>> TrigonometricSeasonal(168, (1, 2, 3)).latent_dim
+        6
 
     References:
         Forecasting, Structural Time Series Models and the Kalman Filter (Harvey, 1989), ch. 2.3.4.
@@ -109,7 +112,7 @@ class TrigonometricSeasonal(Structural):
     def __init__(
         self,
         period: Number,
-        harmonics: int | None = None,
+        harmonics: int | Iterable[int] | None = None,
         scale: Number | None = 0.05,
         *,
         initial_scale: Number = 10.0,
@@ -118,23 +121,18 @@ class TrigonometricSeasonal(Structural):
     ) -> None:
         if not 2 <= period < math.inf:
             raise ValueError(f"period must be a number of at least 2 steps, found {period!r}.")
-        most = math.floor(period / 2)
-        harmonics = most if harmonics is None else harmonics
-        if not 1 <= harmonics <= most:
-            raise ValueError(
-                f"a period of {period:g} steps has 1 to {most} harmonics, found {harmonics!r}: "
-                "faster ones look like slower ones on the grid."
-            )
-        frequencies = [2 * math.pi * j / period for j in range(1, harmonics + 1)]
-        alternates = 2 * harmonics == period
-        pairs = harmonics - alternates
+        chosen = _chosen(period, harmonics)
+        frequencies = [2 * math.pi * j / period for j in chosen]
+        alternates = 2 * chosen[-1] == period
+        pairs = len(chosen) - alternates
         super().__init__(
             Loading.of(*[1, 0] * pairs, *[1] * alternates),
             initial_scale=(initial_scale,) * (2 * pairs + alternates),
             learn_initial=learn_initial,
             learn_initial_scale=(2 * pairs + alternates) * learn_initial_scale,
         )
-        self.period, self.harmonics = period, harmonics
+        first = chosen == tuple(range(1, len(chosen) + 1))
+        self.period, self.harmonics = period, len(chosen) if first else chosen
         self.frequencies, self.alternates = frequencies[:pairs], alternates
         self.handles_gaps = not alternates
         self.learn_scale("scale", scale)
@@ -158,6 +156,50 @@ class TrigonometricSeasonal(Structural):
     def extra_repr(self) -> str:
         shape = f"period={self.period:g}, harmonics={self.harmonics}"
         return ", ".join(filter(None, [shape, super().extra_repr()]))
+
+
+def _chosen(period: Number, harmonics: int | Iterable[int] | None) -> tuple[int, ...]:
+    """The harmonics of a period in order, of which there are at most half the period."""
+    most = math.floor(period / 2)
+    harmonics = most if harmonics is None else harmonics
+    chosen = range(1, harmonics + 1) if isinstance(harmonics, int) else sorted(set(harmonics))
+    if not chosen or not 1 <= chosen[0] <= chosen[-1] <= most:
+        raise ValueError(
+            f"a period of {period:g} steps has 1 to {most} harmonics, found {harmonics!r}: "
+            "faster ones look like slower ones on the grid."
+        )
+    return tuple(chosen)
+
+
+def distinct_harmonics(
+    periods: Iterable[tuple[Number, int | None]],
+) -> list[tuple[Number, tuple[int, ...]]]:
+    r"""Harmonics of several periods, each frequency once: it belongs to the shortest period.
+
+    Every seventh harmonic of a week of hours is one of the day. As states of both it would be in
+    the model twice, and nothing could tell the two apart.
+
+    Args:
+        periods: Each period with the number of its harmonics, None for all there are.
+
+    Returns:
+        Each period, in the order of the arguments, with the harmonics that are its own; a period
+        that has none is left out.
+
+    Example:
+        >>> from seqlatent.transitions import distinct_harmonics
+        >>> distinct_harmonics([(24, 2), (168, 15)])[1]
+        (168, (1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 15))
+    """
+    given = [(period, _chosen(period, harmonics)) for period, harmonics in periods]
+    taken: list[float] = []
+    kept: dict[int, tuple[int, ...]] = {}
+    for i in sorted(range(len(given)), key=lambda i: given[i][0]):
+        period, chosen = given[i]
+        own = [j for j in chosen if all(abs(j / period - f) > 1e-9 for f in taken)]
+        taken += [j / period for j in own]
+        kept[i] = tuple(own)
+    return [(given[i][0], kept[i]) for i in range(len(given)) if kept[i]]
 
 
 def _turns(angle: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

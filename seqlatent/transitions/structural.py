@@ -1,5 +1,6 @@
 """Structural models: components that say how they enter an observation, and their sum."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -94,7 +95,8 @@ class Structural(LinearTransition, Component, Initialised):
 
     Args:
         loading: Weights of the state in the observation.
-        initial_scale: Standard deviation of each coordinate of the first state.
+        initial_scale: Standard deviation of each coordinate of the first state; ``math.inf`` for
+            a diffuse one, of which nothing is known.
         learn_initial: Whether its mean is learned, or 0.
         learn_initial_scale: Number of coordinates, the last ones, whose common standard deviation
             is learned.
@@ -124,6 +126,11 @@ class Structural(LinearTransition, Component, Initialised):
         if learn_initial:
             self.start("initial_mean", torch.zeros(self.latent_dim))
         if learn_initial_scale:
+            if math.isinf(self.initial_scale[-1]):
+                raise ValueError(
+                    "an initial_scale to be learned must start from a finite one, found inf; leave "
+                    "learn_initial_scale out for a diffuse first state."
+                )
             self.start("log_initial_scale", torch.tensor(self.initial_scale[-1:]).log())
         self.learned_scales = int(learn_initial_scale)
 
@@ -295,6 +302,9 @@ def gap(c: Context) -> Tensor | None:
 
 
 def _vague(scale: Number) -> float:
-    if not 0 < scale < float("inf"):
-        raise ValueError(f"initial_scale must be a positive standard deviation, found {scale!r}.")
+    if not scale > 0:
+        raise ValueError(
+            f"initial_scale must be a positive standard deviation, math.inf for a diffuse first "
+            f"state, found {scale!r}."
+        )
     return float(scale)

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from seqlatent.chain import Affine, Linear, Sampled
-from seqlatent.distributions import FactorNormal, diagonal_normal
+from seqlatent.distributions import DiffuseNormal, FactorNormal, diagonal_normal
+from seqlatent.kalman import widened
 from seqlatent.sequences import Context
 
-__all__ = ["DiagonalTransition", "LinearTransition", "NoLatent", "Transition"]
+__all__ = ["DiagonalTransition", "LinearTransition", "NoLatent", "Transition", "Widened"]
 
 
 class Transition(nn.Module, ABC):
@@ -46,17 +47,43 @@ class LinearTransition(Transition, Linear):
 
     A subclass supplies ``matrices`` and ``initial_moments``, whose shapes need only broadcast
     against the batch: a time-invariant ``F`` is ``(K, K)``. ``G`` may have fewer columns than rows,
-    and those must be independent.
+    and those must be independent. An infinity on the diagonal of ``G_0`` makes that coordinate of
+    the first state diffuse.
     """
 
     def initial(self, c: Context) -> Distribution:
         loc, factor = self.initial_moments(c)
-        return FactorNormal(loc.expand(*c.shape, self.latent_dim), factor)
+        loc = loc.expand(*c.shape, self.latent_dim)
+        diffuse = bool(factor.isinf().any())
+        return DiffuseNormal(loc, factor) if diffuse else FactorNormal(loc, factor)
 
     def forward(self, z: Tensor, c: Context) -> Distribution:
         F, b, G = self.matrices(c)
         loc = z @ F.mT if F.ndim == 2 else (F @ z[..., None])[..., 0]
         return FactorNormal(loc + b, G)
+
+
+class Widened(LinearTransition):
+    """A linear transition whose first state has the standard deviation 1e4 where it is diffuse.
+
+    Args:
+        transition: The transition.
+    """
+
+    def __init__(self, transition: Transition) -> None:
+        super().__init__()
+        self.transition = transition
+        self.latent_dim = transition.latent_dim
+        self.handles_gaps = transition.handles_gaps
+
+    def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
+        assert isinstance(self.transition, Linear)
+        return self.transition.matrices(c)
+
+    def initial_moments(self, c: Context) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.transition, Linear)
+        m0, G0 = self.transition.initial_moments(c)
+        return m0, widened(G0)
 
 
 class DiagonalTransition(Transition, Affine, Linear):

@@ -9,7 +9,23 @@ from seqlatent.sequences import Context
 from seqlatent.transitions.parameters import Number
 from seqlatent.transitions.structural import Loading, Structural, constant, gap, noise_columns
 
-__all__ = ["DampedTrend", "LocalLevel", "LocalLinearTrend", "Regression"]
+__all__ = ["DampedTrend", "LocalLevel", "LocalLinearTrend", "Regression", "named_trend"]
+
+# whether there is a level, a noise of it, a slope, a noise of it, and noise in the observation
+_TRENDS = {
+    "irregular": (0, 0, 0, 0, 1),
+    "fixed intercept": (1, 0, 0, 0, 0),
+    "deterministic constant": (1, 0, 0, 0, 1),
+    "local level": (1, 1, 0, 0, 1),
+    "random walk": (1, 1, 0, 0, 0),
+    "fixed slope": (1, 0, 1, 0, 0),
+    "deterministic trend": (1, 0, 1, 0, 1),
+    "local linear deterministic trend": (1, 1, 1, 0, 1),
+    "random walk with drift": (1, 1, 1, 0, 0),
+    "local linear trend": (1, 1, 1, 1, 1),
+    "smooth trend": (1, 0, 1, 1, 1),
+    "random trend": (1, 0, 1, 1, 0),
+}
 
 
 class LocalLevel(Structural):
@@ -269,3 +285,33 @@ class Regression(Structural):
         if dt is not None:
             G = G * dt.sqrt()[..., None]
         return ones.diag(), torch.zeros_like(ones), G
+
+
+def named_trend(
+    name: str, *, initial_scale: Number = 10.0
+) -> tuple["LocalLevel | LocalLinearTrend | None", bool]:
+    """A trend under the name that statsmodels gives it, and whether an observation has noise.
+
+    Args:
+        name: One of twelve, from "irregular", for none, to "local linear trend".
+        initial_scale: Standard deviation of the first state, in units of the standardised series.
+
+    Example:
+        >>> from seqlatent.transitions import named_trend
+        >>> named_trend("random walk with drift")
+        (LocalLinearTrend(level_scale=0.1), False)
+
+    References:
+        Forecasting, Structural Time Series Models and the Kalman Filter (Harvey, 1989), ch. 2.
+    """
+    if name not in _TRENDS:
+        raise ValueError(f"trend must be one of {', '.join(_TRENDS)}; found {name!r}.")
+    level, noisy, slope, turning, irregular = _TRENDS[name]
+    first, level_scale, slope_scale = initial_scale, 0.1 * noisy or None, 0.01 * turning or None
+    if slope:
+        trend = LocalLinearTrend(
+            level_scale, slope_scale, initial_scale=first, initial_slope_scale=first
+        )
+    else:
+        trend = LocalLevel(level_scale, initial_scale=first) if level else None
+    return trend, bool(irregular)

@@ -1,0 +1,30 @@
+"""Exact inference in hidden Markov models: pure functions on tensors of logarithms."""
+
+from seqlatent.hmm.forward_backward import (
+    Filtered,
+    Kernels,
+    Smoothed,
+    filter,
+    filter_scan,
+    log_evidence,
+    posterior_kernels,
+    smoother,
+    smoother_scan,
+)
+from seqlatent.hmm.paths import Viterbi, sample_chain, sample_paths, viterbi
+
+__all__ = [
+    "Filtered",
+    "Kernels",
+    "Smoothed",
+    "Viterbi",
+    "filter",
+    "filter_scan",
+    "log_evidence",
+    "posterior_kernels",
+    "sample_chain",
+    "sample_paths",
+    "smoother",
+    "smoother_scan",
+    "viterbi",
+]

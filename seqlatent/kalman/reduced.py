@@ -1,0 +1,196 @@
+"""The reduced form of a model without a prior: a moving average, filtered in O(K) a step."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+class Reduced(NamedTuple):
+    r"""What the characteristic polynomial of the transition makes of a scalar observation.
+
+    .. math:: w_t = \sum_{j=0}^K \phi_j y_{t-j} = \sum_{i<K} c_i\, \varepsilon_{t-i}
+        + \sum_{j \le K} \phi_j v_{t-j}, \quad c_i = \sum_{j \le i} \phi_j H F^{i-j}
+
+    No state is left in it: by the theorem of Cayley and Hamilton, :math:`\phi(F) = 0`.
+
+    Args:
+        polynomial: :math:`\phi` ``(K + 1,)``, the first of them 1.
+        state: How the covariance Q enters the autocovariances of w ``(K K, K + 1)``.
+        noise: How the variance R does ``(K + 1,)``.
+        log_det: Logarithm of the absolute determinant of the observability matrix.
+    """
+
+    polynomial: Float[Tensor, " L"]
+    state: Float[Tensor, "KK L"]
+    noise: Float[Tensor, " L"]
+    log_det: float
+
+
+def reduce(F: Float[Tensor, "K K"], H: Float[Tensor, "1 K"]) -> Reduced | None:
+    """The reduced form, or None where the state is not observable or digits would be lost."""
+    K = len(F)
+    F, H = F.detach(), H.detach()
+    eye = torch.eye(K, dtype=F.dtype, device=F.device)
+    coefficients, M = [torch.ones_like(F[0, 0])], torch.zeros_like(F)
+    for k in range(1, K + 1):  # Faddeev and LeVerrier
+        M = F @ M + coefficients[-1] * eye
+        coefficients.append(-(F @ M).diagonal().sum() / k)
+    polynomial = torch.stack(coefficients)
+    rows = [H[0]]
+    for _ in range(K):
+        rows.append(rows[-1] @ F)
+    responses = torch.stack(rows)
+    sign, log_det = torch.linalg.slogdet(responses[:K])
+    size = polynomial.abs().sum() * responses.abs().max()
+    left = (polynomial.flip(0) @ responses).abs().max()
+    lost = left > 1e3 * torch.finfo(F.dtype).eps * size
+    condition = torch.linalg.cond(responses[:K]) > 1e10
+    if bool(lost | condition | (sign == 0)) or float(size) > 1e6:
+        return None
+    lags = torch.arange(K + 1, device=F.device)
+    shift = lags[:K, None] - lags[:K]
+    c = torch.where(shift >= 0, polynomial[shift.clamp_min(0)], 0.0) @ responses[:K]
+    later = torch.nn.functional.pad(c, (0, 0, 0, K + 1))
+    state = torch.stack([c.mT @ later[k : k + K] for k in range(K + 1)], -1)
+    state = ((state + state.transpose(0, 1)) / 2).flatten(0, 1)
+    wide = torch.nn.functional.pad(polynomial, (0, K + 1))
+    noise = torch.stack([polynomial @ wide[k : k + K + 1] for k in range(K + 1)])
+    return Reduced(polynomial, state, noise, float(log_det))
+
+
+def likelihood(
+    reduced: Reduced,
+    Q: Float[Tensor, "*q K K"],
+    R: Float[Tensor, "*r 1 1"],
+    y: Float[Tensor, "B T"],
+    ends: Int[Tensor, " B"],
+) -> Float[Tensor, " B"]:
+    """Log likelihoods of series without gaps, with a diffuse start of all coordinates.
+
+    Args:
+        reduced: The reduced form of their common transition and loadings.
+        Q: Covariance of the transition.
+        R: Variance of the observation noise.
+        y: Observations, 0 after the end of a series.
+        ends: Their numbers, none smaller than the order.
+    """
+    order = len(reduced.polynomial) - 1
+    autocovariance = Q.flatten(-2) @ reduced.state + R.squeeze(-1) * reduced.noise
+    w = difference(y, reduced.polynomial)
+    counted = None
+    if bool((ends < y.shape[-1]).any()):
+        counted = torch.arange(order, y.shape[-1], device=y.device) < ends[:, None]
+        counted = counted.to(y.dtype)
+    start = reduced.log_det + 0.5 * order * _LOG_2PI
+    return moving_average(autocovariance, w, counted) - start
+
+
+def difference(y: Float[Tensor, "B T"], polynomial: Float[Tensor, " L"]) -> Float[Tensor, "B N"]:
+    """Applies the polynomial of the lag operator; K steps fewer come out."""
+    order = len(polynomial) - 1
+    steps = y.shape[-1] - order
+    terms = [p * y[:, order - j : order - j + steps] for j, p in enumerate(polynomial.tolist())]
+    return torch.stack(terms).sum(0)
+
+
+def moving_average(
+    autocovariance: Float[Tensor, "*g L"],
+    w: Float[Tensor, "B N"],
+    counted: Float[Tensor, "B N"] | None,
+) -> Float[Tensor, " B"]:
+    r"""Log density of moving averages, by the algorithm of Schur.
+
+    The covariance of w is a banded Toeplitz matrix, whose displacement has rank two: two vectors of
+    the length of the band make each column of its factor out of the one before. From
+    :math:`a = (\gamma_0, \dots, \gamma_K)` and :math:`b = (\gamma_1, \dots, \gamma_K, 0)`,
+
+    .. math::
+        v_t = a_0, \quad \rho = b_0 / a_0, \quad a' = a - \rho\, b, \quad
+        b' = Z (b - \rho\, a)
+
+    with the shift Z to the left: :math:`v_t` is the variance of an innovation, :math:`a / a_0` what
+    it adds to the values that follow. The gradient is the same recursion in reverse, by hand.
+
+    Args:
+        autocovariance: Of lag 0 to K, of each series or of all.
+        w: Values.
+        counted: 1 for values that count, 0 for those after the end of a series; all by default.
+
+    References:
+        Fast Reliable Algorithms for Matrices with Structure (Kailath & Sayed, 1999), ch. 1.
+        Some New Algorithms for Recursive Estimation in Constant Linear Systems (Kailath, 1973).
+    """
+    a = autocovariance if autocovariance.dim() == 2 else autocovariance[None]
+    ends = None if counted is None else counted.mT
+    value: Tensor = _MovingAverage.apply(a.mT, w.mT, ends)  # type: ignore[assignment]
+    number = w.shape[-1] if counted is None else counted.sum(-1)
+    return value - 0.5 * _LOG_2PI * number
+
+
+class _MovingAverage(torch.autograd.Function):
+    """Time and lags first, so that what a step reads of all series is one piece of memory."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, w: Tensor, counted: Tensor | None) -> Tensor:
+        (length, width), (steps, batch) = a.shape, w.shape
+        error = torch.nn.functional.pad(w, (0, 0, 0, length - 1))
+        top, bottom = (a.new_empty(steps, length + i, width) for i in range(2))
+        ratio, gain = a.new_empty(steps, width), a.new_empty(steps, batch)
+        # b - rho a starts with a zero, which the shift drops: it is stored with it
+        bottom[:, -1].zero_()
+        top[0].copy_(a)
+        bottom[0, 1:-1].copy_(a[1:])
+        columns = zip(top.unbind(), bottom.unbind(), ratio.unbind(), gain.unbind(), strict=True)
+        now, below, rho, f = next(columns)
+        for t in range(steps):
+            a, b = now, below[1:]
+            torch.div(error[t], a[0], out=f)
+            error[t + 1 : t + length].addcmul_(a[1:], f, value=-1)
+            if t + 1 < steps:
+                now, below, next_rho, f = next(columns)
+                torch.div(b[0], a[0], out=rho)
+                torch.addcmul(a, b, rho, value=-1, out=now)
+                torch.addcmul(b, a, rho, value=-1, out=below[:-1])
+                rho = next_rho
+        terms = error[:steps] * gain + top[:, 0].log()
+        value = terms.sum(0) if counted is None else torch.linalg.vecdot(terms, counted, dim=0)
+        ctx.save_for_backward(top, bottom, ratio, gain, error[:steps], counted)
+        return -0.5 * value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        top, bottom, ratio, gain, error, counted = ctx.saved_tensors
+        steps, length, width = top.shape
+        batch = error.shape[-1]
+        used = grads[0].expand(steps, -1) if counted is None else grads[0] * counted
+        scaled = used * gain
+        # what the density itself says of each variance
+        direct = (0.5 * (scaled * gain - used / top[:, 0])).unbind()
+        of_w = error.new_zeros(steps + length - 1, batch)
+        of_a, of_b = (top.new_zeros(length, width) for _ in range(2))
+        dot = torch.linalg.vecdot
+        for t in range(steps - 1, -1, -1):
+            a, f, ahead = top[t], gain[t], of_w[t + 1 : t + length]
+            if t + 1 < steps:
+                b, rho = bottom[t, 1:], ratio[t]
+                of_rho = (dot(of_a, b, dim=0) + dot(of_b, a, dim=0)).div_(a[0])
+                old_b = torch.addcmul(of_b, of_a, rho, value=-1)
+                of_a.addcmul_(of_b, rho, value=-1)
+                of_a[0].addcmul_(of_rho, rho)
+                old_b[0].sub_(of_rho)
+                of_b[1:].copy_(old_b[:-1])
+            of_f = dot(ahead, a[1:], dim=0).div_(a[0])
+            torch.add(of_f, scaled[t], out=of_w[t]).neg_()
+            if width == batch:
+                of_a[1:].addcmul_(ahead, f, value=-1)
+                of_a[0].addcmul_(of_f, f).add_(direct[t])
+            else:
+                of_a[1:].sub_(dot(ahead, f)[:, None])
+                of_a[0].add_(dot(of_f, f) + direct[t].sum())
+        of_a[1:] += of_b[1:]
+        return of_a, of_w[:steps], None

@@ -1,0 +1,162 @@
+"""The filter of information: the same results, and a first state of which nothing is known."""
+
+import math
+
+import pytest
+import torch
+from reference import each, loop_filter, random_data, random_system
+from test_square_root import total
+from torch.testing import assert_close
+
+from seqlatent import kalman
+
+F64 = torch.float64
+EXACT = {"rtol": 1e-8, "atol": 1e-9}
+
+
+def system(latent_dim, obs_dim, steps=None, lead=(), *, diagonal=True, rank=None):
+    model = random_system(latent_dim, obs_dim, steps, lead, rank=rank)
+    if diagonal:
+        model = model._replace(R=model.R.diagonal(dim1=-2, dim2=-1).diag_embed())
+    return model
+
+
+@pytest.mark.parametrize("diagonal", [True, False])
+@pytest.mark.parametrize("missing", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("steps", [1, 6])
+@pytest.mark.parametrize(("latent_dim", "obs_dim"), [(1, 1), (3, 2), (2, 5)])
+def test_it_is_the_filter_that_drops_missing_rows(latent_dim, obs_dim, steps, missing, diagonal):
+    model = system(latent_dim, obs_dim, steps, (2,), diagonal=diagonal)
+    y, observed = random_data((2,), steps, obs_dim, missing)
+    found = kalman.filter_information(*model, y, observed)
+    for x, expected in zip(found, each(loop_filter, model, y, observed), strict=True):
+        assert_close(x, expected, **EXACT)
+
+
+@pytest.mark.parametrize("diagonal", [True, False])
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_constant_matrices_and_singular_noises(missing, diagonal):
+    model = system(3, 4, diagonal=diagonal, rank=1)
+    model = model._replace(P0=torch.diag(torch.tensor([0.0, 2.0, 0.0], dtype=F64)))
+    y, observed = random_data((3,), 6, 4, missing)
+    found = kalman.filter_information(*model, y, observed)
+    for x, expected in zip(found, kalman.filter(*model, y, observed), strict=True):
+        assert_close(x, expected, **EXACT)
+    if missing == 0:
+        assert found.cov.stride(0) == 0
+
+
+def test_a_matrix_that_is_no_bijection_and_loadings_that_say_nothing():
+    model = system(3, 4)
+    F, H = model.F.clone(), model.H.clone()
+    F[0], H[:, 1] = 0, 0
+    model = model._replace(F=F, H=H)
+    y, observed = random_data((2,), 5, 4, 0.3)
+    found = kalman.filter_information(*model, y, observed)
+    for x, expected in zip(found, kalman.filter(*model, y, observed), strict=True):
+        assert_close(x, expected, **EXACT)
+
+
+@pytest.mark.parametrize("obs_dim", [2, 4])
+def test_float32(obs_dim):
+    model = system(3, obs_dim)
+    y, observed = random_data((2,), 6, obs_dim, 0.3)
+    found = kalman.filter_information(*(x.float() for x in model), y.float(), observed)
+    assert found.mean.dtype == torch.float32
+    for x, expected in zip(found, kalman.filter(*model, y, observed), strict=True):
+        assert_close(x.double(), expected, rtol=1e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize("diffuse", [None, torch.tensor([True, False])])
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_gradcheck(missing, diffuse):
+    model = system(2, 3)
+    y, observed = random_data((2,), 3, 3, missing)
+    observed[:, 0] = True
+    args = [x.clone().requires_grad_() for x in (*model, y)]
+
+    def run(F, b, Q, m0, P0, H, d, R, y):
+        Q, P0, R = (Q + Q.mT) / 2, (P0 + P0.mT) / 2, R.diagonal().diag()
+        found = kalman.filter_information(F, b, Q, m0, P0, H, d, R, y, observed, diffuse=diffuse)
+        predicted = found.predicted_cov[..., 1:, :, :]  # the first is infinite
+        return total(found._replace(predicted_cov=predicted))
+
+    assert torch.autograd.gradcheck(run, args)
+
+
+@pytest.mark.parametrize("diffuse", [[True, False, False], [True, True, True]])
+@pytest.mark.parametrize("steps", [None, 7])
+@pytest.mark.parametrize("obs_dim", [1, 4])
+def test_a_diffuse_start_is_the_limit_of_vast_variances(obs_dim, steps, diffuse):
+    model, diffuse = system(3, obs_dim, steps, (2,) if steps else ()), torch.tensor(diffuse)
+    y, observed = random_data((2,), 7, obs_dim, 0.2)
+    kappa = 1e12
+    both = diffuse[:, None] | diffuse
+    vast = model._replace(P0=torch.where(both, 0, model.P0) + kappa * diffuse.double().diag())
+    expected = kalman.filter_square_root(*vast, y, observed)
+    found = kalman.filter_information(*model, y, observed, diffuse=diffuse)
+    known = found.cov.diagonal(dim1=-2, dim2=-1).isfinite()
+    assert bool(known[:, -1].all())
+    variance = expected.cov.diagonal(dim1=-2, dim2=-1)
+    assert bool(known[variance < 1e3].all())
+    assert not bool(known[variance > 1e11].any())
+    assert_close(found.mean[:, -1], expected.mean[:, -1], rtol=1e-5, atol=1e-5)
+    assert_close(found.cov[:, -1], expected.cov[:, -1], rtol=1e-5, atol=1e-5)
+    expected = expected.log_evidence.sum(-1) + 0.5 * int(diffuse.sum()) * math.log(kappa)
+    assert_close(found.log_evidence.sum(-1), expected, rtol=1e-6, atol=1e-5)
+
+
+def test_a_diffuse_trend_as_statsmodels_has_it():
+    sm = pytest.importorskip("statsmodels.api")
+    y = torch.randn(2, 25, 1, dtype=F64).cumsum(1)
+    y[0, 3:5] = torch.nan
+    F = torch.tensor([[1.0, 1.0], [0.0, 1.0]], dtype=F64)
+    Q, zero = torch.diag(torch.tensor([0.3, 0.1], dtype=F64)), torch.zeros(2, dtype=F64)
+    H, R = torch.tensor([[1.0, 0.0]], dtype=F64), torch.tensor([[0.5]], dtype=F64)
+    found = kalman.filter_information(
+        F, zero, Q, zero, 0 * Q, H, zero[:1], R, y.nan_to_num(), ~y.isnan(),
+        diffuse=torch.tensor([True, True]),
+    )  # fmt: skip
+    for b in range(2):
+        reference = sm.tsa.UnobservedComponents(
+            y[b, :, 0].numpy(), level="lltrend", use_exact_diffuse=True
+        )
+        result = reference.filter([0.5, 0.3, 0.1])
+        assert found.log_evidence[b].sum().item() == pytest.approx(result.llf_obs.sum(), rel=1e-9)
+        expected = torch.from_numpy(result.filtered_state.T.copy())
+        assert_close(found.mean[b, 2:], expected[2:], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_a_diffuse_start_is_that_of_the_filter(missing):
+    model, diffuse = system(3, 2), torch.tensor([True, False, True])
+    y, observed = random_data((2,), 8, 2, missing)
+    found = kalman.filter_information(*model, y, observed, diffuse=diffuse)
+    expected = kalman.filter(*model, y, observed, diffuse=diffuse)
+    assert_close(found.mean[:, -1], expected.mean[:, -1], rtol=1e-7, atol=1e-7)
+    assert_close(found.cov[:, -1], expected.cov[:, -1], rtol=1e-7, atol=1e-7)
+    sums = (x.log_evidence.sum(-1) for x in (found, expected))
+    assert_close(*sums, rtol=1e-8, atol=1e-8)
+
+
+def test_what_is_never_seen_stays_unknown():
+    eye, zero = torch.eye(2, dtype=F64), torch.zeros(2, dtype=F64)
+    H = torch.tensor([[1.0, 0.0]], dtype=F64)
+    y, observed = torch.ones(4, 1, dtype=F64), torch.ones(4, 1, dtype=torch.bool)
+    observed[0] = False
+    found = kalman.filter_information(
+        eye, zero, eye, zero, eye, H, zero[:1], eye[:1, :1], y, observed,
+        diffuse=torch.tensor([True, True]),
+    )  # fmt: skip
+    variance = found.cov.diagonal(dim1=-2, dim2=-1)
+    assert variance[:, 0].isfinite().tolist() == [False, True, True, True]
+    assert not variance[:, 1].isfinite().any()
+    assert not any(x.isnan().any() for x in found)
+    assert found.mean[1, 0].item() == pytest.approx(1.0)
+
+
+def test_no_noise_is_refused():
+    one, zero = torch.ones(1, 1, dtype=F64), torch.zeros(1, dtype=F64)
+    y, observed = torch.ones(3, 1, dtype=F64), torch.ones(3, 1, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"use kalman\.filter"):
+        kalman.filter_information(one, zero, one, zero, one, one, zero, 0 * one, y, observed)

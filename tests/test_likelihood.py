@@ -1,0 +1,289 @@
+"""The log likelihood by blocks: the filter's, the dense one, statsmodels'; gradients; bad cases."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import (
+    dense_posterior,
+    each,
+    random_covariance,
+    random_data,
+    random_system,
+    structural,
+)
+from statsmodels.tsa.statespace.structural import UnobservedComponents
+from torch.autograd import gradcheck
+
+from seqlatent import kalman
+from seqlatent.kalman import likelihood, reduced
+from seqlatent.kalman.lifted import lift
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def by_filter(model, y, observed, **options):
+    return kalman.filter(*model, y, observed, **options).log_evidence.sum(-1)
+
+
+def system(latent_dim, obs_dim, lead, own, seed=0):
+    g = rng(seed)
+    if not own:
+        return random_system(latent_dim, obs_dim, generator=g)
+    model = random_system(latent_dim, obs_dim, lead=(*lead, 1), generator=g)
+    mean = torch.randn(*lead, latent_dim, dtype=torch.float64, generator=g)
+    return model._replace(m0=mean, P0=random_covariance(*lead, latent_dim, generator=g))
+
+
+def basic(period, series=1, seed=0):
+    """Trend and season with variances of each series, and which coordinates are diffuse."""
+    model = structural(period)
+    factor = torch.rand(2, series, 1, 1, 1, dtype=torch.float64, generator=rng(seed)) + 0.3
+    return model._replace(Q=model.Q * factor[0], R=model.R * factor[1])
+
+
+def walks(*shape, seed=0):
+    return torch.randn(*shape, 1, dtype=torch.float64, generator=rng(seed)).cumsum(-2)
+
+
+def all_of(model):
+    return torch.ones(model.F.shape[-1], dtype=torch.bool)
+
+
+def at_block_size(monkeypatch, rounds):
+    monkeypatch.setattr(likelihood, "_rounds", lambda *sizes: rounds)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.sampled_from([(), (4,), (2, 3)]),
+    st.integers(1, 70),
+    st.sampled_from([0.0, 0.2, 0.9]),
+    st.booleans(),
+    st.integers(0, 5),
+)
+def test_it_is_the_sum_of_what_the_filter_finds(K, D, lead, steps, missing, own, rounds):
+    model = system(K, D, lead, own and bool(lead))
+    y, observed = random_data(lead, steps, D, missing, rng(1))
+    with pytest.MonkeyPatch.context() as patch:
+        at_block_size(patch, rounds)
+        found = kalman.log_likelihood(*model, y, observed)
+    assert found.shape == lead
+    torch.testing.assert_close(found, by_filter(model, y, observed), rtol=1e-10, atol=1e-10)
+
+
+def test_it_is_the_dense_gaussian():
+    model = random_system(3, 2, generator=rng())
+    y, observed = random_data((4,), 25, 2, 0.3, rng(1))
+    expected = each(dense_posterior, model, y, observed).log_evidence
+    if expected.dim() > 1:
+        expected = expected.sum(-1)
+    found = kalman.log_likelihood(*model, y, observed)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_series_of_every_pattern_are_grouped_and_come_back_in_order():
+    model = structural(12, initial_variance=1e4)
+    y, observed = walks(60, 200), torch.ones(60, 200, 1, dtype=torch.bool)
+    observed[:10, 70:] = False
+    observed[10:14, 5:] = False
+    observed[14, 3:] = observed[15, :190] = observed[16] = False
+    observed[17:27, :30] = False
+    observed[27:45, 40:50] = False
+    observed[45:58, 7] = False
+    found = kalman.log_likelihood(*model, torch.where(observed, y, 0), observed)
+    expected = by_filter(model, torch.where(observed, y, 0), observed)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    assert found[16] == 0
+
+
+def test_time_varying_matrices_and_exact_observations_go_step_by_step():
+    varying = random_system(3, 2, 9, generator=rng())
+    exact = random_system(2, 1, generator=rng())._replace(R=torch.zeros(1, 1, dtype=torch.float64))
+    for model, obs_dim in ((varying, 2), (exact, 1)):
+        y, observed = random_data((3,), 9, obs_dim, 0.2, rng(1))
+        found = kalman.log_likelihood(*model, y, observed)
+        assert torch.equal(found, by_filter(model, y, observed))
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2, 3])
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(("obs_dim", "missing"), [(1, 0.0), (2, 0.3)])
+def test_gradients_of_every_matrix(monkeypatch, rounds, own, obs_dim, missing):
+    at_block_size(monkeypatch, rounds)
+    model = system(2, obs_dim, (2,), own)
+    y, observed = random_data((2,), 9, obs_dim, missing, rng(1))
+    observed[0, 7:] = False
+
+    def value(*matrices):
+        parts = list(matrices)
+        for i in (2, 4, 7):
+            parts[i] = (parts[i] + parts[i].mT) / 2
+        return kalman.log_likelihood(*parts, torch.where(observed, y, 0), observed)
+
+    assert gradcheck(value, [x.clone().requires_grad_() for x in model], atol=1e-6)
+
+
+@pytest.mark.parametrize("period", [4, 12])
+def test_gradients_through_steady_blocks_are_those_of_the_filter(period):
+    model = structural(period, initial_variance=100.0)
+    y, observed = walks(3, 600), torch.ones(3, 600, 1, dtype=torch.bool)
+    grads = []
+    for f in (kalman.log_likelihood, by_filter_plain):
+        parts = [x.clone().requires_grad_() for x in model]
+        grads.append(torch.autograd.grad(f(*parts, y, observed).sum(), parts))
+    for ours, theirs in zip(*grads, strict=True):
+        if ours.dim() == 2 and ours.shape[0] == ours.shape[1]:
+            ours, theirs = ours + ours.mT, theirs + theirs.mT
+        size = theirs.abs().max()
+        torch.testing.assert_close(ours / size, theirs / size, rtol=1e-6, atol=1e-8)
+
+
+def by_filter_plain(*arguments):
+    return kalman.filter(*arguments).log_evidence.sum(-1)
+
+
+@pytest.mark.parametrize("period", [2, 4, 12, 24])
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_diffuse_start_is_that_of_statsmodels(period, missing):
+    model, y = structural(period), walks(90)
+    observed = torch.ones_like(y, dtype=torch.bool)
+    if missing:
+        observed[torch.rand(90, generator=rng(2)) < 0.2] = False
+        observed[:3] = False
+    values = torch.where(observed, y, torch.nan)[:, 0].numpy()
+    peer = UnobservedComponents(values, "lltrend", seasonal=period, use_exact_diffuse=True)
+    y = torch.where(observed, y, 0)
+    found = kalman.log_likelihood(*model, y, observed, diffuse=all_of(model))
+    assert found.item() == pytest.approx(peer.loglike([1.0, 0.09, 0.01, 0.04]), rel=1e-10)
+
+
+def test_states_that_nothing_determines_are_left_out_as_by_statsmodels():
+    model, y = structural(4), walks(5, 50)
+    observed = torch.ones_like(y, dtype=torch.bool)
+    observed[0] = observed[1, 1:] = observed[2, 3:] = observed[3, :47] = observed[4, :40] = False
+    y = torch.where(observed, y, 0)
+    found = kalman.log_likelihood(*model, y, observed, diffuse=all_of(model))
+    for b in range(1, 5):
+        values = torch.where(observed, y, torch.nan)[b, :, 0].numpy()
+        peer = UnobservedComponents(values, "lltrend", seasonal=4, use_exact_diffuse=True)
+        assert found[b].item() == pytest.approx(peer.loglike([1.0, 0.09, 0.01, 0.04]), rel=1e-9)
+    assert found[0] == 0
+
+
+def test_the_diffuse_start_is_the_limit_of_vast_ones():
+    model, y = structural(4), walks(30)
+    observed = torch.ones_like(y, dtype=torch.bool)
+    limit = kalman.log_likelihood(*model, y, observed, diffuse=all_of(model))
+    for variance in (1e8, 1e12, 1e16):
+        vast = structural(4, initial_variance=variance)
+        found = kalman.log_likelihood(*vast, y, observed) + 2.5 * math.log(variance)
+        assert found.item() == pytest.approx(limit.item(), abs=1e3 / variance + 1e-9)
+
+
+@pytest.mark.parametrize("scales", [(0.3, 0.1, 0.2), (0.3, 0.0, 0.0), (0.0, 0.0, 0.0)])
+def test_the_reduced_form_is_the_blocks(monkeypatch, scales):
+    model = basic(12, 9)
+    own = structural(12, scales)
+    model = model._replace(Q=own.Q * model.Q[:, :, :1, :1])
+    y, observed = walks(9, 80), torch.ones(9, 80, 1, dtype=torch.bool)
+    observed[2, 40:] = observed[5, 14:] = observed[6, 13:] = False
+    y = torch.where(observed, y, 0)
+    found = []
+    for form in (reduced.reduce, lambda *matrices: None):
+        monkeypatch.setattr(reduced, "reduce", form)
+        parts = [x.clone().requires_grad_() for x in (model.Q, model.R)]
+        law = model._replace(Q=parts[0], R=parts[1])
+        value = kalman.log_likelihood(*law, y, observed, diffuse=all_of(model))
+        Q, R = torch.autograd.grad(value.sum(), parts)
+        found.append((value.detach(), Q + Q.mT, R))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_moving_averages_are_dense_gaussians():
+    gamma = torch.tensor([2.0, 0.5, 0.3, -0.2], dtype=torch.float64)
+    w = torch.randn(3, 20, dtype=torch.float64, generator=rng())
+    lag = (torch.arange(20)[:, None] - torch.arange(20)).abs()
+    cov = torch.where(lag < 4, gamma[lag.clamp_max(3)], 0.0)
+    dense = torch.distributions.MultivariateNormal(torch.zeros_like(w[0]), cov).log_prob(w)
+    torch.testing.assert_close(reduced.moving_average(gamma, w, None), dense)
+    counted = (torch.arange(20) < torch.tensor([[20], [7], [1]])).double()
+    each = gamma * torch.tensor([[1.0], [2.0], [0.5]], dtype=torch.float64)
+
+    def value(gamma, w):
+        return reduced.moving_average(gamma, w, counted)
+
+    assert gradcheck(value, (each.requires_grad_(), w.requires_grad_()))
+    assert gradcheck(value, (gamma.requires_grad_(), w))
+
+
+def test_a_polynomial_that_loses_digits_is_not_used():
+    turn = torch.tensor([[0.9, 0.0], [0.0, 0.9]], dtype=torch.float64)
+    assert reduced.reduce(turn, torch.ones(1, 2, dtype=torch.float64)) is None
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 4])
+def test_a_block_is_its_steps(rounds):
+    model, m = random_system(3, 2, generator=rng()), 2**rounds
+    block = lift(model.F, model.Q, model.H, model.R, rounds)
+    V, F = torch.zeros_like(model.Q), torch.eye(3, dtype=torch.float64)
+    for i in range(m):
+        own = slice(2 * i, 2 * i + 2)
+        torch.testing.assert_close(block.rows[own], model.H @ F)
+        torch.testing.assert_close(block.yy[own, own], model.H @ V @ model.H.mT + model.R)
+        V, F = model.F @ V @ model.F.mT + model.Q, model.F @ F
+    torch.testing.assert_close(block.zz, V)
+    torch.testing.assert_close(block.transition, F)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e-4, 1e6, 1e12])
+def test_units_do_not_matter(scale):
+    model, y = structural(12), walks(2, 100)
+    observed = torch.rand(2, 100, 1, generator=rng()) > 0.1
+    y = torch.where(observed, y, 0)
+    squared = scale**2
+    law = model._replace(Q=model.Q * squared, R=model.R * squared, P0=model.P0 * squared)
+    found = kalman.log_likelihood(*law, y * scale, observed)
+    jacobian = observed.sum((1, 2)).double() * math.log(scale)
+    torch.testing.assert_close(found + jacobian, kalman.log_likelihood(*model, y, observed))
+
+
+def test_single_precision():
+    model, y = structural(12, initial_variance=1e4), walks(2, 200)
+    observed = torch.ones_like(y, dtype=torch.bool)
+    single = kalman.log_likelihood(*(x.float() for x in model), y.float(), observed)
+    assert single.dtype == torch.float32
+    double = kalman.log_likelihood(*model, y, observed)
+    torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=0)
+
+
+def test_offsets_and_first_means_enter_exactly():
+    model = random_system(3, 1, generator=rng())
+    model = model._replace(b=torch.randn(50, 3, dtype=torch.float64, generator=rng(3)))
+    y, observed = random_data((4,), 50, 1, 0.1, rng(1))
+    torch.testing.assert_close(
+        kalman.log_likelihood(*model, y, observed),
+        by_filter(model, y, observed),
+        rtol=1e-10,
+        atol=0,
+    )
+
+
+def test_a_long_series_is_right_at_its_end():
+    one = torch.ones(1, 1, dtype=torch.float64)
+    zero = torch.zeros(1, dtype=torch.float64)
+    model = (one, zero, 0.1 * one, zero, 1e6 * one, one, zero, one)
+    y = walks(20_000)
+    found = kalman.log_likelihood(*model, y, torch.ones_like(y, dtype=torch.bool))
+    peer = UnobservedComponents(y[:, 0].numpy(), "llevel")
+    peer.ssm.initialize_known(np.zeros(1), 1e6 * np.eye(1))
+    peer.loglikelihood_burn = 0
+    assert found.item() == pytest.approx(peer.loglike([1.0, 0.1]), rel=1e-9)
