@@ -1,8 +1,24 @@
 """Training: a model, data and an objective in, fitted weights and a history out."""
 
 from seqlatent.training.each import EachHistory, draws_each, fit_each
+from seqlatent.training.errors import Estimates, StandardErrors, standard_errors
+from seqlatent.training.expectation import EMHistory, em
 from seqlatent.training.history import History
 from seqlatent.training.loop import cosine, fit, lbfgs
 from seqlatent.training.pooling import Pool
 
-__all__ = ["EachHistory", "History", "Pool", "cosine", "draws_each", "fit", "fit_each", "lbfgs"]
+__all__ = [
+    "EMHistory",
+    "EachHistory",
+    "Estimates",
+    "History",
+    "Pool",
+    "StandardErrors",
+    "cosine",
+    "draws_each",
+    "em",
+    "fit",
+    "fit_each",
+    "lbfgs",
+    "standard_errors",
+]

@@ -10,12 +10,16 @@ from torch import Tensor
 
 from seqlatent.model import LatentModel
 from seqlatent.sequences import Sequences
+from seqlatent.training.charts import Signed
 from seqlatent.training.history import History
 from seqlatent.training.pooling import Pool
 from seqlatent.training.problems import Problems, Tables
 from seqlatent.training.quasi_newton import minimise
 
 __all__ = ["EachHistory", "draws_each", "fit_each"]
+
+# A deviation near zero that starts anew, and the inverse Hessian that a descent starts with.
+_SMALL, _INVERSE = 0.03, 0.05
 
 
 @dataclass
@@ -46,6 +50,7 @@ def fit_each(
     data: Sequences,
     *,
     pool: Pool | None = None,
+    pooled: bool = True,
     stages: int = 5,
     sample: int = 256,
     points: int = 64,
@@ -70,6 +75,9 @@ def fit_each(
         model: A model with a row of parameters per series: :func:`per_series`.
         data: The series; the first static code of each names its row, and no two share one.
         pool: The law, where it is known; it is learned by default.
+        pooled: Whether there is a law. Without, each series has its own maximum of the likelihood,
+            ``spread`` says where it is looked for, and ``mode`` and ``cov`` are of standard
+            deviations in the place of their logarithms.
         stages: Rounds of expectation maximisation.
         sample: Most series, drawn at random, from which the law is learned.
         points: Parameters, spread over the law, from the best of which a series starts.
@@ -104,12 +112,14 @@ def fit_each(
     for name, value in (("tolerance", tolerance), ("spread", spread), ("weight", weight)):
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be a positive number, found {value!r}.")
+    if pool is not None and not pooled:
+        raise ValueError("pooled=False fits without a law, found a pool; leave one of them out.")
     tables = Tables(model)
     history = EachHistory()
     mean = tables.read(tables.series)
     start = Pool(mean, float(spread) ** 2 * torch.eye(len(mean)).to(mean), mean)
     problems = Problems(tables, data, start if pool is None else pool)
-    law = pool
+    law = pool if pooled else start
     if law is None:
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(data.batch, generator=generator)[:sample].to(problems.row.device)
@@ -121,6 +131,11 @@ def fit_each(
             law = start.learned(x, inverse, weight=weight)
             history.objective += [-value / few.cells for value in found.path]
     x = problems.beginning(law, points, seed)
+    if not pooled:
+        _maximise(tables, data, x, history, rounds=rounds, tolerance=tolerance)
+        tables.write(tables.series, mean)
+        history.seconds = time.perf_counter() - began
+        return history
     found = minimise(problems.posterior(law), x, 0.5 * law.cov, rounds=rounds, tolerance=tolerance)
     history.objective += [-value / problems.cells for value in found.path]
     tables.write(problems.row, law.parameters(found.x))
@@ -134,6 +149,45 @@ def fit_each(
     history.stopped = "converged" if bool(found.converged.all()) else "steps"
     history.seconds = time.perf_counter() - began
     return history
+
+
+def _maximise(
+    tables: Tables,
+    data: Sequences,
+    theta: Tensor,
+    history: EachHistory,
+    *,
+    rounds: int,
+    tolerance: float,
+) -> None:
+    """Writes the maxima of the likelihood that are found from given parameters."""
+    chart = Signed(tables.logarithmic.to(theta.device))
+    problems = Problems(tables, data, chart)
+    inverse = _INVERSE * torch.eye(theta.shape[-1]).to(theta)
+    settings = {"rounds": rounds, "tolerance": tolerance}
+    found = minimise(problems.likelihood, chart.coordinates(theta), inverse, **settings)
+    x, value, count = found.x, found.value, found.rounds
+    cov, converged = found.inverse, found.converged
+    history.objective += [-v / problems.cells for v in found.path]
+    # the slope at the end, which says of which variances zero is not the best value
+    moved = chart.away_from_zero(x, found.gradient, _SMALL)
+    again = (moved != x).any(-1).nonzero()[:, 0]
+    if len(again):
+
+        def evaluate(index: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            return problems.likelihood(again[index], x)
+
+        other = minimise(evaluate, moved[again], inverse, **settings)
+        better = other.value < value[again]
+        chosen = again[better]
+        x[chosen], value[chosen] = other.x[better], other.value[better]
+        cov[chosen], converged[chosen] = other.inverse[better], other.converged[better]
+        count[again] += other.rounds
+    tables.write(problems.row, chart.parameters(x))
+    history.mode, history.cov, history.evidence = x, cov, -value
+    history.marginal = torch.full_like(value, math.nan)
+    history.rounds, history.converged = count, converged
+    history.stopped = "converged" if bool(converged.all()) else "steps"
 
 
 def draws_each(

@@ -10,13 +10,14 @@ from torch import Tensor
 from seqlatent.model import LatentModel
 from seqlatent.objectives import evidence
 from seqlatent.sequences import Sequences
+from seqlatent.training.charts import Signed
 from seqlatent.training.pooling import Pool
 from seqlatent.training.quasi_newton import Evaluate
 
 __all__ = ["Problems", "Tables"]
 
 # Series that are filtered together: few enough for the cache, of nearly equal length.
-_CHUNK = 256
+_CHUNK = 2048
 
 
 class Tables:
@@ -32,8 +33,11 @@ class Tables:
             )
         self.model = model
         self.series: int = found.pop()
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        learned = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self.parameters = [p for _, p in learned]
         self.widths = [p.shape[-1] for p in self.parameters]
+        log = [name.rpartition(".")[2].startswith("log_") for name, _ in learned]
+        self.logarithmic = torch.tensor(log).repeat_interleave(torch.tensor(self.widths))
 
     def read(self, row: Tensor | int) -> Tensor:
         """Vectors of some rows."""
@@ -58,7 +62,7 @@ class Tables:
 class Problems:
     """The series of a panel as problems of their own."""
 
-    def __init__(self, tables: Tables, data: Sequences, bound: Pool) -> None:
+    def __init__(self, tables: Tables, data: Sequences, bound: Pool | Signed) -> None:
         self.tables, self.data, self.bound = tables, data, bound
         self.row = _rows(data, tables.series)
         self.length = data.last + 1
@@ -96,6 +100,11 @@ class Problems:
 
         return evaluate
 
+    def likelihood(self, index: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Negative log evidence and its gradient."""
+        value, gradient = self(index, theta)
+        return -value, -gradient
+
     def beginning(self, law: Pool, points: int, seed: int) -> Float[Tensor, "B P"]:
         """For each series the best of some points that are spread over a law."""
         theta = law.points(points, seed=seed)
@@ -107,28 +116,14 @@ class Problems:
         pooled, kept = self.tables.series, self.tables.read(self.tables.series)
         out = theta.new_empty(self.data.batch, len(theta))
         shared = replace(self.data, codes=torch.full_like(self.data.codes, pooled))
-        step = torch.arange(self.data.steps, device=theta.device)
-        full = self.data.observed.all(-1)
-        unbroken = (full == (step < self.length[:, None])).all(-1)
-        for group in (unbroken.nonzero()[:, 0], (~unbroken).nonzero()[:, 0]):
-            for part in self.length[group].argsort().split(4 * _CHUNK):
-                chosen = group[part]
-                if not len(chosen):
-                    continue
-                steps = max(int(self.length[chosen].max()), 1)
-                batch = shared.select(chosen).window(0, steps)
-                counted = full[chosen, :steps]
-                if bool(unbroken[chosen].all()):
-                    # what follows the end of a series changes nothing before it: with cells there,
-                    # all series have the same pattern, and so the same covariances
-                    y = torch.where(batch.observed, batch.y, batch.shift[:, None])
-                    batch = replace(batch, y=y, observed=torch.ones_like(batch.observed))
-                else:
-                    counted = torch.ones_like(counted)
-                for m, point in enumerate(self.bound.parameters(theta)):
-                    self.tables.write(pooled, point)
-                    found = self.tables.model.filter(batch).log_evidence
-                    out[chosen, m] = torch.where(counted, found, 0.0).sum(-1)
+        parts = [
+            (part, shared.select(part).window(0, max(int(self.length[part].max()), 1)))
+            for part in self.length.argsort().split(4 * _CHUNK)
+        ]
+        for m, point in enumerate(self.bound.parameters(theta)):
+            self.tables.write(pooled, point)
+            for part, batch in parts:
+                out[part, m] = evidence(self.tables.model, batch)
         self.tables.write(pooled, kept)
         return torch.where(out.isfinite(), out, -1e30)
 

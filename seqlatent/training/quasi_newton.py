@@ -21,6 +21,7 @@ class Minima(NamedTuple):
     Attributes:
         x: Arguments ``(B, P)``.
         value: Values there ``(B,)``.
+        gradient: Gradients there ``(B, P)``.
         inverse: Estimates of the inverse Hessians ``(B, P, P)``.
         rounds: Evaluations of each problem ``(B,)``.
         converged: Whether a problem's next step would have gained less than the tolerance.
@@ -29,6 +30,7 @@ class Minima(NamedTuple):
 
     x: Tensor
     value: Tensor
+    gradient: Tensor
     inverse: Tensor
     rounds: Tensor
     converged: Tensor
@@ -107,7 +109,7 @@ def minimise(
         converged[moved] = done
         active[moved[done]] = False
         path.append(value[finite].sum().item())
-    return Minima(x, value, inverse, count, converged, path)
+    return Minima(x, value, gradient, inverse, count, converged, path)
 
 
 def _direction(inverse: Tensor, gradient: Tensor, longest: float) -> Tensor:
