@@ -12,6 +12,7 @@ from seqlatent.forecasting.panel import Panel
 
 __all__ = [
     "check_training",
+    "check_values",
     "count",
     "horizon",
     "levels_of",
@@ -46,6 +47,24 @@ def check_training(panel: Panel, columns: Columns) -> None:
                 f"{panel.rows} rows; a model needs something to learn from.",
                 column=name,
             )
+
+
+def check_values(panel: Panel) -> None:
+    """Verifies that every series has a value from which the others can be told.
+
+    Raises:
+        TargetError: If one has none.
+    """
+    some = np.add.reduceat((~np.isnan(panel.y)).any(1), panel.offsets[:-1])
+    empty = np.flatnonzero(some == 0)
+    if len(empty):
+        i = int(empty[0])
+        raise TargetError(
+            f"impute needs at least one value of every series, found none for {panel.name(i)} (and "
+            f"{len(empty) - 1} more such series): nothing says where it lies; leave it out, or "
+            "draw from its own past with sample.",
+            id=panel.ids[i],
+        )
 
 
 def objects(values: Sequence[Any]) -> np.ndarray:

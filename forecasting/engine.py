@@ -4,11 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from seqlatent.forecasting.panel import Future, Panel
+
+if TYPE_CHECKING:
+    from seqlatent.forecasting.contributions import Contributions
 
 __all__ = ["Engine", "Job", "Law", "Scores", "Smoothed"]
 
@@ -79,9 +82,13 @@ class Engine(ABC):
 
     Attributes:
         samples: Sample paths from which marginals are computed unless told otherwise.
+        named: Whether it has named components.
+        burn: First observations of a series that are foreseen by a vague first state alone.
     """
 
     samples: int = 200
+    named: bool = False
+    burn: int = 0
 
     @abstractmethod
     def fit(self, panel: Panel, job: Job) -> None:
@@ -120,6 +127,38 @@ class Engine(ABC):
             f"{type(self).__name__} has no latent state to smooth; use 'structural', 'srnn' or "
             "another latent model."
         )
+
+    def components(
+        self,
+        panel: Panel,
+        future: Future | None,
+        levels: Sequence[float],
+        *,
+        filtered: bool,
+        forms: bool,
+    ) -> tuple[Panel, "list[Contributions]"]:
+        """Named components of all rows, future ones included, and their quantiles."""
+        raise TypeError(
+            f"components need a structural model, found {type(self).__name__}; use 'structural' or "
+            "'deep_state', or a Spec whose transition is a Sum([LocalLevel(), ...])."
+        )
+
+    def innovations(self, panel: Panel, seed: int) -> np.ndarray:
+        """Normal scores of the one-step predictions ``(R, D)``, NaN where nothing was observed."""
+        tiny = np.finfo(np.float64).eps / 2
+        from scipy.special import ndtri
+
+        return ndtri(np.clip(self.score(panel, seed).pit, tiny, 1 - tiny))
+
+    def completed(
+        self, panel: Panel, levels: Sequence[float], n: int, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean ``(R, D)`` and quantiles ``(Q, R, D)`` of every cell given all rows.
+
+        From ``n`` draws unless the engine has them in closed form; observed cells are themselves.
+        """
+        draws = self.impute(panel, n, seed)
+        return draws.mean(0), np.quantile(draws, np.asarray(levels), axis=0)
 
     @abstractmethod
     def impute(self, panel: Panel, n: int, seed: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from seqlatent.emissions import Emission
 from seqlatent.forecasting import outputs
 from seqlatent.forecasting.arguments import (
     check_training,
+    check_values,
     count,
     horizon,
     levels_of,
@@ -27,11 +28,15 @@ from seqlatent.forecasting.errors import FolderError
 from seqlatent.forecasting.folder import read_config, read_tensors, write_folder, write_tensors
 from seqlatent.forecasting.frames import Statics, Style, read, read_future
 from seqlatent.forecasting.frequencies import Frequency
+from seqlatent.forecasting.innovations import burnt
 from seqlatent.forecasting.models import engines_of, load_engine
 from seqlatent.forecasting.panel import Future, Panel
 from seqlatent.forecasting.rows import plain
 from seqlatent.forecasting.specs import Spec
 from seqlatent.forecasting.tails import Tails
+
+if TYPE_CHECKING:
+    from seqlatent.forecasting.structural import Choice
 
 __all__ = ["Forecaster"]
 
@@ -80,6 +85,7 @@ class Forecaster:
     _statics: Statics
     _names: tuple[str, ...]
     _tails: Tails
+    _seen: Panel | None
 
     def __init__(
         self,
@@ -111,6 +117,7 @@ class Forecaster:
         self._model, self._options = model, {"members": members, "emission": emission}
         self._engines: dict[str, Engine] = engines_of(model, **self._options)
         self._states: dict[str, Any] = {}
+        self._seen = None
 
     # --- fitting -----------------------------------------------------------------------------
 
@@ -165,6 +172,32 @@ class Forecaster:
         """What a model could not do as asked, by model and series; None is all series."""
         found = {alias: dict(getattr(e, "notes", {})) for alias, e in self._engines.items()}
         return {alias: notes for alias, notes in found.items() if notes}
+
+    def report(self, model: str | None = None) -> "Choice":
+        """What an automatic model chose and why: scores and shares, a table when printed.
+
+        Args:
+            model: Name of the model; the only one that chose by default.
+
+        Raises:
+            ValueError: If there is no such model, or several.
+        """
+        from seqlatent.forecasting.structural import Choice
+
+        self._require_fitted()
+        found = {
+            alias: engine.findings["choice"]
+            for alias, engine in self._engines.items()
+            if "choice" in getattr(engine, "findings", {})
+        }
+        if model is None and len(found) == 1:
+            model = next(iter(found))
+        if model not in found:
+            raise ValueError(
+                f"report is for models that choose among forms, here "
+                f"{', '.join(map(repr, found)) or 'none'}; found {model!r}."
+            )
+        return Choice.from_dict(found[model])
 
     def _require_fitted(self) -> None:
         if not self._states:
@@ -294,7 +327,7 @@ class Forecaster:
         """A copy with the same parameters that has seen the rows of a panel, and only those."""
         other = copy(self)
         other._states = {a: e.start(panel, self.seed) for a, e in self._engines.items()}
-        other._tails = Tails.of(panel)
+        other._tails, other._seen = Tails.of(panel), panel
         return other
 
     def unfitted(self: Self) -> Self:
@@ -312,8 +345,20 @@ class Forecaster:
         other._engines = engines_of(self._model, **self._options)
         other._states = other._trained(panel)
         other._style, other._statics, other._names = style, statics, tuple(names)
-        other._tails = Tails.of(panel)
+        other._tails, other._seen = Tails.of(panel), panel
         return other
+
+    def _rows(self, df: Any, static_df: Any = None) -> tuple[Panel, Style]:
+        """The rows of a frame, or those of training."""
+        self._require_fitted()
+        if df is not None:
+            return self._panel(df, static_df)
+        if self._seen is None:
+            raise ValueError(
+                "df must be given where the forecaster was updated or loaded, for it keeps no rows "
+                "then; pass the rows to look at."
+            )
+        return self._seen, self._style
 
     def _panel(self, df: Any, static_df: Any = None) -> tuple[Panel, Style]:
         given = static_df is not None
@@ -363,30 +408,35 @@ class Forecaster:
             alias: plan.apply(engine, self._states[alias], self.seed)
             for alias, engine in self._engines.items()
         }
-        self._tails, self._states = tails, states
+        self._tails, self._states, self._seen = tails, states, None
         return self
 
     def smooth(
-        self, df: Any, *, level: Sequence[int | float] = (80, 95), static_df: Any = None
+        self, df: Any = None, *, level: Sequence[int | float] = (80, 95), static_df: Any = None
     ) -> Any:
         """Latent states and components at every row, given all rows.
 
         Models without states, such as most baselines, have no rows in what is returned.
 
         Args:
-            df: Rows to smooth.
+            df: Rows to smooth; those of training by default.
             level: Levels of the bands, in percent.
             static_df: Static features of series that are new.
 
         Returns:
             One row per series, time, model and name of a state or component: ``kind`` says which it
-            is; ``mean`` and bands are in the units of the data.
+            is. Components are those of :meth:`components`, in the units of the data; states are as
+            the model has them.
         """
         levels = levels_of(level)
-        self._require_fitted()
-        panel, style = self._panel(df, static_df)
+        points = [p for lv in levels for p in outputs.interval(lv)]
+        panel, style = self._rows(df, static_df)
         parts, lacking = [], None
         for alias, engine in self._engines.items():
+            if engine.named:
+                _, (one,) = engine.components(panel, None, points, filtered=False, forms=False)
+                parts.append(outputs.parts(self.columns, panel, alias, one, levels, self._inputs))
+                continue
             try:
                 found = engine.smooth(panel, self.seed)
             except NotImplementedError as error:  # a baseline beside others has no states
@@ -398,33 +448,198 @@ class Forecaster:
             raise lacking
         return style.frame({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
 
+    def components(
+        self,
+        df: Any = None,
+        *,
+        level: Sequence[int | float] = (80, 95),
+        kind: str = "smoothed",
+        forms: bool = False,
+        h: Any = None,
+        X_df: Any = None,
+        static_df: Any = None,
+    ) -> Any:
+        """Level, slope, seasons, cycle, regression and the rest of every row, with exact bands.
+
+        The models are mixtures of forms, and of draws of their parameters; all are pooled. In the
+        units of the data ``level``, ``season12``, ``cycle``, ``autoregressive`` and
+        ``regression[price]`` add up to ``signal``, on average and on every path, and ``signal`` and
+        ``irregular`` to what was observed. ``slope`` is the gain of the level in the next step, and
+        ``coefficient[price]`` that of the signal by one more unit of the covariate. A covariate
+        counts from its mean in training. What a form of logarithms contributes is what a component
+        adds to those before it; what a form does not have is zero there.
+
+        Args:
+            df: Rows to read; those of training by default.
+            level: Levels of the bands, in percent.
+            kind: ``"smoothed"``, given all rows; ``"filtered"``, given the rows up to each.
+            forms: Whether each form tells its own components: factors where it describes
+                logarithms, as ``scale`` says.
+            h: Steps ahead whose components are wanted too.
+            X_df: Covariates known ahead, the next ``h`` rows of each series.
+            static_df: Static features of series that are new.
+
+        Returns:
+            One row per series, time, model and component.
+
+        Raises:
+            TypeError: If no model has named components.
+            ValueError: If an argument is out of range.
+        """
+        if kind not in ("smoothed", "filtered"):
+            raise ValueError(f"kind must be 'smoothed' or 'filtered', found {kind!r}.")
+        levels = levels_of(level)
+        points = [p for lv in levels for p in outputs.interval(lv)]
+        panel, style = self._rows(df, static_df)
+        future = None
+        if h is not None:
+            there = copy(self)
+            there._tails = Tails.of(panel)
+            future = there._future(X_df, horizon(h))
+        named = {alias: e for alias, e in self._engines.items() if e.named}
+        parts = []
+        for alias, engine in (named or self._engines).items():
+            longer, found = engine.components(
+                panel, future, points, filtered=kind == "filtered", forms=forms
+            )
+            parts += [
+                outputs.components(
+                    self.columns, longer, alias, one, levels, self._inputs, forms=forms
+                )
+                for one in found
+            ]
+        return style.frame({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
+
+    @property
+    def _inputs(self) -> tuple[str, ...]:
+        """Names of the covariates that a model reads, in their order."""
+        return (*self._names, *self.columns.past)
+
+    def innovations(
+        self,
+        df: Any = None,
+        *,
+        burn: int | None = None,
+        static_df: Any = None,
+        seed: Any = None,
+    ) -> Any:
+        """How far each observation fell from what was foreseen one step before, standardised.
+
+        They are the normal scores of the one-step predictions, and independent standard normal
+        numbers if the model is right: of one linear Gaussian model the standardised innovations of
+        the Kalman filter, of a mixture and of any other model ``Phi^-1(PIT)``, randomised for
+        counts.
+
+        Args:
+            df: Rows to read; those of training by default, which the model has seen.
+            burn: First observations of each series that are left out. None leaves out as many as
+                there are coordinates of the first state that are vague.
+            static_df: Static features of series that are new.
+            seed: Seed of what is random; the forecaster's own by default.
+
+        Returns:
+            The rows as they came, with a column ``Model-innovation``, which is NaN where nothing
+            was observed or the row is left out.
+        """
+        panel, style = self._rows(df, static_df)
+        return style.frame(
+            outputs.innovated(self.columns, panel, self._innovated(panel, burn, seed))
+        )
+
+    def _innovated(self, panel: Panel, burn: Any, seed: Any) -> dict[str, np.ndarray]:
+        if burn is not None and (isinstance(burn, bool) or not isinstance(burn, int) or burn < 0):
+            raise ValueError(
+                f"burn must be a number of observations of at least 0, found {burn!r}."
+            )
+        seed = self.seed if seed is None else seed_of(seed)
+        return {
+            alias: burnt(panel, e.innovations(panel, seed), e.burn if burn is None else burn)
+            for alias, e in self._engines.items()
+        }
+
+    def diagnose(
+        self,
+        df: Any = None,
+        lags: Any = None,
+        *,
+        pooled: bool = False,
+        burn: int | None = None,
+        static_df: Any = None,
+        seed: Any = None,
+    ) -> Any:
+        """Tests of the innovations: are they independent, normal and alike at all times.
+
+        Args:
+            df: Rows to read; those of training by default.
+            lags: Lags up to which whiteness is tested; None takes two seasons, or 10 without a
+                season, and at most a fifth of the observations.
+            pooled: Whether the tests of all series are drawn together.
+            burn: As in :meth:`innovations`.
+            static_df: Static features of series that are new.
+            seed: Seed of what is random.
+
+        Returns:
+            One row per series, model and ``test`` (``mean``, ``variance``, ``normality``,
+            ``heteroskedasticity``, and ``whiteness`` up to each ``lag``), with ``statistic`` and
+            ``p_value``, NaN where there are too few observations. With ``pooled`` one row per model
+            and test: how many ``series`` there are, their ``share_below_05``, which is about 0.05
+            if the model is right, and ``uniform_p``, the p-value of Kolmogorov and Smirnov's test
+            that their p-values are uniform.
+        """
+        lags = None if lags is None else count("lags", lags, "steps")
+        panel, style = self._rows(df, static_df)
+        season = next(iter(self._season_lengths(panel)), 1)
+        data = outputs.diagnosed(
+            self.columns, panel, self._innovated(panel, burn, seed), lags, season
+        )
+        return style.frame(outputs.summarised(data) if pooled else data)
+
     def impute(
         self,
         df: Any,
-        n: Any = 1,
+        n: Any = None,
         *,
+        level: Sequence[int | float] | None = None,
         complete: bool = False,
         static_df: Any = None,
         seed: Any = None,
     ) -> Any:
         """Draws missing values from their law given all that is there, before and after.
 
+        Draws are joint over all steps of a series, and exact for linear Gaussian models, as are the
+        bands. Observed values stay as they are.
+
         Args:
             df: Rows, with NaN or gaps where values are missing.
-            n: Draws of each missing value; one number of ``sample_id`` is one joint draw.
+            n: Draws of each missing value, 1 by default; one number of ``sample_id`` is one joint
+                draw. With ``level``, those behind the bands of models without a closed form.
+            level: Levels of bands, in percent, which come instead of draws.
             complete: Whether rows that are not missing come too, so that each number of
                 ``sample_id`` is a frame without holes.
             static_df: Static features of series that are new.
             seed: Seed of the draws; the forecaster's own by default.
 
         Returns:
-            ``id, time, sample_id, target``, by the first model.
+            ``id, time, sample_id, target``, by the first model; with ``level`` the median in the
+            column of the target, ``y-mean``, ``y-lo-80``, ``y-hi-80``, ...
+
+        Raises:
+            TargetError: If a series has no value at all.
         """
         self._require_fitted()
-        n = count("n", n, "draws")
         panel, style = self._panel(df, static_df)
+        check_values(panel)
         engine = next(iter(self._engines.values()))
-        draws = engine.impute(panel, n, self.seed if seed is None else seed_of(seed))
+        seed = self.seed if seed is None else seed_of(seed)
+        if level is not None:
+            levels = levels_of(level)
+            points = [0.5, *(p for lv in levels for p in outputs.interval(lv))]
+            n = samples_of(n, engine)
+            mean, quantiles = engine.completed(panel, points, n, seed)
+            return style.frame(
+                outputs.completed(self.columns, panel, mean, quantiles, levels, complete)
+            )
+        draws = engine.impute(panel, count("n", 1 if n is None else n, "draws"), seed)
         return style.frame(outputs.imputed(self.columns, panel, draws, complete))
 
     def score(self, df: Any, *, static_df: Any = None) -> Any:
@@ -578,7 +793,7 @@ class Forecaster:
                 config["clock"],
                 read_tensors(place / "tails.safetensors"),
             )
-            found._engines, found._states = {}, {}
+            found._engines, found._states, found._seen = {}, {}, None
             for i, model in enumerate(config["models"]):
                 engine = load_engine(model, place / f"model-{i}", specs)
                 found._engines[model["alias"]] = engine

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from seqlatent.forecasting import mixture, posterior
+from seqlatent.forecasting import components, contributions, innovations, mixture, posterior
 from seqlatent.forecasting.clock import Clock
 from seqlatent.forecasting.engine import Engine, Job, Law, Scores, Smoothed
 from seqlatent.forecasting.errors import TargetError, TimeError
@@ -64,6 +64,7 @@ class LatentEngine(Engine):
         self.samples = spec.samples
         self.models: tuple[LatentModel, ...] = ()
         self.notes: dict[Any, str] = {}
+        self.findings: dict[str, Any] = {}
 
     def fit(self, panel: Panel, job: Job) -> None:
         self.clock = panel.clock
@@ -94,7 +95,9 @@ class LatentEngine(Engine):
         views = {kind: self._view(panel, kind) for kind in dict.fromkeys(self.kinds)}
         self.standards = {kind: self._scales(view) for kind, view in views.items()}
         numbers = self._numbers(panel, self.kinds[0])
-        weights = spec.train(models, Training(numbers, self.setting, self.inputs.flags, job))
+        training = Training(numbers, self.setting, self.inputs.flags, job)
+        weights = spec.train(models, training)
+        self.findings = training.findings
         self.models = tuple(model.eval().requires_grad_(False) for model in models)
         equal = np.full((panel.batch, len(models)), 1 / len(models))
         self.weights = equal if weights is None else weights
@@ -324,7 +327,7 @@ class LatentEngine(Engine):
                 slot, series = np.nonzero(mine[:, index])
                 nth = np.cumsum(mine[:, index], 0)[slot, series] - 1
                 out[slot, index[series]] = back(drawn[nth, series])
-        return self._bounded(out)
+        return self.bounded(out)
 
     def law(
         self, state: State, future: Future, levels: Sequence[int | float], n: int, seed: int
@@ -343,9 +346,9 @@ class LatentEngine(Engine):
         quantiles = mixture.quantiles(weights, mean, scale, np.asarray(levels), laws)
         means = [law.mean(mean[m], scale[m]) for m, law in enumerate(laws)]
         average = (weights * np.stack(means)).sum(0)
-        return Law(self._bounded(quantiles), self._bounded(average))
+        return Law(self.bounded(quantiles), self.bounded(average))
 
-    def _bounded(self, y: np.ndarray) -> np.ndarray:
+    def bounded(self, y: np.ndarray) -> np.ndarray:
         """Values that were never negative are not forecast to be."""
         return np.maximum(y, 0.0) if self.spec.bounded and self.setting.least >= 0 else y
 
@@ -356,8 +359,44 @@ class LatentEngine(Engine):
             isinstance(m.inference, Kalman) and not m.memory.reads_values for m in self.models
         )
 
+    @property
+    def named(self) -> bool:  # type: ignore[override]
+        """Whether all members have named components, inferred exactly."""
+        return all(components.has_components(model) for model in self.models)
+
+    @property
+    def burn(self) -> int:  # type: ignore[override]
+        """Coordinates of the first state whose law is vague, and not learned."""
+        return max(map(innovations.vague, self.models), default=0)
+
     def smooth(self, panel: Panel, seed: int) -> Smoothed:
         return posterior.smooth(self, panel, seed)
+
+    def components(
+        self,
+        panel: Panel,
+        future: Future | None,
+        levels: Sequence[float],
+        *,
+        filtered: bool,
+        forms: bool,
+    ) -> tuple[Panel, list[contributions.Contributions]]:
+        found = components.decompose(self, panel, future, filtered=filtered)
+        if forms:
+            return found.panel, list(contributions.by_form(found, self.transforms, levels))
+        return found.panel, [contributions.pooled(found, self.transforms, levels)]
+
+    def innovations(self, panel: Panel, seed: int) -> np.ndarray:
+        if not all(isinstance(model.inference, Kalman) for model in self.models):
+            return super().innovations(panel, seed)
+        return innovations.exact(self, panel)
+
+    def completed(
+        self, panel: Panel, levels: Sequence[float], n: int, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if not all(isinstance(model.inference, Kalman) for model in self.models):
+            return super().completed(panel, levels, n, seed)
+        return posterior.completed(self, panel, levels)
 
     def impute(self, panel: Panel, n: int, seed: int) -> np.ndarray:
         return posterior.impute(self, panel, n, seed)
@@ -390,6 +429,7 @@ class LatentEngine(Engine):
         return {
             "spec": self.spec.config or {"name": self.spec.name, "options": None},
             "setting": self.setting.to_dict(),
+            "findings": self.findings,
             "inputs": self.inputs.to_dict(),
             "clock": self.clock.to_dict(),
             "members": len(self.models),
@@ -410,6 +450,7 @@ class LatentEngine(Engine):
         spec = given[0] if given else spec_of(wanted["name"], **wanted["options"])
         engine = cls(spec)
         engine.setting = Setting.from_dict(config["setting"])
+        engine.findings = config.get("findings", {})
         engine.inputs = Inputs.from_dict(config["inputs"])
         engine.clock = Clock.from_dict(config["clock"])
         engine.rows = {_key(id): i for i, id in enumerate(config["ids"])}

@@ -7,19 +7,28 @@ from typing import Any
 import numpy as np
 import torch
 
+from seqlatent.forecasting import innovations
 from seqlatent.forecasting.columns import Columns
+from seqlatent.forecasting.components import named
+from seqlatent.forecasting.contributions import Contributions
 from seqlatent.forecasting.engine import Scores, Smoothed
 from seqlatent.forecasting.panel import Panel
 from seqlatent.forecasting.style import as_given
 
 __all__ = [
     "columns_to_dict",
+    "completed",
+    "components",
+    "diagnosed",
     "forecast_columns",
     "head",
     "imputed",
+    "innovated",
     "interval",
+    "parts",
     "scored",
     "smoothed",
+    "summarised",
 ]
 
 Data = dict[str, np.ndarray]
@@ -80,6 +89,152 @@ def smoothed(
         z = float(torch.special.ndtri(torch.tensor(interval(level)[1], dtype=torch.float64)))
         data[f"lo-{level:g}"] = mean - z * scale
         data[f"hi-{level:g}"] = mean + z * scale
+    return data
+
+
+def components(
+    columns: Columns,
+    panel: Panel,
+    alias: str,
+    found: Contributions,
+    levels: Sequence[int | float],
+    covariates: Sequence[str],
+    *,
+    forms: bool,
+) -> Data:
+    """One row per series, time, target and component, where there is one."""
+    names = [named(name, covariates) for name in found.names]
+    data, pick = _contributed(columns, panel, alias, found, levels)
+    if forms:
+        data["form"] = np.full(len(pick), found.form, dtype=object)
+    data["component"] = _names(names)[pick]
+    data["scale"] = _names(found.scales)[pick]
+    laws = {name: data.pop(name) for name in list(data) if name == "mean" or name[:3] in _ENDS}
+    return data | laws
+
+
+def parts(
+    columns: Columns,
+    panel: Panel,
+    alias: str,
+    found: Contributions,
+    levels: Sequence[int | float],
+    covariates: Sequence[str],
+) -> Data:
+    """Components in the columns of :func:`smoothed`, without the irregular, which is no state."""
+    data, pick = _contributed(columns, panel, alias, found, levels)
+    name = [named(name, covariates) for name in found.names]
+    laws = {name: data.pop(name) for name in list(data) if name == "mean" or name[:3] in _ENDS}
+    data |= {"kind": _names(found.kinds)[pick], "name": _names(name)[pick]} | laws
+    kept = data["kind"] != "irregular"
+    return {name: values[kept] for name, values in data.items()}
+
+
+_ENDS = ("lo-", "hi-")
+
+
+def _contributed(
+    columns: Columns,
+    panel: Panel,
+    alias: str,
+    found: Contributions,
+    levels: Sequence[int | float],
+) -> tuple[Data, np.ndarray]:
+    """Rows of components without their names, and which component each is about."""
+    mean = found.mean.transpose(1, 2, 0)
+    rows, target, pick = np.nonzero(~np.isnan(mean))
+    data = _rows(columns, panel, rows)
+    if panel.y.shape[1] > 1:
+        data["target"] = _names(columns.targets)[target]
+    data["model"] = np.full(len(rows), alias, dtype=object)
+    data["mean"] = mean[rows, target, pick]
+    for k, level in enumerate(levels):
+        data[f"lo-{level:g}"] = found.quantiles[pick, 2 * k, rows, target]
+        data[f"hi-{level:g}"] = found.quantiles[pick, 2 * k + 1, rows, target]
+    return data, pick
+
+
+def innovated(columns: Columns, panel: Panel, found: Mapping[str, np.ndarray]) -> Data:
+    """The rows as they came, each with how far it fell from what was foreseen."""
+    rows, width = as_given(panel), panel.y.shape[1]
+    data = _rows(columns, panel, np.repeat(rows, width))
+    if width > 1:
+        data["target"] = np.tile(_names(columns.targets), len(rows))
+    data[columns.targets[0] if width == 1 else "y"] = panel.y[rows].reshape(-1)
+    return data | {f"{alias}-innovation": x[rows].reshape(-1) for alias, x in found.items()}
+
+
+def diagnosed(
+    columns: Columns, panel: Panel, found: Mapping[str, np.ndarray], lags: int | None, season: int
+) -> Data:
+    """One row per series, model, target and test, and per number of lags."""
+    made: list[tuple[Any, ...]] = []
+    for i, (start, stop) in enumerate(zip(panel.offsets[:-1], panel.offsets[1:], strict=True)):
+        for alias, x in found.items():
+            for d, target in enumerate(columns.targets):
+                series = x[start:stop, d]
+                most = lags
+                if most is None:
+                    most = 2 * season if season > 1 else 10
+                    most = max(1, min(most, int((~np.isnan(series)).sum()) // 5))
+                made += [(i, alias, target, *check) for check in innovations.checks(series, most)]
+    index, *rest = zip(*made, strict=True)
+    names = ("model", "target", "test", "lag", "n", "statistic", "p_value")
+    data: Data = {columns.id: panel.ids[np.array(index)]}
+    for name, values in zip(names, rest, strict=True):
+        text = name in ("model", "target", "test")
+        data[name] = _names(values) if text else np.array(values)
+    if len(columns.targets) == 1:
+        del data["target"]
+    return data
+
+
+def summarised(data: Data) -> Data:
+    """What the tests of :func:`diagnosed` say of the panel: one row per model, target and test."""
+    keys = [name for name in ("model", "target", "test", "lag") if name in data]
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for row, key in enumerate(zip(*(data[name] for name in keys), strict=True)):
+        groups.setdefault(key, []).append(row)
+    found = [innovations.pooled(data["p_value"][rows]) for rows in groups.values()]
+    out: Data = {}
+    for name, values in zip(keys, zip(*groups, strict=True), strict=True):
+        out[name] = np.array(values) if name == "lag" else _names(values)
+    for name, numbers in zip(
+        ("series", "share_below_05", "uniform_p"), zip(*found, strict=True), strict=True
+    ):
+        out[name] = np.array(numbers)
+    return out
+
+
+def completed(
+    columns: Columns,
+    panel: Panel,
+    mean: np.ndarray,
+    quantiles: np.ndarray,
+    levels: Sequence[int | float],
+    complete: bool,
+) -> Data:
+    """One row per cell that is missing, or per cell: median, mean and bands.
+
+    Args:
+        columns: Names of the columns.
+        panel: The rows.
+        mean: Means ``(R, D)``.
+        quantiles: The median, then both ends of each level ``(Q, R, D)``.
+        levels: Levels of the bands.
+        complete: Whether cells come that are not missing.
+    """
+    width = panel.y.shape[1]
+    wanted = np.ones_like(panel.y, dtype=bool) if complete else np.isnan(panel.y)
+    r, d = np.nonzero(wanted)
+    data = _rows(columns, panel, r)
+    if width > 1:
+        data["target"] = _names(columns.targets)[d]
+    name = columns.targets[0] if width == 1 else "y"
+    data |= {name: quantiles[0, r, d], f"{name}-mean": mean[r, d]}
+    for k, level in enumerate(levels):
+        data[f"{name}-lo-{level:g}"] = quantiles[2 * k + 1, r, d]
+        data[f"{name}-hi-{level:g}"] = quantiles[2 * k + 2, r, d]
     return data
 
 

@@ -1,31 +1,31 @@
 """What a fitted latent model says of rows that it has: states, missing cells, one-step scores."""
 
-from itertools import count
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from seqlatent.distributions import draw
+from seqlatent.distributions import draw, standard_normal
 from seqlatent.emissions.emission import LinearEmission
+from seqlatent.forecasting import mixture
 from seqlatent.forecasting.engine import Scores, Smoothed
 from seqlatent.forecasting.panel import Panel
-from seqlatent.inference import Amortised, Kalman, Particles
+from seqlatent.inference import Amortised, Particles
+from seqlatent.linalg import factor
 from seqlatent.model import LatentModel, one_step
-from seqlatent.sequences import Sequences
-from seqlatent.transitions import ContextualNoise, Sum
-from seqlatent.transitions.structural import Component
+from seqlatent.sequences import Context, Sequences
 
 if TYPE_CHECKING:
     from seqlatent.forecasting.latent import LatentEngine
 
-__all__ = ["impute", "score", "smooth"]
+__all__ = ["completed", "impute", "rows_of", "score", "smooth"]
 
 _DRAWS = 100  # states per step where a law has no closed form
 
 
-def _rows(panel: Panel, index: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+def rows_of(panel: Panel, index: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the panel of some series, and where they lie in their padded batch."""
     lengths = panel.lengths[index]
     inside = np.arange(steps) < lengths[:, None]
@@ -51,7 +51,7 @@ def score(engine: "LatentEngine", panel: Panel, seed: int) -> Scores:
         for index in engine.groups(panel, _DRAWS):
             data = engine.sequences(numbers[engine.kinds[m]], index)
             found = one_step(model, data, samples=_DRAWS, generator=generator)
-            rows, inside = _rows(panel, index, data.steps)
+            rows, inside = rows_of(panel, index, data.steps)
             density[rows, m] = found.log_prob.numpy()[inside]
             below[rows] += weights[rows, m, None] * found.below.numpy()[inside]
             equal[rows] += weights[rows, m, None] * found.equal.numpy()[inside]
@@ -68,29 +68,79 @@ def score(engine: "LatentEngine", panel: Panel, seed: int) -> Scores:
 
 
 def impute(engine: "LatentEngine", panel: Panel, n: int, seed: int) -> np.ndarray:
-    """Draws of every cell given all rows; observed cells stay as they are."""
+    """Joint draws of every cell given all rows; observed cells stay as they are.
+
+    Each draw of a series comes from one member of the ensemble, as sample paths do. With ``Kalman``
+    the draws are exact: a path of the state from its posterior chain, then the missing cells of
+    each row given the state and the cells observed beside them, whose noise may be correlated.
+    """
     numbers = engine.prepared(panel)
     generator = torch.Generator().manual_seed(seed)
     out = np.broadcast_to(panel.y, (n, *panel.y.shape)).copy()
-    holes = np.isnan(panel.y).any(1)
-    wanted = np.flatnonzero(np.add.reduceat(holes, panel.offsets[:-1]))
-    for member, series in _members(engine, panel):
-        model = engine.models[member]
+    owner = mixture.allot(engine.expected(panel), n, generator)
+    wanted = _incomplete(panel)
+    for member, model in enumerate(engine.models):
+        mine = owner == member
         for index in engine.groups(panel, n):
-            index = index[np.isin(index, series) & np.isin(index, wanted)]
+            most = mine.sum(0)
+            index = index[wanted[index] & (most[index] > 0)]
             if not len(index):
                 continue
             data = engine.sequences(numbers[engine.kinds[member]], index)
             back = engine.transforms[engine.kinds[member]].inverse
-            drawn = back(_draws(model, data, n, generator).numpy())
-            rows, inside = _rows(panel, index, data.steps)
-            cells = drawn[:, inside]
-            out[:, rows] = np.where(np.isnan(out[:, rows]), cells, out[:, rows])
+            drawn = back(_draws(model, data, int(most[index].max()), generator).numpy())
+            drawn = engine.bounded(drawn)
+            for series, i in enumerate(index):
+                start, stop = panel.offsets[i], panel.offsets[i + 1]
+                slots = np.flatnonzero(mine[:, i])
+                hole = np.isnan(panel.y[start:stop])
+                cells = drawn[: len(slots), series, : stop - start]
+                out[slots, start:stop] = np.where(hole, cells, out[slots, start:stop])
     return out
 
 
+def completed(
+    engine: "LatentEngine", panel: Panel, levels: Collection[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean ``(R, D)`` and quantiles ``(Q, R, D)`` of every cell given all rows, in closed form.
+
+    The law of a missing cell is a mixture of normals, one of each member, carried to the units of
+    the data. Observed cells are themselves.
+    """
+    numbers = engine.prepared(panel)
+    weights = engine.expected(panel)[panel.owner].T[:, :, None]
+    wanted = _incomplete(panel)
+    mean = np.zeros((len(engine.models), *panel.y.shape))
+    scale = np.ones_like(mean)
+    for member, model in enumerate(engine.models):
+        for index in engine.groups(panel, 0):
+            index = index[wanted[index]]
+            if not len(index):
+                continue
+            data = engine.sequences(numbers[engine.kinds[member]], index)
+            rows, inside = rows_of(panel, index, data.steps)
+            m, s = _cells(model, data)
+            mean[member, rows], scale[member, rows] = m.numpy()[inside], s.numpy()[inside]
+    laws = [engine.transforms[kind] for kind in engine.kinds]
+    hole = np.isnan(panel.y)
+    size = np.abs(mean).max(0) + scale.max(0)
+    scale = np.maximum(scale, 1e-12 * size + 1e-290)  # a cell may be known without a doubt
+    quantiles = mixture.quantiles(weights, mean, scale, np.asarray(levels, dtype=float), laws)
+    means = [law.mean(mean[m], scale[m]) for m, law in enumerate(laws)]
+    average = (weights * np.stack(means)).sum(0)
+    return (
+        np.where(hole, engine.bounded(average), panel.y),
+        np.where(hole, engine.bounded(quantiles), panel.y),
+    )
+
+
+def _incomplete(panel: Panel) -> np.ndarray:
+    """Which series lack a value ``(N,)``."""
+    return np.add.reduceat(np.isnan(panel.y).any(1), panel.offsets[:-1]) > 0
+
+
 def _draws(model: LatentModel, data: Sequences, n: int, generator: torch.Generator) -> Tensor:
-    """Draws of the observations given all of them, as if each had been seen anew."""
+    """Draws of the observations given all of them; what was observed is drawn anew."""
     c = model.context(data)
     inference = model.inference
     with torch.no_grad():
@@ -98,11 +148,57 @@ def _draws(model: LatentModel, data: Sequences, n: int, generator: torch.Generat
             # what filters knows nothing of the rows after a hole; particles that look back do
             inference = Particles(max(n, _DRAWS), proposal=inference)
         z = inference(model, data, c).rsample((n,), generator)
-        return draw(model.emission(z, c), (), generator).double()
+        if not isinstance(model.emission, LinearEmission):
+            return draw(model.emission(z, c), (), generator).double()
+        H, d, R = _beside(model.emission, data, c)
+        loc = (H @ z[..., None])[..., 0] + d
+        noise = standard_normal(loc.shape, loc, generator)
+        if model.emission.independent:
+            y = loc + R.diagonal(dim1=-2, dim2=-1).sqrt() * noise
+        else:
+            y = loc + (factor(R, what="noise of missing cells") @ noise[..., None])[..., 0]
+        return (c.shift + c.scale * y).double()
+
+
+@torch.no_grad()
+def _cells(model: LatentModel, data: Sequences) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each missing cell ``(B, T, D)`` given all observed ones."""
+    assert isinstance(model.emission, LinearEmission)
+    c = model.context(data)
+    states = model.inference.smooth(model, data, c=c)
+    H, d, R = _beside(model.emission, data, c)
+    P = states.marginals.covariance_matrix  # type: ignore[attr-defined]
+    loc = (H @ states.mean[..., None])[..., 0] + d
+    spread = ((H @ P) * H).sum(-1) + R.diagonal(dim1=-2, dim2=-1)
+    scale = c.scale * spread.clamp_min(0).sqrt()
+    return (c.shift + c.scale * loc).double(), scale.expand(loc.shape).double()
+
+
+def _beside(emission: LinearEmission, data: Sequences, c: Context) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Emission of the missing cells of each row given the cells that were observed in it.
+
+    .. math:: y_m \mid z, y_o \sim N(H_m z + d_m + B (y_o - H_o z - d_o),\; R_{mm} - B R_{om}),
+        \qquad B = R_{mo} R_{oo}^{-1}
+
+    It is linear in the state again. Rows of observed cells are zero in the covariance.
+    """
+    H, d, R = emission.matrices(c)
+    if emission.independent:
+        return H, d, R
+    seen = data.observed
+    both, across = seen[..., :, None] & seen[..., None, :], ~seen[..., :, None] & seen[..., None, :]
+    eye = torch.eye(R.shape[-1], dtype=R.dtype, device=R.device)
+    within, beside = torch.where(both, R, eye), torch.where(across, R, 0.0)
+    B = beside @ torch.linalg.pinv(within, hermitian=True)
+    y = torch.where(seen, data.normalised, 0.0)
+    offset = d + (B @ (y - d)[..., None])[..., 0]
+    rest = R - B @ beside.mT
+    missing = ~seen[..., :, None] & ~seen[..., None, :]
+    return H - B @ H, offset, torch.where(missing, rest, 0.0)
 
 
 def smooth(engine: "LatentEngine", panel: Panel, seed: int) -> Smoothed:
-    """States and components given all rows, each series by its member of greatest weight."""
+    """States given all rows, each series by its member of greatest weight."""
     if not any(model.transition.latent_dim for model in engine.models):
         raise NotImplementedError(
             f"{engine.spec.name} was fitted without a latent state; use 'structural', "
@@ -121,7 +217,7 @@ def smooth(engine: "LatentEngine", panel: Panel, seed: int) -> Smoothed:
             data = engine.sequences(numbers[engine.kinds[member]], index)
             kind, laws = _laws(model, data, generator)
             names |= kind
-            rows, inside = _rows(panel, index, data.steps)
+            rows, inside = rows_of(panel, index, data.steps)
             found.append((rows, {k: (m[inside], s[inside]) for k, (m, s) in laws.items()}))
     mean = np.full((panel.rows, len(names)), np.nan)
     scale = np.full((panel.rows, len(names)), np.nan)
@@ -140,11 +236,6 @@ def _laws(
 ) -> tuple[dict[str, str], Laws]:
     """Kinds, means and standard deviations ``(B, T)`` by name."""
     with torch.no_grad():
-        inner = model.transition
-        if isinstance(inner, ContextualNoise):
-            inner = inner.inner
-        if isinstance(model.inference, Kalman) and isinstance(inner, Component):
-            return _components(model, inner, data)
         inference = model.inference
         if isinstance(inference, Amortised) and inference.causal:
             inference = Particles(_DRAWS, proposal=inference)
@@ -153,57 +244,3 @@ def _laws(
         names = [f"z{k + 1}" for k in range(mean.shape[-1])]
         laws = {name: (mean[..., k], scale[..., k]) for k, name in enumerate(names)}
         return dict.fromkeys(names, "state"), laws
-
-
-def _components(
-    model: LatentModel, inner: Component, data: Sequences
-) -> tuple[dict[str, str], Laws]:
-    assert isinstance(model.emission, LinearEmission)
-    c = model.context(data)
-    states = model.inference.smooth(model, data, c=c)
-    H, d, _ = model.emission.matrices(c)
-    H = H.expand(*states.mean.shape[:-1], *H.shape[-2:])[..., 0, :]
-    P = states.marginals.covariance_matrix  # type: ignore[attr-defined]
-    parts = inner.parts if isinstance(inner, Sum) else (inner,)
-    slices = inner.slices if isinstance(inner, Sum) else (slice(0, inner.latent_dim),)
-    scale, shift = data.scale, data.shift
-    offset = d[..., 0].expand(states.mean.shape[:-1])
-    kinds: dict[str, str] = {}
-    laws: Laws = {}
-    numbered = count(2)
-
-    def add(name: str, kind: str, mean: Tensor, variance: Tensor) -> None:
-        if name in kinds:
-            name = f"{name}_{next(numbered)}"
-        kinds[name] = kind
-        spread = variance.clamp_min(0).sqrt() * scale
-        laws[name] = (mean.double().numpy(), spread.double().numpy())
-
-    for i, (part, s) in enumerate(zip(parts, slices, strict=True)):
-        h, m, V = H[..., s], states.mean[..., s], P[..., s, s]
-        value = (h * m).sum(-1) * scale + (shift if i == 0 else 0.0)
-        add(_title(part), "component", value, ((h[..., None, :] @ V)[..., 0, :] * h).sum(-1))
-        if type(part).__name__ in ("LocalLinearTrend", "DampedTrend"):
-            add("slope", "state", m[..., 1] * scale, V[..., 1, 1])
-    if bool((offset != 0).any()):  # what a network reads off known inputs
-        add("known", "component", offset * scale, torch.zeros_like(offset))
-    total = ((H * states.mean).sum(-1) + offset) * scale + shift
-    add("signal", "signal", total, ((H[..., None, :] @ P)[..., 0, :] * H).sum(-1))
-    return kinds, laws
-
-
-def _title(part: Component) -> str:
-    """Name of a component: what the field calls it."""
-    kind = type(part).__name__
-    period = getattr(part, "period", None)
-    plain = {
-        "LocalLevel": "level",
-        "LocalLinearTrend": "trend",
-        "DampedTrend": "trend",
-        "Regression": "regression",
-        "Cycle": "cycle",
-        "AR": "autoregression",
-    }
-    if period is not None and "Seasonal" in kind:
-        return f"seasonal_{period:g}"
-    return plain.get(kind, kind.lower())

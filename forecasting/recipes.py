@@ -2,25 +2,31 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 
 from seqlatent import zoo
 from seqlatent.emissions import Emission, Normal, StudentT
-from seqlatent.forecasting.scaling import leading
-from seqlatent.forecasting.specs import Setting, Spec, Training, emission_of, named, spec_of
+from seqlatent.forecasting.specs import Setting, Spec, emission_of, named, spec_of
 from seqlatent.forecasting.stages import InTurn
-from seqlatent.forecasting.structural import Form, candidates, fit_structural, reading
+from seqlatent.forecasting.structural.recipe import one_target, structural
 from seqlatent.forecasting.trainers import ByWindows
 from seqlatent.inference import Parallel, Tilted
 from seqlatent.model import LatentModel
 from seqlatent.objectives import elbo, foresight, lookahead
 from seqlatent.transitions import Component, DampedTrend, Sum, TrigonometricSeasonal
 
-__all__ = ["OPTIONS", "deep_markov", "deep_state", "latent_ode", "spec_of", "srnn", "vrnn"]
+__all__ = [
+    "OPTIONS",
+    "deep_markov",
+    "deep_state",
+    "latent_ode",
+    "spec_of",
+    "srnn",
+    "structural",
+    "vrnn",
+]
 
 Family = str | Callable[..., Emission] | None
 
@@ -266,7 +272,7 @@ def deep_state(*, steps: int = 300, hidden_dim: int = 32, batch_size: int = 32) 
     """
 
     def build(setting: Setting) -> Sequence[LatentModel]:
-        _one_target("deep_state", setting)
+        one_target("deep_state", setting)
         season = setting.season if 1 < setting.season <= 128 else None
         return [
             zoo.deep_state(
@@ -341,106 +347,6 @@ def latent_ode(
         calendar=False,
         statics=False,
         samples=200,
-    )
-
-
-def _one_target(name: str, setting: Setting) -> None:
-    if setting.obs_dim > 1:
-        raise TypeError(
-            f"{name} forecasts one target, found {setting.obs_dim}; use 'srnn', 'vrnn' or "
-            "'deep_markov', which model several jointly, or a forecaster for each target."
-        )
-
-
-@dataclass(frozen=True)
-class _Pooled:
-    """Fits the structural mixture: parameters of each series under a law learned from all.
-
-    Args:
-        draws: Models of each form.
-        rows: Most rows of a series that are read; None lets the seasons decide.
-        calibrate: Whether widths are calibrated on a held-out block.
-    """
-
-    draws: int
-    rows: int | None
-    calibrate: bool
-
-    def forms(self, setting: Setting) -> tuple[Form, ...]:
-        """The forms that are mixed."""
-        return candidates(
-            setting.season_lengths or 1,
-            longest=setting.longest,
-            positive=setting.least > 0,
-            covariate_dim=setting.covariate_dim,
-        )
-
-    def read(self, setting: Setting) -> int:
-        """Rows of a series that are read."""
-        return reading(self.forms(setting))[0] if self.rows is None else self.rows
-
-    def build(self, setting: Setting) -> Sequence[LatentModel]:
-        """Each form as many times as there are draws."""
-        _one_target("structural", setting)
-        forms = self.forms(setting)
-        return [form.model(setting.series) for form in forms for _ in range(self.draws)]
-
-    def transforms(self, setting: Setting) -> Sequence[str]:
-        """Whether a member sees values or their logarithms."""
-        forms = self.forms(setting)
-        return ["log" if form.log else "none" for form in forms for _ in range(self.draws)]
-
-    def __call__(self, models: Sequence[LatentModel], training: Training) -> None:
-        setting, numbers = training.setting, training.numbers
-        most = min(self.read(setting), int(numbers.panel.lengths.max()))
-        fitted = fit_structural(
-            torch.from_numpy(leading(numbers.panel, numbers.panel.y, most)[..., 0]),
-            setting.season_lengths or 1,
-            _steps_ahead(setting),
-            u=torch.from_numpy(np.nan_to_num(leading(numbers.panel, numbers.u, most))),
-            forms=self.forms(setting),
-            draws=self.draws,
-            rows=most,
-            calibrate=self.calibrate,
-            seed=training.job.seed,
-        )
-        for model, member in zip(models, fitted.members, strict=True):
-            model.load_state_dict(member.model.state_dict())
-
-
-def _steps_ahead(setting: Setting) -> int:
-    """Steps ahead for which a forecaster is trained, which does not know what will be asked."""
-    return max(6, min(round(1.5 * setting.season), 48))
-
-
-@named("structural")
-def structural(*, draws: int = 2, rows: int | None = None, calibrate: bool = True) -> Spec:
-    """An equal mixture of structural models, inferred exactly, with parameters of each series.
-
-    A damped trend, a level with a constant drift and, where all values are positive, a damped trend
-    of logarithms, each with trigonometric seasons; the parameters of each series are fitted under a
-    law of them that is learned from all series, and drawn from their posterior.
-
-    Args:
-        draws: Models of each form, whose parameters are drawn; 1 has the most probable ones.
-        rows: Most rows of a series that are read, the last ones; None lets the seasons decide.
-        calibrate: Whether the widths are multiplied by what a held-out block asks for.
-    """
-    pooled = _Pooled(draws, rows, calibrate)
-    return Spec(
-        "structural",
-        pooled.build,
-        pooled,
-        scaling="differences",
-        calendar=False,
-        statics=False,
-        past=False,
-        own=True,
-        transform=pooled.transforms,
-        bounded=True,
-        context=pooled.read,
-        samples=500,
-        dtype=torch.float64,
     )
 
 

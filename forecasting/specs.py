@@ -81,12 +81,14 @@ class Training:
         setting: What the models were built for.
         flags: Where past covariates and their flags lie in ``u``.
         job: Seed, time limit, progress, device.
+        findings: Where a trainer leaves what it found, as plain values for JSON.
     """
 
     numbers: Numbers
     setting: Setting
     flags: slice
     job: Job
+    findings: dict[str, Any] = field(default_factory=dict)
 
 
 Trainer = Callable[[Sequence[LatentModel], Training], "np.ndarray | None"]
@@ -152,7 +154,8 @@ def named(name: str) -> Callable[[Callable[..., Spec]], Callable[..., Spec]]:
         known = inspect.signature(factory).parameters
 
         @wraps(factory)
-        def made(**options: Any) -> Spec:
+        def made(*given: Any, **options: Any) -> Spec:
+            options = {**dict(zip(known, given, strict=False)), **options}
             for option in options:
                 if option not in known:
                     raise TypeError(

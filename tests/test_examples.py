@@ -57,6 +57,7 @@ def test_example_runs(name, tmp_path):
         pytest.param("docs/guide/files.md", marks=pytest.mark.slow),
         pytest.param("docs/guide/forecasting.md", marks=pytest.mark.slow),
         pytest.param("docs/guide/evaluation.md", marks=pytest.mark.slow),
+        pytest.param("docs/guide/components.md", marks=pytest.mark.slow),
         pytest.param("README.md", marks=pytest.mark.slow),
     ],
 )

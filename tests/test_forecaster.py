@@ -25,7 +25,7 @@ MODELS = {
     "vrnn": lambda: vrnn(members=1, steps=2, latent_dim=2, hidden_dim=8),
     "deep_markov": lambda: deep_markov(members=1, steps=3, latent_dim=2, hidden_dim=8),
     "deep_state": lambda: deep_state(steps=3, hidden_dim=4),
-    "structural": lambda: structural(draws=1, calibrate=False),
+    "structural": lambda: structural(criterion="equal", draws=1, calibrate=False),
     "seasonal_naive": lambda: "seasonal_naive",
 }
 LATENT = [name for name in MODELS if name != "seasonal_naive"]
@@ -263,7 +263,7 @@ def test_structural_reads_covariates_and_says_what_it_does_not_read():
     )
     np.testing.assert_allclose(gain, 5.0, atol=0.6)
     parts = model.smooth(df)
-    assert {"trend", "seasonal_4", "regression", "signal"} <= set(parts["name"])
+    assert {"level", "season4", "regression[promo]", "signal"} <= set(parts["name"])
 
 
 def test_irregular_times():

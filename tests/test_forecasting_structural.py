@@ -5,7 +5,6 @@ import torch
 
 from seqlatent.forecasting.structural import (
     Form,
-    candidates,
     fit_structural,
     mixture_quantiles,
     prepared,
@@ -26,7 +25,8 @@ def forecast(fitted, y, horizon):
     rows = fitted.prepare(y)
     found = [moments(m.model, m.model.belief(m.sequences(rows)), horizon) for m in fitted.members]
     mean, variance = (torch.stack(x)[..., 0] for x in zip(*found, strict=True))
-    return mixture_quantiles(mean, variance, [m.log for m in fitted.members], LEVELS)
+    log = [m.log for m in fitted.members]
+    return mixture_quantiles(mean, variance, log, LEVELS, fitted.weights.mT)
 
 
 def test_a_panel_of_every_length_and_scale_has_finite_ordered_quantiles():
@@ -74,16 +74,6 @@ def test_rows_keep_their_clock_and_only_their_last_values():
     assert rows.t[1].tolist() == [0, 1, 2, 3]
 
 
-def test_forms_follow_what_the_panel_allows():
-    names = [form.name for form in candidates(12, longest=60, positive=True)]
-    assert names == ["damped+season12", "drift+season12", "damped+season12 of logarithms"]
-    assert [f.name for f in candidates(12, longest=23, positive=False)] == ["damped", "drift"]
-    hourly = candidates((24, 168), longest=400, positive=True)[0]
-    assert hourly.seasons == ((24, 12), (168, 6))
-    with pytest.raises(ValueError, match="trend must be"):
-        Form("cubic").model(1)
-
-
 def test_quantiles_of_a_mixture_undo_its_distribution_function():
     mean = torch.tensor([[0.0], [0.5]], dtype=torch.float64)
     variance = torch.tensor([[4.0], [0.25]], dtype=torch.float64)
@@ -100,6 +90,7 @@ def test_a_factor_widens_every_form_alike():
     wide = fit_structural(y, 1, 5, forms=[LEVEL], draws=1)
     assert plain.widening == 1.0
     assert wide.widening > 1.1
+    assert wide.choice.weights == (1.0,)
     a, b = forecast(plain, y, 5), forecast(wide, y, 5)
     torch.testing.assert_close(
         (b[..., 8] - b[..., 0]) / (a[..., 8] - a[..., 0]),

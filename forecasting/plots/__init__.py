@@ -5,6 +5,7 @@ New axes belong to a figure that pyplot does not know: nothing is left open and 
 """
 
 from seqlatent.forecasting.plots.calibration import pit_histogram, reliability
+from seqlatent.forecasting.plots.diagnostics import diagnostics
 from seqlatent.forecasting.plots.fan import fan, fans
 from seqlatent.forecasting.plots.horizon import horizon_scores
 from seqlatent.forecasting.plots.latent import components, latents
@@ -12,6 +13,7 @@ from seqlatent.forecasting.plots.spaghetti import spaghetti
 
 __all__ = [
     "components",
+    "diagnostics",
     "fan",
     "fans",
     "horizon_scores",

@@ -8,6 +8,7 @@ import numpy as np
 
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import DataError
+from seqlatent.forecasting.plots import parts
 from seqlatent.forecasting.plots.past import past_of
 from seqlatent.forecasting.plots.rows import DEFAULT, Rows, choose, drawn_levels, listed
 from seqlatent.forecasting.plots.style import (
@@ -40,19 +41,27 @@ def components(
     levels: Sequence[float | int] | None = None,
     history: Any = None,
     last: int | None = None,
+    form: str | None = None,
+    target: str | None = None,
     columns: Columns = DEFAULT,
     axes: Any = None,
 ) -> np.ndarray:
     """Components of one series with their bands, one panel below the other.
 
+    What was observed lies as dots over the signal: the components of a forecaster hold it, as the
+    sum of signal and irregular; for what ``smooth`` returned give the ``history``. A line divides
+    rows that were observed from those ahead.
+
     Args:
-        smoothed: What ``smooth`` returned.
+        smoothed: What ``components`` or ``smooth`` returned.
         model: Model; None where there is only one.
         id: Series; None where there is only one.
         names: Components to draw; None draws the signal and all components.
         levels: Levels of the bands in per cent; None takes all there are.
         history: What was observed, drawn as dots over the signal.
         last: Rows to show; None shows all.
+        form: Form, where each tells its own components.
+        target: Target, where there are several that tell components.
         columns: Names of the columns.
         axes: Axes to draw on, in reading order; None stacks new ones.
 
@@ -63,8 +72,10 @@ def components(
         DataError: If columns, series, levels or components are not there, or if one of
             several series or models must be named.
     """
+    kinds = ("signal", "component")
+    told = form, target
     return _panels(
-        smoothed, ("signal", "component"), model, id, names, levels, history, last, columns, axes
+        smoothed, kinds, model, id, names, levels, history, last, columns, axes, told=told
     )
 
 
@@ -117,25 +128,33 @@ def _panels(
     columns: Columns,
     axes: Any,
     most: int | None = None,
+    told: tuple[str | None, str | None] = (None, None),
 ) -> np.ndarray:
     """Draws a panel for each name."""
-    rows = Rows.of(smoothed, columns, "smoothed")
+    rows = parts.as_states(Rows.of(smoothed, columns, "smoothed"), *told)
     hint = "draw what smooth returned"
     rows.require(columns.id, columns.time, "model", "kind", "name", "mean", hint=hint)
     rows = rows.where("model", choose(model, rows.values("model"), "model", "smoothed"))
     rows = rows.series(choose(id, rows.values(columns.id), "id", "smoothed"))
+    if last is not None:
+        x = rows.times().x
+        rows = rows.keep(x >= np.unique(x)[-last:][0])
     chosen = _names(rows, kinds, names, most)
     intervals = _intervals(rows)
     drawn = drawn_levels(levels, intervals, "smoothed")
+    history = parts.observed(rows) if history is None else history
     seen = None if history is None else Rows.observed(history, columns, "history")
+    end = parts.last_observed(rows)
     axes, figure = grid(len(chosen), across=1, panel=(9, 1.45), axes=axes, sharex=True)
     entries: dict[str, Any] = {}
     for place, (ax, (name, kind)) in enumerate(zip(axes, chosen, strict=True)):
         # of several targets, each has a signal of its name
         target = name if name in columns.targets else columns.targets[0]
         part = rows.where("name", name).ordered()
-        part = part if last is None else part.keep(np.arange(len(part.frame))[-last:])
-        found = _draw(ax, part, [(level, *intervals[level]) for level in drawn])
+        base = parts.base(part)
+        found = _draw(ax, part, [(level, *intervals[level]) for level in drawn], base)
+        if end is not None:
+            ax.axvline(end, color=GREY, linewidth=0.8, zorder=0.5)
         if kind == "signal" and seen is not None:
             found |= _dots(ax, part, seen, target)
         entries |= found
@@ -143,7 +162,12 @@ def _panels(
         ax.margins(x=0.01)
         lowest = figure is None or place == len(chosen) - 1
         xlabel = ax.get_xlabel() if lowest else ""
-        tidy(ax, title=f"{name}", xlabel=xlabel, ylabel=target * (kind == "signal"))
+        tidy(
+            ax,
+            title=f"{name}{', a factor' if base else ''}",
+            xlabel=xlabel,
+            ylabel=target * (kind == "signal"),
+        )
         ax.yaxis.get_major_locator().set_params(nbins=4, min_n_ticks=3)
         if not lowest:
             ax.xaxis.get_offset_text().set_visible(False)
@@ -176,8 +200,10 @@ def _intervals(rows: Rows) -> dict[float, tuple[str, str]]:
     return {level: ends for level, ends in found.items() if set(ends) <= set(rows.names)}
 
 
-def _draw(ax: "Axes", rows: Rows, bands: Sequence[tuple[float, str, str]]) -> dict[str, Any]:
-    """Draws the mean of a part between its bands, and zero where the part crosses it."""
+def _draw(
+    ax: "Axes", rows: Rows, bands: Sequence[tuple[float, str, str]], base: float = 0.0
+) -> dict[str, Any]:
+    """Draws the mean of a part between its bands, and where it does nothing if it crosses that."""
     x = rows.times().x
     mean = rows.number("mean")
     areas: dict[str, Any] = {}
@@ -187,8 +213,8 @@ def _draw(ax: "Axes", rows: Rows, bands: Sequence[tuple[float, str, str]]) -> di
         area = band(ax, x, rows.number(low), rows.number(high), **look)
         areas = {f"{level:g} %": area, **areas}
     drawn = line(ax, x, mean, color=COLORS[0], linewidth=1.3 if len(x) <= 400 else 0.9, zorder=3)
-    if np.nanmin(mean) < 0 < np.nanmax(mean):
-        ax.axhline(0, color=GREY, linewidth=0.6, zorder=0.5)
+    if np.nanmin(mean) < base < np.nanmax(mean):
+        ax.axhline(base, color=GREY, linewidth=0.6, zorder=0.5)
     return {"mean": drawn, **areas}
 
 

@@ -1,0 +1,73 @@
+"""Parts, frames of components in the form in which states are drawn."""
+
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+
+from seqlatent.forecasting.plots.rows import TARGET, Rows, choose
+
+__all__ = ["as_states", "base", "last_observed", "observed"]
+
+
+def as_states(rows: Rows, form: str | None, target: str | None) -> Rows:
+    """Components of one form and target under the names that states have; else the rows themselves.
+
+    Coefficients are states, which nobody draws unless they are named.
+    """
+    if "component" not in rows.names:
+        return rows
+    if "form" in rows.names:
+        rows = rows.where("form", choose(form, rows.values("form"), "form", "components"))
+    if TARGET in rows.names:
+        rows = rows.about(target)[0]
+    name = nw.col("component")
+    kind = (
+        nw.when(name == "signal")
+        .then(nw.lit("signal"))
+        .otherwise(
+            nw.when(name.str.starts_with("coefficient["))
+            .then(nw.lit("state"))
+            .otherwise(nw.lit("component"))
+        )
+    )
+    frame = rows.frame.with_columns(name.alias("name"), kind.alias("kind"))
+    return Rows(frame, rows.columns, rows.what)
+
+
+def observed(rows: Rows) -> Any:
+    """What was observed of one series: signal and irregular; None where they are no sum."""
+    if "component" not in rows.names or "scale" not in rows.names:
+        return None
+    columns = rows.columns
+    signal, rest = rows.where("name", "signal"), rows.where("name", "irregular")
+    if (
+        not len(rest.frame)
+        or rest.values("scale") != ["data"]
+        or signal.values("scale") != ["data"]
+    ):
+        return None
+    keys = [columns.id, columns.time]
+    both = signal.frame.select(*keys, "mean").join(
+        rest.frame.select(*keys, nw.col("mean").alias("_rest")), on=keys, how="inner"
+    )
+    y = (nw.col("mean") + nw.col("_rest")).alias(columns.targets[0])
+    return both.select(*keys, y).to_native()
+
+
+def last_observed(rows: Rows) -> float | None:
+    """Time between the last row that was observed and the first one ahead; None without any."""
+    if "component" not in rows.names:
+        return None
+    x = rows.where("name", "signal").times().x
+    seen = rows.where("name", "irregular")
+    if not len(seen.frame):
+        return None
+    last = float(seen.times().x.max())
+    later = x[x > last]
+    return (last + float(np.min(later))) / 2 if len(later) else None
+
+
+def base(rows: Rows) -> float:
+    """Where a component does nothing: 1 of a factor, else 0."""
+    return 1.0 if "scale" in rows.names and rows.values("scale") == ["factor"] else 0.0

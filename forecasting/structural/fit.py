@@ -1,0 +1,275 @@
+"""Fitting the structural mixture to a panel."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqlatent.forecasting.structural.choice import (
+    CRITERIA,
+    Block,
+    by_heldout,
+    by_information,
+    widening,
+)
+from seqlatent.forecasting.structural.forms import Form, candidates, reading, seasons_of
+from seqlatent.forecasting.structural.report import Choice, chosen
+from seqlatent.forecasting.structural.rows import Rows, at, hidden, length, prepared, without_end
+from seqlatent.model import LatentModel, moments
+from seqlatent.sequences import Sequences
+from seqlatent.training import EachHistory, draws_each, fit_each
+
+__all__ = ["Fitted", "Member", "fit_structural"]
+
+_POINTS = 32  # parameters from the best of which a series starts
+_BLOCKS = 2  # one after the other at the end of each series: what shocks one spares the other
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of the mixture, with parameters of each series.
+
+    Args:
+        form: Its form.
+        model: The model; code ``b`` of a series names its row, ``B`` is a series not fitted.
+    """
+
+    form: Form
+    model: LatentModel
+
+    @property
+    def log(self) -> bool:
+        """Whether the model describes logarithms."""
+        return self.form.log
+
+    def sequences(self, rows: Rows) -> Sequences:
+        """The rows on the scale of the model."""
+        return rows.sequences(self.log)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted mixture.
+
+    Args:
+        members: The models, as many of each form as there are draws.
+        weights: Weight of each of them for each series ``(B, M)``.
+        choice: Which forms have which share, and why.
+        season_length: Steps of the first season, 1 without.
+        rows: Most rows of a series that are read, the last ones.
+        nonnegative: Whether all values were at least 0.
+        histories: Record of each form's fit, by its name.
+    """
+
+    members: tuple[Member, ...]
+    weights: Tensor
+    choice: Choice
+    season_length: int
+    rows: int
+    nonnegative: bool
+    histories: dict[str, EachHistory] = field(repr=False)
+
+    @property
+    def widening(self) -> float:
+        """Factor of all standard deviations that the held-out blocks asked for."""
+        return self.choice.widening
+
+    def prepare(self, y: Tensor, codes: Tensor | None = None) -> Rows:
+        """Values ``(B, T)`` as rows; ``codes`` names their parameters, in order by default."""
+        return prepared(y, self.season_length, self.rows, codes)
+
+
+def fit_structural(
+    y: Tensor,
+    season_length: int | Sequence[int] = 1,
+    horizon: int = 12,
+    *,
+    u: Tensor | None = None,
+    forms: Sequence[str | Form] | None = None,
+    criterion: str = "heldout",
+    draws: int = 2,
+    rows: int | None = None,
+    sample: int | None = None,
+    calibrate: bool = True,
+    seed: int = 0,
+) -> Fitted:
+    """Fits the mixture to a panel.
+
+    Args:
+        y: Values ``(B, T)``, NaN where nothing was observed.
+        season_length: Steps of a season, or of several; 1 for none.
+        horizon: Steps ahead for which shares are chosen and widths calibrated.
+        u: Covariates ``(B, T, U)``, as many as the forms have; none by default.
+        forms: The forms; see :func:`candidates`.
+        criterion: What decides on the share of each form: ``"heldout"``, the CRPS of forecasts of
+            the last two blocks of ``horizon`` steps under parameters fitted without them;
+            ``"aic"`` or ``"bic"``, for each series; ``"equal"``, nothing.
+        draws: Models of each form, whose parameters are drawn from their posteriors; 1 has the
+            modes.
+        rows: Most rows of a series that are read, the last ones; 400 by default, or two of the
+            longest season where the state is large.
+        sample: Most series from which the law of the parameters, shares and widths are learned; 256
+            by default, 64 where the state is large.
+        calibrate: Whether all widths are multiplied by the factor with which 80 % intervals cover
+            80 % of those blocks.
+        seed: Seed of sample, points and draws.
+
+    Raises:
+        ValueError: If there are no values, or infinite ones, or the criterion is unknown.
+
+    Example:
+        >>> from seqlatent.forecasting.structural import fit_structural
+        >>> y = torch.randn(5, 40, dtype=torch.float64).cumsum(1)
+        >>> fitted = fit_structural(y, 4, horizon=4, forms=["level", "damped"])
+        >>> len(fitted.members), fitted.choice.forms
+        (4, ('level, season 4', 'damped, season 4'))
+    """
+    _check(y, criterion)
+    y = y.double()
+    seen = ~y.isnan()
+    season = season_length if isinstance(season_length, int) else min(season_length)
+    longest, positive = int(seen.sum(1).max()), bool((y[seen] > 0).all())
+    wanted = candidates(
+        season_length,
+        longest=longest,
+        positive=positive,
+        covariate_dim=0 if u is None else u.shape[-1],
+        forms=forms,
+    )
+    usual = reading(wanted)
+    rows = usual[0] if rows is None else rows
+    sample = usual[1] if sample is None else sample
+    # what a few series say of the law of their parameters is soon learned
+    stages = 5 if len(y) >= 16 else 2
+    data = prepared(y, season, rows, u=u)
+    trials = _trials(data, horizon, sample, seed) if calibrate or criterion == "heldout" else []
+    members: list[Member] = []
+    histories: dict[str, EachHistory] = {}
+    found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in trials]
+    for form in wanted:
+        model, batch = form.model(len(y)), data.sequences(form.log)
+        history = fit_each(model, batch, sample=sample, stages=stages, points=_POINTS, seed=seed)
+        histories[form.name] = history
+        members += [Member(form, m) for m in draws_each(model, batch, history, draws, seed=seed)]
+        for trial, forecasts in zip(trials, found, strict=True):
+            forecasts.append(_forecasts(form, model, trial.rows, history, horizon, draws, seed))
+    log = [form.log for form in wanted]
+    blocks = [_block(trial, forecasts) for trial, forecasts in zip(trials, found, strict=True)]
+    shares, heldout = by_heldout(blocks, log)
+    information = None
+    if criterion in ("aic", "bic"):
+        each, information = _by_information(wanted, histories, data, criterion)
+    else:
+        equal = torch.full_like(shares, 1 / len(wanted))
+        each = (equal if criterion == "equal" else shares).to(y.device).expand(len(y), -1)
+    factor = 1.0
+    if calibrate and blocks:
+        factor = widening(blocks, log, each[trials[0].rows.codes])
+        for member in members:
+            _widen(member.model, factor)
+    left_out = [why] if (why := seasons_of(season_length, longest)[1]) else []
+    if not positive and forms is None:
+        left_out.append("logarithms: some values are not positive")
+    counted = len(y) if heldout is None else len(trials[0].rows.y)
+    choice = chosen(criterion, wanted, each, heldout, information, left_out, factor, counted)
+    return Fitted(
+        tuple(members),
+        (each / draws).repeat_interleave(draws, 1),
+        choice,
+        season,
+        rows,
+        bool((y[seen] >= 0).all()),
+        histories,
+    )
+
+
+def _check(y: Tensor, criterion: str) -> None:
+    if criterion not in CRITERIA:
+        raise ValueError(
+            f"criterion must be one of {', '.join(map(repr, CRITERIA))}, found {criterion!r}."
+        )
+    if y.ndim != 2 or not y.numel():
+        raise ValueError(
+            f"y must have shape (B, T) = (series, steps), none of them 0, found {tuple(y.shape)}."
+        )
+    if bool(y.isinf().any()):
+        b, t = (int(i) for i in y.isinf().nonzero()[0])
+        raise ValueError(
+            f"y must be finite or NaN, found {y[b, t].item()} at series {b}, step {t}."
+        )
+
+
+class _Trial(NamedTuple):
+    """Some series without their end, what was hidden ``(B, H)``, and scales ``(B,)``."""
+
+    rows: Rows
+    y: Tensor
+    scale: Tensor
+
+
+def _trials(data: Rows, horizon: int, sample: int, seed: int) -> list[_Trial]:
+    """Some series without their end, then without more of it."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(data.y), generator=generator)[:sample].to(data.y.device)
+    whole = data.select(chosen)
+    scale = whole.sequences(False).scale[:, 0]
+    trials: list[_Trial] = []
+    for _ in range(_BLOCKS):
+        short = without_end(whole, horizon)
+        target = hidden(whole, short, horizon)
+        if not bool((~target.isnan()).any()):
+            break
+        trials.append(_Trial(short, target, scale))
+        whole = short
+    return trials
+
+
+def _forecasts(
+    form: Form,
+    model: LatentModel,
+    short: Rows,
+    history: EachHistory,
+    horizon: int,
+    draws: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Means and variances ``(D, B, H)`` of what follows, under parameters fitted to what was."""
+    batch = short.sequences(form.log)
+    trial = fit_each(model, batch, pool=history.pool, points=_POINTS // 4, seed=seed)
+    place = length(short.y)[:, None] + torch.arange(horizon, device=short.y.device)
+    u = at(short.u, place)
+    found = [
+        moments(m, m.belief(batch), horizon, u=u)
+        for m in draws_each(model, batch, trial, draws, seed=seed)
+    ]
+    mean, variance = (torch.stack(x)[..., 0] for x in zip(*found, strict=True))
+    return mean, variance
+
+
+def _block(trial: _Trial, forecasts: Sequence[tuple[Tensor, Tensor]]) -> Block:
+    mean, variance = (torch.stack(x) for x in zip(*forecasts, strict=True))
+    return Block(trial.y, mean, variance, trial.scale)
+
+
+def _by_information(
+    forms: Sequence[Form], histories: dict[str, EachHistory], data: Rows, criterion: str
+) -> tuple[Tensor, Tensor]:
+    """Shares of each series ``(B, F)``, and the sum of the criterion over series ``(F,)``."""
+    # the evidence of the values, also of forms that describe their logarithms
+    jacobian = data.y.clamp_min(torch.finfo(data.y.dtype).tiny).log().nansum(1)
+    evidence = torch.stack(
+        [histories[f.name].evidence - (jacobian if f.log else 0.0) for f in forms], 1
+    )
+    size = [histories[form.name].mode.shape[1] for form in forms]
+    return by_information(evidence, size, (~data.y.isnan()).sum(1), criterion)
+
+
+@torch.no_grad()
+def _widen(model: LatentModel, factor: float) -> None:
+    """Multiplies the standard deviations of all noises: means stay, predictive widths grow."""
+    for name, p in model.named_parameters():
+        if name.rpartition(".")[2].startswith("log_"):
+            p += math.log(factor)

@@ -1,0 +1,218 @@
+"""Forms of the structural model: which trend, which seasons, of the values or their logarithms."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from seqlatent.emissions import LinearGaussian
+from seqlatent.inference import Kalman
+from seqlatent.model import LatentModel, per_series
+from seqlatent.transitions import (
+    Component,
+    DampedTrend,
+    LocalLevel,
+    LocalLinearTrend,
+    Regression,
+    Sum,
+    TrigonometricSeasonal,
+)
+
+__all__ = ["TRENDS", "Form", "candidates", "form_of", "reading", "seasons_of"]
+
+_VAGUE = 20.0
+_COEFFICIENT = 5.0  # in usual seasonal differences, per standard deviation of the covariate
+
+TRENDS = {
+    "level": "a random walk",
+    "drift": "a random walk with a constant slope",
+    "damped": "a slope that dies out",
+    "smooth": "a wandering slope, no other noise of the level",
+    "trend": "a wandering level with a wandering slope",
+}
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of the structural model.
+
+    Args:
+        trend: ``"level"``, ``"drift"`` (a level with a constant slope), ``"damped"`` (one that dies
+            out), ``"smooth"`` (a wandering slope alone) or ``"trend"`` (level and slope wander).
+        seasons: Periods of its seasonal patterns, and the harmonics of each.
+        log: Whether it describes the logarithm of the values.
+        covariate_dim: Covariates, each with a constant coefficient of each series.
+        fixed: Whether seasonal patterns never change.
+
+    Example:
+        >>> from seqlatent.forecasting.structural import Form
+        >>> Form("drift", ((12, 6),), log=True).name
+        'log drift, season 12'
+    """
+
+    trend: str
+    seasons: tuple[tuple[int, int], ...] = ()
+    log: bool = False
+    covariate_dim: int = 0
+    fixed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.trend not in TRENDS:
+            raise ValueError(
+                f"trend must be one of {', '.join(map(repr, TRENDS))}, found {self.trend!r}."
+            )
+
+    @property
+    def name(self) -> str:
+        """The form in words."""
+        kind = "fixed season" if self.fixed else "season"
+        seasons = "".join(f", {kind} {period}" for period, _ in self.seasons)
+        return f"{'log ' if self.log else ''}{self.trend}{seasons}"
+
+    def model(self, series: int) -> LatentModel:
+        """A model of this form with a row of parameters for each of so many series."""
+        parts: list[Component] = [_trend(self.trend)]
+        parts += [
+            TrigonometricSeasonal(
+                p, n, None if self.fixed else 0.02, initial_scale=0.5, learn_initial_scale=True
+            )
+            for p, n in self.seasons
+        ]
+        if self.covariate_dim:
+            parts.append(Regression(range(self.covariate_dim), initial_scale=_COEFFICIENT))
+        transition = Sum(parts)
+        emission = LinearGaussian(
+            transition.latent_dim, loading=transition.loading, bias=False, scale=0.4
+        )
+        return per_series(LatentModel(transition, emission, Kalman()).double(), series)
+
+
+def _trend(kind: str) -> Component:
+    if kind == "level":
+        return LocalLevel(0.6, initial_scale=_VAGUE)
+    if kind == "damped":
+        return DampedTrend(
+            0.3,
+            0.03,
+            damping=0.9,
+            initial_scale=_VAGUE,
+            initial_slope_scale=0.1,
+            learn_initial_scale=True,
+        )
+    level, slope = {"drift": (0.6, None), "smooth": (None, 0.1), "trend": (0.3, 0.05)}[kind]
+    return LocalLinearTrend(
+        level,
+        slope,
+        initial_scale=_VAGUE,
+        initial_slope_scale=0.1,
+        learn_initial_scale=True,
+    )
+
+
+def form_of(text: str) -> Form:
+    """The form that a few words name, without its seasons.
+
+    Args:
+        text: A trend, ``"log"`` before it for logarithms, ``"fixed season"`` or ``"no season"``
+            after a comma.
+
+    Raises:
+        ValueError: If the words name none.
+
+    Example:
+        >>> from seqlatent.forecasting.structural import form_of
+        >>> form_of("log damped, fixed season")
+        Form(trend='damped', seasons=(), log=True, covariate_dim=0, fixed=True)
+    """
+    trend, _, season = (part.strip() for part in text.partition(","))
+    log = trend.startswith("log ")
+    trend = trend.removeprefix("log ").strip()
+    if trend not in TRENDS or season not in ("", "fixed season", "no season"):
+        raise ValueError(
+            f"a form is one of {', '.join(TRENDS)}, 'log' before it for logarithms and "
+            f"', fixed season' or ', no season' after it, found {text!r}; for example "
+            "'log damped, fixed season'."
+        )
+    return Form(trend, log=log, fixed=season == "fixed season")
+
+
+def seasons_of(
+    season_length: int | Sequence[int], longest: int
+) -> tuple[tuple[tuple[int, int], ...], str]:
+    """Periods that are used, with the harmonics of each, and why others are not.
+
+    Args:
+        season_length: Steps of a season, or of several; 1 for none.
+        longest: Observations of the longest series: a season is used where two fit in.
+    """
+    periods = [season_length] if isinstance(season_length, int) else sorted(set(season_length))
+    seasons: list[tuple[int, int]] = []
+    why = ""
+    for period in periods:
+        if period <= 1:
+            continue
+        if longest < 2 * period:
+            why = f"no season of {period}: the longest series has {longest} values, not two of it"
+            continue
+        # what the shorter season repeats is not described a second time
+        least = min(p for p, _ in seasons) if seasons else 0
+        most = period // least - 1 if least else period // 2
+        seasons.append((period, max(1, min(most, 12 if not seasons else 6))))
+    return tuple(seasons), why
+
+
+def candidates(
+    season_length: int | Sequence[int],
+    *,
+    longest: int,
+    positive: bool,
+    covariate_dim: int = 0,
+    forms: Sequence[str | Form] | None = None,
+) -> tuple[Form, ...]:
+    """The forms that are mixed, given the season, the longest series, and the sign of the values.
+
+    Level, drift and damped trend forecast badly in different situations, and so do a trend of the
+    values and one of their logarithms; which of them is wrong a series of usual length does not
+    say.
+
+    Args:
+        season_length: Steps of a season, or of several; 1 for none.
+        longest: Observations of the longest series: a season is used where two fit in.
+        positive: Whether all values are positive.
+        covariate_dim: Covariates.
+        forms: Forms that are wanted, in words (see :func:`form_of`) or as :class:`Form`; a form in
+            words gets the seasons above, any other keeps its own. By default damped, drift and
+            level, and where all values are positive log damped and log drift.
+
+    Raises:
+        ValueError: If a form is unknown, none is wanted, or logarithms are and a value is not
+            positive.
+    """
+    seasons, _ = seasons_of(season_length, longest)
+    if forms is None:
+        forms = ("damped", "drift", "level", *(("log damped", "log drift") if positive else ()))
+    if isinstance(forms, str) or not len(forms):
+        raise ValueError(
+            f"forms must be a list of at least one form, found {forms!r}; for example "
+            "['level', 'log damped']."
+        )
+    found = []
+    for given in forms:
+        form = given
+        if isinstance(form, str):
+            words, form = form, form_of(form)
+            form = form if words.endswith("no season") else replace(form, seasons=seasons)
+        form = replace(form, covariate_dim=covariate_dim)
+        if form.log and not positive:
+            raise ValueError(
+                f"the form {form.name!r} describes logarithms, found a value that is not positive; "
+                "leave it out, or shift the values."
+            )
+        found.append(form)
+    return tuple(found)
+
+
+def reading(forms: Sequence[Form]) -> tuple[int, int]:
+    """Most rows of a series that are read, and series from which the law is learned."""
+    longest = max((period for form in forms for period, _ in form.seasons), default=1)
+    if any(sum(n for _, n in form.seasons) > 8 for form in forms):
+        return max(2 * longest, 240), 64
+    return max(400, 3 * longest), 256

@@ -1,0 +1,154 @@
+"""The structural recipe: what a forecaster does under the name "structural"."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from seqlatent.forecasting.scaling import leading
+from seqlatent.forecasting.specs import Setting, Spec, Training, named
+from seqlatent.forecasting.structural.choice import CRITERIA
+from seqlatent.forecasting.structural.fit import fit_structural
+from seqlatent.forecasting.structural.forms import Form, candidates, form_of, reading
+from seqlatent.model import LatentModel
+
+__all__ = ["one_target", "structural"]
+
+
+def one_target(name: str, setting: Setting) -> None:
+    """Raises a TypeError where there are several targets."""
+    if setting.obs_dim > 1:
+        raise TypeError(
+            f"{name} forecasts one target, found {setting.obs_dim}; use 'srnn', 'vrnn' or "
+            "'deep_markov', which model several jointly, or a forecaster for each target."
+        )
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Fits the structural mixture: parameters of each series under a law learned from all.
+
+    Args:
+        wanted: Forms in words, None for the usual ones.
+        criterion: What decides on their shares.
+        draws: Models of each form.
+        rows: Most rows of a series that are read; None lets the seasons decide.
+        calibrate: Whether widths are calibrated on held-out blocks.
+    """
+
+    wanted: tuple[str, ...] | None
+    criterion: str
+    draws: int
+    rows: int | None
+    calibrate: bool
+
+    def forms(self, setting: Setting) -> tuple[Form, ...]:
+        """The forms that are mixed."""
+        return candidates(
+            setting.season_lengths or 1,
+            longest=setting.longest,
+            positive=setting.least > 0,
+            covariate_dim=setting.covariate_dim,
+            forms=self.wanted,
+        )
+
+    def read(self, setting: Setting) -> int:
+        """Rows of a series that are read."""
+        return reading(self.forms(setting))[0] if self.rows is None else self.rows
+
+    def build(self, setting: Setting) -> Sequence[LatentModel]:
+        """Each form as many times as there are draws."""
+        one_target("structural", setting)
+        forms = self.forms(setting)
+        return [form.model(setting.series) for form in forms for _ in range(self.draws)]
+
+    def transforms(self, setting: Setting) -> Sequence[str]:
+        """Whether a member sees values or their logarithms."""
+        forms = self.forms(setting)
+        return ["log" if form.log else "none" for form in forms for _ in range(self.draws)]
+
+    def __call__(self, models: Sequence[LatentModel], training: Training) -> np.ndarray:
+        setting, numbers = training.setting, training.numbers
+        most = min(self.read(setting), int(numbers.panel.lengths.max()))
+        u = np.nan_to_num(leading(numbers.panel, numbers.u, most))
+        fitted = fit_structural(
+            torch.from_numpy(leading(numbers.panel, numbers.panel.y, most)[..., 0]),
+            setting.season_lengths or 1,
+            steps_ahead(setting),
+            u=torch.from_numpy(u) if setting.covariate_dim else None,
+            forms=None if self.wanted is None else self.forms(setting),
+            criterion=self.criterion,
+            draws=self.draws,
+            rows=most,
+            calibrate=self.calibrate,
+            seed=training.job.seed,
+        )
+        for model, member in zip(models, fitted.members, strict=True):
+            model.load_state_dict(member.model.state_dict())
+        training.findings["choice"] = fitted.choice.to_dict()
+        return fitted.weights.numpy()
+
+
+def steps_ahead(setting: Setting) -> int:
+    """Steps ahead for which a forecaster is trained, which does not know what will be asked."""
+    return max(6, min(round(1.5 * setting.season), 48))
+
+
+@named("structural")
+def structural(
+    forms: str | Sequence[str] | None = "auto",
+    *,
+    criterion: str = "heldout",
+    draws: int = 2,
+    rows: int | None = None,
+    calibrate: bool = True,
+) -> Spec:
+    """A mixture of structural models, inferred exactly, with parameters of each series.
+
+    A damped trend, a level with a constant drift, a level and, where all values are positive, both
+    trends of logarithms, each with trigonometric seasons; the parameters of each series are fitted
+    under a law of them that is learned from all series, and drawn from their posterior. Shares and
+    widths come from blocks at the end of the series that the parameters did not see;
+    ``Forecaster.report`` says which and why.
+
+    Args:
+        forms: ``"auto"``, the forms above, or a list of forms in words: ``"level"``, ``"drift"``,
+            ``"damped"``, ``"smooth"`` or ``"trend"``, with ``"log "`` before it for logarithms and
+            ``", fixed season"`` or ``", no season"`` after it.
+        criterion: What decides on the share of each form: ``"heldout"``, ``"aic"``, ``"bic"`` or
+            ``"equal"``; see :func:`seqlatent.forecasting.structural.fit_structural`.
+        draws: Models of each form, whose parameters are drawn; 1 has the most probable ones.
+        rows: Most rows of a series that are read, the last ones; None lets the seasons decide.
+        calibrate: Whether the widths are multiplied by what held-out blocks ask for.
+
+    Example:
+        >>> from seqlatent.forecasting import spec_of
+        >>> spec_of("structural", forms=["level", "log damped, fixed season"]).name
+        'structural'
+    """
+    if isinstance(forms, str) and forms != "auto":
+        raise ValueError(f"forms must be 'auto' or a list of forms in words, found {forms!r}.")
+    if criterion not in CRITERIA:
+        raise ValueError(
+            f"criterion must be one of {', '.join(map(repr, CRITERIA))}, found {criterion!r}."
+        )
+    wanted = None if forms is None or isinstance(forms, str) else tuple(forms)
+    for text in wanted or ():
+        form_of(text)
+    pooled = Pooled(wanted, criterion, draws, rows, calibrate)
+    return Spec(
+        "structural",
+        pooled.build,
+        pooled,
+        scaling="differences",
+        calendar=False,
+        statics=False,
+        past=False,
+        own=True,
+        transform=pooled.transforms,
+        bounded=True,
+        context=pooled.read,
+        samples=500,
+        dtype=torch.float64,
+    )

@@ -1,0 +1,112 @@
+"""Rows, values of a panel with each series at the start of its row, and their scales."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from seqlatent.sequences import Sequences
+
+__all__ = ["Rows", "at", "hidden", "length", "prepared", "standards", "without_end"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Values of a panel, each series at the start of its row, and the clock that it had.
+
+    Args:
+        y: Values ``(B, T)``, NaN where nothing was observed.
+        t: Times ``(B, T)``.
+        codes: Row of parameters of each series ``(B,)``.
+        u: Covariates ``(B, T, U)``.
+        season_length: Steps of the season by which scales are taken.
+    """
+
+    y: Tensor
+    t: Tensor
+    codes: Tensor
+    u: Tensor
+    season_length: int
+
+    def select(self, index: Tensor) -> "Rows":
+        """Picks series by index."""
+        return Rows(
+            self.y[index], self.t[index], self.codes[index], self.u[index], self.season_length
+        )
+
+    def sequences(self, log: bool) -> Sequences:
+        """The batch object, standardised by the usual size of a seasonal difference."""
+        y = self.y.clamp_min(torch.finfo(self.y.dtype).tiny).log() if log else self.y
+        shift, scale = standards(y, self.season_length)
+        return Sequences.of(
+            y[..., None], t=self.t, u=self.u, codes=self.codes[:, None], shift=shift, scale=scale
+        )
+
+
+def prepared(
+    y: Tensor,
+    season_length: int,
+    rows: int,
+    codes: Tensor | None = None,
+    u: Tensor | None = None,
+) -> Rows:
+    """Moves each series to the start of its row, without what lies before its last rows."""
+    batch, steps = y.shape
+    seen = ~y.isnan()
+    step = torch.arange(steps, device=y.device)
+    first = torch.where(seen, step, steps).amin(1).clamp_max(steps - 1)
+    last = torch.where(seen, step, -1).amax(1)
+    first = torch.maximum(first, last + 1 - rows)
+    width = max(int((last + 1 - first).max()), 1)
+    place = first[:, None] + torch.arange(width, device=y.device)
+    inside = place <= last[:, None]
+    values = y.gather(1, place.clamp_max(steps - 1))
+    known = y.new_zeros(batch, steps, 0) if u is None else u.to(y)
+    known = at(known, place) * inside[..., None]
+    codes = torch.arange(batch, device=y.device) if codes is None else codes
+    values = torch.where(inside, values, torch.nan)
+    return Rows(values, place.to(y.dtype), codes, known, season_length)
+
+
+def at(u: Tensor, index: Tensor) -> Tensor:
+    """Rows of ``u (B, T, U)`` at ``index (B, H)``, the last one where there is none."""
+    index = index.clamp_max(u.shape[1] - 1)[..., None].expand(*index.shape, u.shape[-1])
+    return u.gather(1, index)
+
+
+def standards(y: Tensor, season_length: int) -> tuple[Tensor, Tensor]:
+    """Mean of the first season, and the usual size of a difference over a season."""
+    count = (~y.isnan()).sum(1)
+    start = y[:, : max(season_length, 1)].nanmean(1).nan_to_num(0.0)
+    size = y.abs().nanmean(1).nan_to_num(0.0)
+    scale = torch.zeros_like(size)
+    for lag in {1, season_length}:
+        if lag < y.shape[1]:
+            found = (y[:, lag:] - y[:, :-lag]).abs().nanmean(1).nan_to_num(0.0)
+            use = (count > 1.5 * lag + 1) if lag > 1 else scale == 0
+            scale = torch.where(use, found, scale)
+    # a constant series has a width too, and one of a single value a generous one
+    least = torch.where(count < 2, 0.1, 1e-4) * torch.where(size > 0, size, 1.0)
+    scale = torch.where(scale > 1e-9 * size, scale, least).clamp_min(1e-290)
+    return start[:, None], scale[:, None]
+
+
+def without_end(data: Rows, horizon: int) -> Rows:
+    """Hides the last steps of each series: as many as the horizon, at most a third of it."""
+    steps = length(data.y)
+    hide = torch.minimum(torch.full_like(steps, horizon), steps // 3)
+    step = torch.arange(data.y.shape[1], device=data.y.device)
+    keep = step < (steps - hide)[:, None]
+    return replace(data, y=torch.where(keep, data.y, torch.nan))
+
+
+def hidden(data: Rows, short: Rows, horizon: int) -> Tensor:
+    """What was hidden after the end of each series ``(B, H)``, NaN where there is nothing."""
+    place = length(short.y)[:, None] + torch.arange(horizon, device=data.y.device)
+    return torch.nn.functional.pad(data.y, (0, horizon), value=torch.nan).gather(1, place)
+
+
+def length(y: Tensor) -> Tensor:
+    """Steps up to the last value of each series ``(B,)``."""
+    step = torch.arange(1, y.shape[1] + 1, device=y.device)
+    return torch.where(~y.isnan(), step, 0).amax(1)

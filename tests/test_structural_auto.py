@@ -1,0 +1,285 @@
+"""The automatic structural forecaster: candidate forms, their shares, the report of a choice."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from seqlatent.forecasting import Forecaster, spec_of
+from seqlatent.forecasting.recipes import structural
+from seqlatent.forecasting.structural import (
+    Choice,
+    Form,
+    candidates,
+    fit_structural,
+    form_of,
+    mixture_quantiles,
+)
+from seqlatent.forecasting.structural.choice import Block, by_heldout, by_information, widening
+from seqlatent.forecasting.structural.forms import seasons_of
+from seqlatent.forecasting.structural.mixtures import crps_products, log_densities, ranks
+from seqlatent.forecasting.structural.rows import hidden, prepared, without_end
+
+
+def noise(*shape, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+
+def lines(batch=12, steps=24, *, seed=0):
+    """Series that grow by a constant, with noise around it."""
+    slope = 1 + 0.2 * noise(batch, 1, seed=seed)
+    t = torch.arange(steps, dtype=torch.float64)
+    return 50 + slope * t + 0.3 * noise(batch, steps, seed=seed + 1)
+
+
+def frame(y):
+    return pd.DataFrame(
+        {
+            "unique_id": np.repeat([f"s{i}" for i in range(len(y))], y.shape[1]),
+            "ds": np.tile(pd.date_range("2020-01-01", periods=y.shape[1], freq="D"), len(y)),
+            "y": y.numpy().ravel(),
+        }
+    )
+
+
+# --- Forms ---------------------------------------------------------------------------------------
+
+
+def test_forms_follow_what_the_panel_allows():
+    names = [form.name for form in candidates(12, longest=60, positive=True)]
+    assert names == [
+        "damped, season 12",
+        "drift, season 12",
+        "level, season 12",
+        "log damped, season 12",
+        "log drift, season 12",
+    ]
+    short = candidates(12, longest=23, positive=False)
+    assert [form.name for form in short] == ["damped", "drift", "level"]
+    assert candidates((24, 168), longest=400, positive=True)[0].seasons == ((24, 12), (168, 6))
+    assert "23 values" in seasons_of(12, 23)[1]
+
+
+def test_forms_in_words_get_seasons_unless_told_otherwise():
+    forms = candidates(
+        4,
+        longest=40,
+        positive=True,
+        forms=["level", "log drift, fixed season", "smooth, no season", Form("trend")],
+    )
+    assert [form.name for form in forms] == [
+        "level, season 4",
+        "log drift, fixed season 4",
+        "smooth",
+        "trend",
+    ]
+    assert forms[1].model(2).transition.latent_dim == 5
+
+
+@pytest.mark.parametrize("trend", ["level", "drift", "damped", "smooth", "trend"])
+def test_every_trend_forecasts(trend):
+    y = lines(2, 8)
+    fitted = fit_structural(y, 1, 2, forms=[trend], calibrate=False, draws=1, criterion="equal")
+    assert bool(torch.isfinite(fitted.histories[trend].evidence).all())
+    assert fitted.choice.reasons == ("the only one",)
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: Form("cubic"), "trend must be one of 'level'"),
+        (lambda: form_of("cubic"), "found 'cubic'"),
+        (lambda: form_of("level, hot season"), "fixed season"),
+        (lambda: candidates(1, longest=9, positive=False, forms=["log level"]), "not positive"),
+        (lambda: candidates(1, longest=9, positive=True, forms="level"), "must be a list"),
+        (lambda: candidates(1, longest=9, positive=True, forms=[]), "at least one"),
+        (lambda: structural("level"), "'auto' or a list"),
+        (lambda: structural(forms=["level", "up"]), "found 'up'"),
+        (lambda: structural(criterion="cv"), "criterion must be one of 'heldout'"),
+        (lambda: fit_structural(torch.zeros(2, 9), criterion="cv"), "found 'cv'"),
+    ],
+)
+def test_errors_teach(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+# --- Mixtures ------------------------------------------------------------------------------------
+
+
+def test_the_crps_of_a_mixture_is_that_of_its_draws():
+    y, mean, variance = noise(5), noise(2, 1, 5, seed=1), noise(2, 1, 5, seed=2).exp()
+    log = [False, True]
+    A, b, c = crps_products(y.exp(), mean, variance, log)
+    w = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    found = torch.einsum("i,ijn,j->n", w, A, w) - 2 * w @ b + c
+    levels = ((torch.arange(4000, dtype=torch.float64) + 0.5) / 4000).tolist()
+    q = mixture_quantiles(mean[:, 0], variance[:, 0], log, levels, w)
+    level = torch.tensor(levels, dtype=torch.float64)
+    error = y.exp()[:, None] - q
+    expected = 2 * torch.maximum(level * error, (level - 1) * error).mean(-1)
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=1e-3)
+
+
+def test_the_crps_of_a_normal_has_its_closed_form():
+    y, scale = noise(6), torch.full((6,), 0.7, dtype=torch.float64)
+    A, b, c = crps_products(y, torch.zeros(1, 1, 6).double(), scale.square()[None, None], [False])
+    z = y / scale
+    density = (-0.5 * z.square()).exp() / math.sqrt(2 * math.pi)
+    expected = scale * (z * (2 * torch.special.ndtr(z) - 1) + 2 * density - 1 / math.sqrt(math.pi))
+    torch.testing.assert_close(A[0, 0] - 2 * b[0] + c, expected, rtol=0.02, atol=1e-3)
+
+
+def test_an_exploding_form_leaves_the_products_finite():
+    mean = torch.tensor([[[0.0]], [[500.0]]], dtype=torch.float64)
+    A, b, c = crps_products(
+        torch.ones(1).double(), mean, torch.ones_like(mean) * 1e4, [False, True]
+    )
+    assert all(bool(x.isfinite().all()) for x in (A, b, c))
+
+
+def test_weighted_ranks_and_quantiles_agree():
+    mean, variance = noise(2, 4), noise(2, 4, seed=1).exp()
+    w = torch.tensor([0.2, 0.8], dtype=torch.float64)
+    q = mixture_quantiles(mean, variance, [False, True], [0.3], w)[:, 0]
+    torch.testing.assert_close(
+        ranks(q, mean, variance, [False, True], w), torch.full((4,), 0.3).double()
+    )
+
+
+def test_densities_are_those_of_torch():
+    y, mean, variance = noise(3).exp(), noise(2, 3, seed=1), noise(2, 3, seed=2).exp()
+    found = log_densities(y, mean, variance, [False, True])
+    kinds = torch.distributions.Normal, torch.distributions.LogNormal
+    for i, kind in enumerate(kinds):
+        expected = kind(mean[i], variance[i].sqrt(), validate_args=False).log_prob(y)
+        torch.testing.assert_close(found[i], expected)
+
+
+# --- Choices -------------------------------------------------------------------------------------
+
+
+def block(batch=200, *, bias=(0.0, 0.0), spread=1.0):
+    y = noise(batch, 3)
+    mean = torch.stack([torch.full_like(y, x) for x in bias])[:, None]
+    return Block(y, mean, torch.full_like(mean, spread**2), torch.ones(batch).double())
+
+
+def test_a_biased_form_loses_its_share_and_few_series_keep_equal_ones():
+    many, scores = by_heldout([block(bias=(0.0, 3.0))], [False, False])
+    few, _ = by_heldout([block(2, bias=(0.0, 3.0))], [False, False])
+    assert many.sum().item() == pytest.approx(1.0)
+    assert many[0] > 0.9
+    assert 0.5 < few[0] < many[0]
+    assert scores is not None
+    assert scores.crps[0] < scores.crps[1]
+    assert scores.best[0] > 0.9
+    same, _ = by_heldout([block()], [False, False])
+    torch.testing.assert_close(same, torch.full((2,), 0.5).double(), rtol=1e-4, atol=0)
+
+
+def test_blocks_without_values_say_nothing():
+    empty = block(2)._replace(y=torch.full((2, 3), torch.nan).double())
+    shares, scores = by_heldout([empty], [False, False])
+    assert shares.tolist() == [0.5, 0.5]
+    assert scores is None
+    assert widening([empty], [False, False], shares.expand(2, -1)) == 1.0
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0, 1.2])
+def test_widths_are_calibrated_to_what_was_seen(spread):
+    b = block(2000, spread=spread)
+    shares = torch.full((2000, 2), 0.5).double()
+    assert widening([b], [False, False], shares) == pytest.approx(1 / spread, rel=0.05)
+
+
+def test_information_criteria_weigh_fit_against_size():
+    evidence = torch.tensor([[-10.0, -8.5], [-10.0, -5.0]], dtype=torch.float64)
+    count = torch.tensor([40, 40])
+    aic, total = by_information(evidence, [2, 4], count, "aic")
+    bic, _ = by_information(evidence, [2, 4], count, "bic")
+    assert total.tolist() == [48.0, 43.0]
+    torch.testing.assert_close(aic.sum(1), torch.ones(2).double())
+    assert aic[0, 0] == pytest.approx(1 / (1 + math.exp(-0.5)))
+    assert bic[0, 0] > aic[0, 0]
+    assert aic[1, 1] > 0.9
+
+
+def test_blocks_follow_each_other():
+    y = torch.arange(12.0).double()[None]
+    whole = prepared(y, 1, 400)
+    short = without_end(whole, 3)
+    assert hidden(whole, short, 3).tolist() == [[9.0, 10.0, 11.0]]
+    assert hidden(short, without_end(short, 3), 3).tolist() == [[6.0, 7.0, 8.0]]
+
+
+def test_what_grows_is_no_level_and_the_report_says_so():
+    fitted = fit_structural(lines(), 1, 6, forms=["level", "drift"], draws=1)
+    level, drift = fitted.choice.weights
+    assert drift > level
+    assert fitted.weights.shape == (12, 2)
+    text = str(fitted.choice)
+    assert "drift" in text
+    assert "least CRPS" in text
+    assert "% above" in text
+    assert set(fitted.choice.scores) == {"CRPS", "-log score"}
+    plain = json.loads(json.dumps(fitted.choice.to_dict()))
+    assert Choice.from_dict(plain) == fitted.choice
+
+
+@pytest.mark.parametrize("criterion", ["aic", "bic"])
+def test_a_criterion_gives_each_series_its_own_shares(criterion):
+    y = lines(6)
+    y[:3] = 50 + noise(3, 24, seed=5)
+    fitted = fit_structural(
+        y, 1, 6, forms=["level", "drift"], criterion=criterion, draws=1, calibrate=False
+    )
+    assert (fitted.weights[:3, 0] > fitted.weights[3:, 0].max()).all()
+    assert criterion.upper() in fitted.choice.scores
+    assert "% of the series" in fitted.choice.reasons[0]
+
+
+def test_logarithms_are_left_out_with_a_reason_where_values_are_not_positive():
+    y = lines(2, 9)
+    y[0, 0] = 0.0
+    fitted = fit_structural(y, 12, 2, criterion="equal", calibrate=False, draws=1)
+    assert [m.form.log for m in fitted.members] == [False] * 3
+    assert len(fitted.choice.left_out) == 2
+    assert "left out: no season of 12" in str(fitted.choice)
+    assert fitted.choice.weights == pytest.approx((1 / 3,) * 3)
+
+
+# --- Behind a forecaster -------------------------------------------------------------------------
+
+
+def test_a_forecaster_reports_and_remembers_its_choice(tmp_path):
+    spec = structural(["drift", "log level"], draws=1)
+    model = Forecaster(spec, freq="D", season_length=1).fit(frame(lines(4, 15)))
+    report = model.report()
+    assert report.forms == ("drift", "log level")
+    assert sum(report.weights) == pytest.approx(1.0)
+    model.save(tmp_path / "m")
+    loaded = Forecaster.load(tmp_path / "m")
+    assert loaded.report() == report
+    pd.testing.assert_frame_equal(loaded.predict(3), model.predict(3))
+
+
+def test_a_report_of_what_chose_nothing_teaches():
+    model = Forecaster("naive", freq="D").fit(frame(lines(2, 9)))
+    with pytest.raises(ValueError, match="found None"):
+        model.report()
+
+
+def test_the_plain_name_is_the_automatic_form():
+    assert spec_of("structural").train == structural("auto").train
+
+
+def test_several_seasons_run():
+    t = torch.arange(60.0).double()
+    y = 10 + torch.sin(2 * math.pi * t / 4) + torch.cos(2 * math.pi * t / 12) + 0.1 * noise(2, 60)
+    fitted = fit_structural(y, (4, 12), 4, forms=["level"], draws=1, criterion="equal")
+    assert fitted.choice.forms == ("level, season 4, season 12",)
