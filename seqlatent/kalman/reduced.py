@@ -1,6 +1,7 @@
 """The reduced form of a model without a prior: a moving average, filtered in O(K) a step."""
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -30,17 +31,30 @@ class Reduced(NamedTuple):
     noise: Float[Tensor, " L"]
     log_det: float
 
+    def to(self, like: Tensor) -> "Reduced":
+        """The same on the device of a tensor."""
+        return Reduced(*(x.to(like.device) for x in self[:3]), self.log_det)
+
 
 def reduce(F: Float[Tensor, "K K"], H: Float[Tensor, "1 K"]) -> Reduced | None:
     """The reduced form, or None where the state is not observable or digits would be lost."""
-    K = len(F)
-    F, H = F.detach(), H.detach()
+    cells = torch.cat([F, H]).detach()
+    form = _reduce(tuple(cells.flatten().tolist()), F.shape[-1])
+    return None if form is None else form.to(cells)
+
+
+@lru_cache(maxsize=16)
+def _reduce(cells: tuple[float, ...], K: int) -> Reduced | None:
+    """A descent asks for the same form at every step."""
+    F, H = torch.tensor(cells, dtype=torch.float64).reshape(K + 1, K).split((K, 1))
     eye = torch.eye(K, dtype=F.dtype, device=F.device)
     coefficients, M = [torch.ones_like(F[0, 0])], torch.zeros_like(F)
     for k in range(1, K + 1):  # Faddeev and LeVerrier
         M = F @ M + coefficients[-1] * eye
         coefficients.append(-(F @ M).diagonal().sum() / k)
     polynomial = torch.stack(coefficients)
+    # a season's zeros are not all found exactly
+    polynomial = torch.where(polynomial.abs() < 1e2 * torch.finfo(F.dtype).eps, 0.0, polynomial)
     rows = [H[0]]
     for _ in range(K):
         rows.append(rows[-1] @ F)
@@ -93,9 +107,11 @@ def likelihood(
 def difference(y: Float[Tensor, "B T"], polynomial: Float[Tensor, " L"]) -> Float[Tensor, "B N"]:
     """Applies the polynomial of the lag operator; K steps fewer come out."""
     order = len(polynomial) - 1
-    steps = y.shape[-1] - order
-    terms = [p * y[:, order - j : order - j + steps] for j, p in enumerate(polynomial.tolist())]
-    return torch.stack(terms).sum(0)
+    w = y[:, order:].clone()
+    for lag, p in enumerate(polynomial.tolist()):
+        if lag and p:  # most of a season's are zero
+            w.add_(y[:, order - lag : -lag], alpha=p)
+    return w
 
 
 def moving_average(

@@ -18,8 +18,9 @@ from seqlatent.training.quasi_newton import minimise
 
 __all__ = ["EachHistory", "draws_each", "fit_each"]
 
-# A deviation near zero that starts anew, and the inverse Hessian that a descent starts with.
-_SMALL, _INVERSE = 0.03, 0.05
+# The inverse Hessian that a descent on deviations starts with; the deviation at which one that is
+# near zero starts anew, and most evaluations that it then gets.
+_INVERSE, _SMALL, _AGAIN = 0.05, 0.03, 20
 
 
 @dataclass
@@ -177,7 +178,7 @@ def _maximise(
         def evaluate(index: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
             return problems.likelihood(again[index], x)
 
-        other = minimise(evaluate, moved[again], inverse, **settings)
+        other = minimise(evaluate, moved[again], inverse, rounds=_AGAIN, tolerance=tolerance)
         better = other.value < value[again]
         chosen = again[better]
         x[chosen], value[chosen] = other.x[better], other.value[better]
