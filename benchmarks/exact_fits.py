@@ -58,7 +58,7 @@ def fit_ours(panel: list[np.ndarray]) -> np.ndarray:
     emission = model.emission
     noises = [emission.noise.log_scale, trend.log_level_scale, trend.log_slope_scale]
     noises.append(season.log_scale)
-    fit_each(model, data, pooled=False, tolerance=1e-4, rounds=100)
+    fit_each(model, data, pooled=False, points=32, tolerance=2e-3, rounds=40)
     logs = torch.cat([p.detach()[: len(panel)] for p in noises], 1)
     return ((2 * logs).exp() * scale.square()).numpy()
 

@@ -97,11 +97,12 @@ def log_likelihood(
     y = y if complete else y.masked_fill(~seen, 0.0)
     problem = Problem(F, Q, H, R, P0, prior, y, None if complete else seen, ends, diffuse)
     value = _of_reduced(problem)
-    if value is not None:
-        return value.reshape(lead)
-    found = [(part.number[part.real], part.values(problem)) for part in _parts(problem)]
-    order = torch.cat([index for index, _ in found])
-    return torch.cat([value for _, value in found])[order.argsort()].reshape(lead)
+    if value is None:
+        return _of_blocks(problem).reshape(lead)
+    lost = ~value.isfinite()
+    if bool(lost.any()):
+        value = value.masked_scatter(lost, _of_blocks(problem.select(lost.nonzero()[:, 0])))
+    return value.reshape(lead)
 
 
 class Problem(NamedTuple):
@@ -126,6 +127,14 @@ class Problem(NamedTuple):
         """Whether any matrix differs between the series."""
         return any(x.dim() == 3 for x in (self.F, self.Q, self.H, self.R, self.P0))
 
+    def select(self, index: Tensor) -> "Problem":
+        """Some of the series."""
+        matrices = (x[index] if x.dim() == 3 else x for x in self[:5])
+        seen = None if self.seen is None else self.seen[index]
+        return Problem(
+            *matrices, self.m0[index], self.y[index], seen, self.ends[index], self.diffuse
+        )
+
 
 def _of_reduced(problem: Problem) -> Tensor | None:
     """By the reduced form, where series have matrices of their own and it is exact."""
@@ -147,8 +156,14 @@ def _of_reduced(problem: Problem) -> Tensor | None:
     for index in torch.arange(len(y), device=y.device).split(_SERIES):
         q, r = (x[index] if x.dim() == 3 else x for x in (Q, R))
         values.append(reduced.likelihood(form, q, r, y[index, :, 0], ends[index]))
-    value = torch.cat(values)
-    return value if bool(value.isfinite().all()) else None
+    return torch.cat(values)
+
+
+def _of_blocks(problem: Problem) -> Tensor:
+    """Block by block, the series in groups."""
+    found = [(part.number[part.real], part.values(problem)) for part in _parts(problem)]
+    order = torch.cat([index for index, _ in found])
+    return torch.cat([value for _, value in found])[order.argsort()]
 
 
 class Part(NamedTuple):

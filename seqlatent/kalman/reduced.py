@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _LOG_2PI = math.log(2 * math.pi)
+# Steps of which one is kept for the way back.
+_KEPT = 16
 
 
 class Reduced(NamedTuple):
@@ -149,58 +151,67 @@ def moving_average(
 
 
 class _MovingAverage(torch.autograd.Function):
-    """Time and lags first, so that what a step reads of all series is one piece of memory."""
+    """Time and lags first, so that what a step reads of all series is one piece of memory.
+
+    Memory that is written for the first time costs more than the arithmetic: only every so many
+    steps are a and b kept, and those between are computed again on the way back.
+    """
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, w: Tensor, counted: Tensor | None) -> Tensor:
         (length, width), (steps, batch) = a.shape, w.shape
         error = torch.nn.functional.pad(w, (0, 0, 0, length - 1))
-        top, bottom = (a.new_empty(steps, length + i, width) for i in range(2))
-        ratio, gain = a.new_empty(steps, width), a.new_empty(steps, batch)
-        # b - rho a starts with a zero, which the shift drops: it is stored with it
-        bottom[:, -1].zero_()
-        top[0].copy_(a)
-        bottom[0, 1:-1].copy_(a[1:])
-        columns = zip(top.unbind(), bottom.unbind(), ratio.unbind(), gain.unbind(), strict=True)
-        now, below, rho, f = next(columns)
+        variance, gain = a.new_empty(steps, width), a.new_empty(steps, batch)
+        kept = a.new_empty(-(-steps // _KEPT), 2, length, width)
+        pairs = _pair(length, width, a), _pair(length, width, a)
+        now = pairs[0]
+        now.a.copy_(a)
+        now.b[:-1].copy_(a[1:])
         for t in range(steps):
-            a, b = now, below[1:]
-            torch.div(error[t], a[0], out=f)
-            error[t + 1 : t + length].addcmul_(a[1:], f, value=-1)
-            if t + 1 < steps:
-                now, below, next_rho, f = next(columns)
-                torch.div(b[0], a[0], out=rho)
-                torch.addcmul(a, b, rho, value=-1, out=now)
-                torch.addcmul(b, a, rho, value=-1, out=below[:-1])
-                rho = next_rho
-        terms = error[:steps] * gain + top[:, 0].log()
+            if t % _KEPT == 0:
+                kept[t // _KEPT, 0].copy_(now.a)
+                kept[t // _KEPT, 1].copy_(now.b)
+            f, v = gain[t], variance[t]
+            v.copy_(now.a[0])
+            torch.div(error[t], v, out=f)
+            error[t + 1 : t + length].addcmul_(now.a[1:], f, value=-1)
+            now = _rotated(now, v, pairs[(t + 1) % 2])
+        terms = error[:steps] * gain + variance.log()
         value = terms.sum(0) if counted is None else torch.linalg.vecdot(terms, counted, dim=0)
-        ctx.save_for_backward(top, bottom, ratio, gain, error[:steps], counted)
+        ctx.save_for_backward(kept, variance, gain, counted)
         return -0.5 * value
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        top, bottom, ratio, gain, error, counted = ctx.saved_tensors
-        steps, length, width = top.shape
-        batch = error.shape[-1]
+        kept, variance, gain, counted = ctx.saved_tensors
+        _, _, length, width = kept.shape
+        steps, batch = gain.shape
         used = grads[0].expand(steps, -1) if counted is None else grads[0] * counted
         scaled = used * gain
         # what the density itself says of each variance
-        direct = (0.5 * (scaled * gain - used / top[:, 0])).unbind()
-        of_w = error.new_zeros(steps + length - 1, batch)
-        of_a, of_b = (top.new_zeros(length, width) for _ in range(2))
+        direct = 0.5 * (scaled * gain - used / variance)
+        of_w = gain.new_zeros(steps + length - 1, batch)
+        of_a, of_b, old_b = (kept.new_zeros(length, width) for _ in range(3))
         dot = torch.linalg.vecdot
+        path = [_pair(length, width, kept) for _ in range(min(_KEPT, steps))]
         for t in range(steps - 1, -1, -1):
-            a, f, ahead = top[t], gain[t], of_w[t + 1 : t + length]
+            place, v = t % _KEPT, variance[t]
+            if t == steps - 1 or place == _KEPT - 1:
+                first = t - place
+                path[0].a.copy_(kept[t // _KEPT, 0])
+                path[0].b.copy_(kept[t // _KEPT, 1])
+                for i in range(place):
+                    _rotated(path[i], variance[first + i], path[i + 1])
+            a, b, f, ahead = path[place].a, path[place].b, gain[t], of_w[t + 1 : t + length]
             if t + 1 < steps:
-                b, rho = bottom[t, 1:], ratio[t]
-                of_rho = (dot(of_a, b, dim=0) + dot(of_b, a, dim=0)).div_(a[0])
-                old_b = torch.addcmul(of_b, of_a, rho, value=-1)
+                rho = b[0] / v
+                of_rho = dot(of_a, b, dim=0).add_(dot(of_b, a, dim=0)).div_(v)
+                torch.addcmul(of_b, of_a, rho, value=-1, out=old_b)
                 of_a.addcmul_(of_b, rho, value=-1)
                 of_a[0].addcmul_(of_rho, rho)
                 old_b[0].sub_(of_rho)
                 of_b[1:].copy_(old_b[:-1])
-            of_f = dot(ahead, a[1:], dim=0).div_(a[0])
+            of_f = dot(ahead, a[1:], dim=0).div_(v)
             torch.add(of_f, scaled[t], out=of_w[t]).neg_()
             if width == batch:
                 of_a[1:].addcmul_(ahead, f, value=-1)
@@ -210,3 +221,24 @@ class _MovingAverage(torch.autograd.Function):
                 of_a[0].add_(dot(of_f, f) + direct[t].sum())
         of_a[1:] += of_b[1:]
         return of_a, of_w[:steps], None
+
+
+class _Pair(NamedTuple):
+    """The two vectors; ``stored`` is b - rho a of the step before, whose first entry is zero."""
+
+    a: Tensor
+    b: Tensor
+    stored: Tensor
+
+
+def _pair(length: int, width: int, like: Tensor) -> _Pair:
+    stored = like.new_zeros(length + 1, width)
+    return _Pair(like.new_empty(length, width), stored[1:], stored[:-1])
+
+
+def _rotated(now: _Pair, variance: Tensor, out: _Pair) -> _Pair:
+    """The vectors of the next step; the last entry of its b, shifted, is zero."""
+    rho = now.b[0] / variance
+    torch.addcmul(now.a, now.b, rho, value=-1, out=out.a)
+    torch.addcmul(now.b, now.a, rho, value=-1, out=out.stored)
+    return out

@@ -49,7 +49,7 @@ class Signed:
         return torch.where(self.logarithmic, torch.where(x < 0, -1 / size, 1 / size), 1.0)
 
     def away_from_zero(
-        self, x: Float[Tensor, "B P"], gradient: Float[Tensor, "B P"], least: float
+        self, x: Float[Tensor, "B P"], gradient: Float[Tensor, "B P"], least: float, gain: float
     ) -> Float[Tensor, "B P"]:
         """Small deviations whose variance should be larger, at a deviation that is not small.
 
@@ -60,6 +60,8 @@ class Signed:
             x: Coordinates.
             gradient: Of the value that is minimised.
             least: The deviation.
+            gain: What a variance must promise to gain there.
         """
-        rising = self.logarithmic & (x.abs() < least) & (x * gradient < 0)
+        promised = -gradient / (2 * torch.where(x == 0, 1.0, x)) * least**2
+        rising = self.logarithmic & (x.abs() < least) & (promised > gain)
         return torch.where(rising, least, x)

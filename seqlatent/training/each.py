@@ -20,7 +20,7 @@ __all__ = ["EachHistory", "draws_each", "fit_each"]
 
 # The inverse Hessian that a descent on deviations starts with; the deviation at which one that is
 # near zero starts anew, and most evaluations that it then gets.
-_INVERSE, _SMALL, _AGAIN = 0.05, 0.03, 20
+_INVERSE, _SMALL, _AGAIN = 0.02, 0.03, 15
 
 
 @dataclass
@@ -171,7 +171,7 @@ def _maximise(
     cov, converged = found.inverse, found.converged
     history.objective += [-v / problems.cells for v in found.path]
     # the slope at the end, which says of which variances zero is not the best value
-    moved = chart.away_from_zero(x, found.gradient, _SMALL)
+    moved = chart.away_from_zero(x, found.gradient, _SMALL, 10 * tolerance)
     again = (moved != x).any(-1).nonzero()[:, 0]
     if len(again):
 

@@ -72,12 +72,17 @@ class Problems:
         """Log evidences ``(A,)`` of some series and their gradients ``(A, P)``."""
         value, gradient = theta.new_empty(len(index)), torch.zeros_like(theta)
         self.tables.write(self.row[index], self.bound.parameters(theta))
-        for part in self.length[index].argsort().split(_CHUNK):
-            value[part], gradient[part] = self._together(index[part])
+        if len(index) <= _CHUNK:
+            value, gradient = self._together(index)
+        else:
+            for part in self.length[index].argsort().split(_CHUNK):
+                value[part], gradient[part] = self._together(index[part])
         return value, gradient * self.bound.slope(theta)
 
     def _together(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        batch = self.data.select(index).window(0, max(int(self.length[index].max()), 1))
+        batch, steps = self.data, max(int(self.length[index].max()), 1)
+        if len(index) < batch.batch or steps < batch.steps:
+            batch = batch.select(index).window(0, steps)
         try:
             with torch.enable_grad():
                 found = evidence(self.tables.model, batch)
