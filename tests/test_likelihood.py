@@ -19,7 +19,7 @@ from statsmodels.tsa.statespace.structural import UnobservedComponents
 from torch.autograd import gradcheck
 
 from seqlatent import kalman
-from seqlatent.kalman import likelihood, reduced
+from seqlatent.kalman import groups, reduced
 from seqlatent.kalman.lifted import lift
 
 
@@ -56,7 +56,7 @@ def all_of(model):
 
 
 def at_block_size(monkeypatch, rounds):
-    monkeypatch.setattr(likelihood, "_rounds", lambda *sizes: rounds)
+    monkeypatch.setattr(groups, "_rounds", lambda *sizes: rounds)
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,190 +1,18 @@
 """The Kalman filter over blocks of steps: likelihoods without a loop over single steps.
 
-Two forms of a block. The first block meets the prior, which may be vast or flat, as a precision;
-nothing is subtracted from it. Later blocks are an ordinary filter of as many dimensions as a block
-has rows, whose Cholesky factor gives the innovation of each step; its gradient is written by hand.
+Two forms of a block. The first meets the prior as a precision: nothing is subtracted from it. Later
+blocks are an ordinary filter of as many dimensions as a block has rows, whose Cholesky factor gives
+the innovation of each step; its gradient is written by hand.
 """
 
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from seqlatent.kalman.lifted import Lifted
-
-# Relative change of a covariance over a block below which it counts as steady, in units of eps.
-_STEADY = 32
-
-
-class Began(NamedTuple):
-    """The law of the state after the first block, and what the block was worth."""
-
-    mean: Float[Tensor, "*L C K"]
-    cov: Float[Tensor, "*P K K"]
-    log_evidence: Float[Tensor, "*L C"]
-
-
-def begin(
-    block: Lifted,
-    m0: Float[Tensor, "*m C K"],
-    P0: Float[Tensor, "*p K K"],
-    y: Float[Tensor, "*y C M"],
-    seen: Float[Tensor, "*w M"] | None,
-    flat: Bool[Tensor, " K"] | None,
-) -> Began:
-    r"""The first block, given as many of its rows as there are.
-
-    With observations in units of their noise, :math:`U = L^{-1} O`, and the posterior covariance
-    :math:`W = (P_0^{-1} + U^\top U)^{-1}`,
-
-    .. math::
-        \hat z_1 &= m_0 + W U^\top (L^{-1} y - U m_0), \quad e = L^{-1} y - U \hat z_1 \\
-        -2 \log p(y) &= \|e\|^2 + (\hat z_1 - m_0)^\top U^\top e + \log|I + P_0 U^\top U|
-            + 2 \log|L| + M \log 2\pi
-
-    All terms are of the size of the noise, whatever the size of the prior. A flat coordinate has
-    precision 0, and its determinant is that of W alone.
-
-    Args:
-        block: The block.
-        m0: Mean of the first state.
-        P0: Its covariance; rows and columns of flat coordinates are not read.
-        y: Rows of the observations, 0 where nothing was seen.
-        seen: 1 for rows that count, 0 for others; all by default.
-        flat: Coordinates of the first state of which nothing is known.
-    """
-    rows, transition, yy, yz, zz = block
-    count = y.shape[-1]
-    rows, yy, yz = rows[..., :count, :], yy[..., :count, :count], yz[..., :count, :]
-    number: Tensor | int = count
-    if seen is not None:
-        yy = _masked(yy, seen)
-        rows, yz, y = rows * seen[..., None], yz * seen[..., None], y * seen[..., None, :]
-        number = seen.sum(-1)[..., None]
-    L = torch.linalg.cholesky(yy)
-    U = torch.linalg.solve_triangular(L, rows, upper=False)
-    back = torch.linalg.solve_triangular(L, yz, upper=False)
-    white = torch.linalg.solve_triangular(L.mT, y, upper=True, left=False)
-    W, log_det = posterior(P0, U.mT @ U, flat)
-    shift = ((white - m0 @ U.mT) @ U) @ W
-    mean = m0 + shift
-    residual = white - mean @ U.mT
-    square = residual.square().sum(-1) + (shift * (residual @ U)).sum(-1)
-    log_det = log_det + 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    log_evidence = -0.5 * (square + log_det[..., None] + math.log(2 * math.pi) * number)
-    closed = transition - back.mT @ U
-    cov = closed @ W @ closed.mT + (zz - back.mT @ back)
-    return Began(mean @ transition.mT + residual @ back, (cov + cov.mT) / 2, log_evidence)
-
-
-def determines(
-    block: Lifted, seen: Float[Tensor, "*w M"] | None, flat: Bool[Tensor, " K"], count: int
-) -> bool:
-    """Whether so many rows determine all flat coordinates of the first state."""
-    rows, yy = block.rows[..., :count, flat], block.yy[..., :count, :count]
-    if seen is not None:
-        rows, yy = rows * seen[..., None], _masked(yy, seen)
-    with torch.no_grad():
-        L = torch.linalg.cholesky(yy)
-        U = torch.linalg.solve_triangular(L, rows, upper=False)
-        return not bool(_loose(U.mT @ U).any())
-
-
-def _loose(J: Float[Tensor, "*j K K"]) -> Bool[Tensor, "..."]:
-    """Whether a precision has a direction without any, but for rounding."""
-    scale = J.diagonal(dim1=-2, dim2=-1).sqrt()
-    scale = torch.where(scale > 0, scale, 1.0)
-    unit = J / (scale.unsqueeze(-1) * scale.unsqueeze(-2))
-    L, info = torch.linalg.cholesky_ex(unit)
-    least = L.diagonal(dim1=-2, dim2=-1).square().amin(-1)
-    return (info > 0) | ~(least > 1e5 * torch.finfo(J.dtype).eps)
-
-
-def posterior(
-    P: Float[Tensor, "*p K K"], J: Float[Tensor, "*j K K"], flat: Bool[Tensor, " K"] | None
-) -> tuple[Float[Tensor, "... K K"], Float[Tensor, "..."]]:
-    r"""The covariance :math:`W = (P^{-1} + J)^{-1}`, and :math:`\log |P| - \log |W|`.
-
-    Accurate in every direction by itself, under variances of any size and of none. Flat coordinates
-    have precision 0; what neither prior nor ``J`` determines gets a variance of :math:`10^{12}`
-    relative to the best known and is left out of the determinant.
-    """
-    W, log_det = _Posterior.apply(P, J, flat)  # type: ignore[misc]
-    return W, log_det
-
-
-class _Posterior(torch.autograd.Function):
-    @staticmethod
-    def forward(P: Tensor, J: Tensor, flat: Tensor | None) -> tuple[Tensor, Tensor]:
-        size = P.shape[-1]
-        eye = torch.eye(size, dtype=P.dtype, device=P.device)
-        precision = torch.ones_like(P[..., 0])
-        if flat is not None:
-            P = P.masked_fill(flat | flat[:, None], 0.0)
-            precision = precision.masked_fill(flat, 0.0)
-        G = _factor(P)
-        if flat is not None:
-            # columns of the factor that flat coordinates left empty become theirs
-            G = torch.where(flat, eye, G)
-        M = G.mT @ J @ G + torch.diag_embed(precision)
-        missing = torch.zeros_like(M[..., 0, 0])
-        if flat is not None and bool(_loose(M).any()):
-            extra, missing = _undetermined(M)
-            M = M + extra
-        L = torch.linalg.cholesky(M)
-        V = torch.linalg.solve_triangular(L, G.mT, upper=False)
-        log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1) - missing
-        return V.mT @ V, log_det
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        P, J, ctx.flat = inputs
-        ctx.like = P
-        ctx.save_for_backward(J, output[0])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        r"""With C = I - J W: dP = C dW C^T + d J W-free part; see the formulas.
-
-        .. math::
-            \bar P = (I - J W)\, \bar W\, (I - W J) + \bar\ell\, (J - J W J), \quad
-            \bar J = -W \bar W W + \bar\ell\, W
-        """
-        J, W = ctx.saved_tensors
-        of_W, of_log_det = grads
-        of_W = (of_W + of_W.mT) / 2
-        scale = of_log_det[..., None, None]
-        JW = J @ W
-        keep = torch.eye(W.shape[-1], dtype=W.dtype, device=W.device) - JW
-        of_P = keep @ of_W @ keep.mT + scale * (keep @ J)
-        of_J = scale * W - W @ of_W @ W
-        if ctx.flat is not None:
-            of_P = of_P.masked_fill(ctx.flat | ctx.flat[:, None], 0.0)
-        return of_P.sum_to_size(ctx.like.shape), of_J.sum_to_size(J.shape), None
-
-
-def _factor(P: Tensor) -> Tensor:
-    """A factor of a covariance; of a singular one too, unless it is diagonal anyhow."""
-    diagonal = P.diagonal(dim1=-2, dim2=-1)
-    if bool((torch.diag_embed(diagonal) == P).all()):
-        return torch.diag_embed(diagonal.sqrt())
-    L, info = torch.linalg.cholesky_ex(P)
-    if not bool(info.any()):
-        return L
-    values, vectors = torch.linalg.eigh(P)
-    return vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)
-
-
-def _undetermined(M: Tensor) -> tuple[Tensor, Tensor]:
-    """What to add in directions without any precision, and the logarithm of its determinant."""
-    scale = M.diagonal(dim1=-2, dim2=-1).amax(-1)
-    scale = torch.where(scale > 0, scale, 1.0)[..., None]
-    values, vectors = torch.linalg.eigh(M)
-    none = values < 1e4 * torch.finfo(M.dtype).eps * scale
-    extra = (vectors * (none * scale).unsqueeze(-2)) @ vectors.mT
-    return extra, (none * scale.log()).sum(-1)
+from seqlatent.kalman.steady import alike, is_steady, run_steady, steady_adjoint, surprise
 
 
 def continued(
@@ -249,56 +77,49 @@ class _Continued(torch.autograd.Function):
         S, info = cov.new_empty(*lead, M, M), cov.new_empty(lead, dtype=torch.int32)
         onward, observe = transition.mT, rows.mT
         x, P, failed = mean, covs[0].copy_(cov), torch.zeros_like(info)
-        means, errors = [], []
+        means = x.new_empty(size, *x.shape) if keep else x.new_empty(0)
+        errors = y.new_empty(y.shape if keep else 0)
         total = torch.zeros_like(y[0, ..., 0])
-        kept, steady = -1, False
-        L, W, logs = factors[0], gains[0], cov
+        kept = -1
         for n in range(number):
-            if not steady:
-                kept = n if keep else 0
-                L, W = factors[kept], gains[kept]
-                torch.matmul(rows, P, out=half)
-                torch.matmul(half, observe, out=S).add_(yy)
-                torch.matmul(half, onward, out=cross).add_(yz)
-                if seen is not None:
-                    mask = seen[n].unsqueeze(-1)
-                    S.mul_(mask).mul_(mask.mT).diagonal(dim1=-2, dim2=-1).add_(1 - seen[n])
-                    cross.mul_(mask)
-                torch.linalg.cholesky_ex(S, out=(L, info))
-                failed |= info
-                torch.linalg.solve_triangular(L, cross, upper=False, out=W)
-                logs = L.diagonal(dim1=-2, dim2=-1).log().unsqueeze(-2)
+            kept = n if keep else 0
+            L, W = factors[kept], gains[kept]
+            torch.matmul(rows, P, out=half)
+            torch.matmul(half, observe, out=S).add_(yy)
+            torch.matmul(half, onward, out=cross).add_(yz)
+            if seen is not None:
+                mask = seen[n].unsqueeze(-1)
+                S.mul_(mask).mul_(mask.mT).diagonal(dim1=-2, dim2=-1).add_(1 - seen[n])
+                cross.mul_(mask)
+            torch.linalg.cholesky_ex(S, out=(L, info))
+            failed |= info
+            torch.linalg.solve_triangular(L, cross, upper=False, out=W)
             e = y[n] - x @ observe
             if seen is not None:
                 e = e * seen[n].unsqueeze(-2)
             e = torch.linalg.solve_triangular(L.mT, e, upper=True, left=False)
+            total = total - surprise(L, e, None if counted is None else counted[n])
             if keep:
-                means.append(x)
-                errors.append(e)
-            if counted is None:
-                total = total - (0.5 * torch.linalg.vecdot(e, e) + logs.sum(-1))
-            else:
-                terms = torch.addcmul(logs, e, e, value=0.5)
-                total = total - torch.linalg.vecdot(counted[n], terms)
+                means[n], errors[n] = x, e
             if n + 1 == number:
                 break
             x = x @ onward + e @ W
-            if steady:
-                continue
             torch.matmul(transition, P, out=next_P)
             torch.matmul(next_P, onward, out=work).add_(zz)
-            _subtract_square(work, W)
+            _add(work, W.mT, W, -1.0)
             torch.add(work, work.mT, out=next_P).mul_(0.5)
-            if seen is None and _steady(P, next_P):
-                steady = True
-            else:
-                P = covs[n + 1 if keep else (n + 1) % 2].copy_(next_P)
+            if seen is None and is_steady(P, next_P):
+                out = (means[n + 1 :], errors[n + 1 :]) if keep else None
+                later = None if counted is None else counted[n + 1 :]
+                total = total - run_steady(rows, transition, L, W, x, y[n + 1 :], later, out)
+                break
+            P = covs[n + 1 if keep else (n + 1) % 2].copy_(next_P)
         if bool(failed.any()):
             raise _not_definite()
         path = [min(n, kept) for n in range(number)] if keep else []
         ctx.path = (means, errors, covs, factors, gains, path)
         ctx.save_for_backward(rows, transition, yy, yz, zz)
-        ctx.seen, ctx.counted = seen, counted
+        ctx.seen, ctx.counted, ctx.cov_shape = seen, counted, cov.shape
         return total
 
     @staticmethod
@@ -307,49 +128,95 @@ class _Continued(torch.autograd.Function):
         rows, transition, *noises = ctx.saved_tensors
         seen, counted = ctx.seen, ctx.counted
         weight = grads[0].unsqueeze(-1)
-        means, errors, *covariances, path = ctx.path
-        number = len(means)
+        means, errors, covs, factors, gains, path = ctx.path
+        (M, K), lead, solve = rows.shape[-2:], covs.shape[1:-2], torch.linalg.solve_triangular
         of_rows, of_transition = torch.zeros_like(rows), torch.zeros_like(transition)
         of_yy, of_yz, of_zz = (torch.zeros_like(x) for x in noises)
-        of_y: list[Tensor] = [errors[0]] * number
-        of_x, of_P = torch.zeros_like(means[0]), torch.zeros_like(covariances[0][0])
-        last = True
-        for n in range(number - 1, -1, -1):
-            x, e, (P, L, W) = means[n], errors[n], (v[path[n]] for v in covariances)
+        of_y: list[Tensor] = [errors[0]] * len(means)
+        of_x, of_P = torch.zeros_like(means[0]), covs.new_zeros(*lead, K, K)
+        square, other = (covs.new_empty(*lead, M, M) for _ in range(2))
+        half, of_cross, tall = (covs.new_empty(*lead, M, K) for _ in range(3))
+        ahead, small = (covs.new_empty(*lead, K, K) for _ in range(2))
+        last, n = True, len(means)
+        begin, end = alike(path, counted)
+        while n > 0:
+            n -= 1
+            x, e, (P, L, W) = means[n], errors[n], (v[path[n]] for v in (covs, factors, gains))
+            if n + 1 == end > begin + 1:
+                data = (means[begin:end], errors[begin:end], weight, of_x, of_P)
+                steady = steady_adjoint(rows, transition, P, L, W, *data, ctx.needs_input_grad[7])
+                totals = of_rows, of_transition, of_yy, of_yz, of_zz
+                for total_of, part in zip(totals, steady[:5], strict=True):
+                    total_of += _summed(part, total_of)
+                of_x, of_P, of_y[begin:end] = steady[5], steady[6], steady[7]
+                last, n = False, begin
+                continue
             used = weight if counted is None else weight * counted[n]
             of_e = -used * e
             of_diagonal = -used.expand(e.shape).sum(-2) / L.diagonal(dim1=-2, dim2=-1)
-            half, of_cross = rows @ P, W
+            torch.matmul(rows, P, out=half)
             if not last:
                 of_e = of_e + of_x @ W.mT
-                of_W = e.mT @ of_x - 2 * W @ of_P
-                of_cross = torch.linalg.solve_triangular(L.mT, of_W, upper=True)
+                torch.matmul(e.mT, of_x, out=tall)
+                solve(L.mT, _add(tall, W, of_P, -2.0), upper=True, out=of_cross)
                 of_transition += _summed(of_x.mT @ x, of_transition)
                 of_zz += _summed(of_P, of_zz)
-            of_obs = torch.linalg.solve_triangular(L, of_e, upper=False, left=False)
-            of_L = torch.diag_embed(of_diagonal) - of_obs.mT @ e
+            of_obs = solve(L, of_e, upper=False, left=False)
+            torch.matmul(of_obs.mT, e, out=square).neg_()
             if not last:
-                of_L = of_L - of_cross @ W.mT
-            of_S = _cholesky_adjoint(L, of_L)
+                _add(square, of_cross, W.mT, -1.0)
+            square.diagonal(dim1=-2, dim2=-1).add_(of_diagonal)
+            # of_S is the gradient of a covariance, from that of its Cholesky factor
+            torch.matmul(L.mT, square, out=other).tril_()
+            torch.add(other, square.copy_(other.mT).triu_(1), out=other)
+            solve(L.mT, other, upper=True, out=square)
+            of_S = solve(L, square, upper=False, left=False, out=other).mul_(0.5)
             if seen is not None:
                 mask = seen[n].unsqueeze(-1)
-                of_obs, of_S, of_cross = of_obs * mask.mT, of_S * mask * mask.mT, of_cross * mask
+                of_obs = of_obs * mask.mT
+                of_S.mul_(mask).mul_(mask.mT)
+                of_cross.mul_(mask)
             of_yy += _summed(of_S, of_yy)
-            of_rows += _summed(2 * of_S @ half - of_obs.mT @ x, of_rows)
+            torch.matmul(of_S, half, out=tall).mul_(2.0)
+            of_rows += _summed(_add(tall, of_obs.mT, x, -1.0), of_rows)
             of_y[n] = of_obs
-            back_x, back_P = -of_obs @ rows, rows.mT @ of_S @ rows
-            if not last:
+            back_x = -of_obs @ rows
+            torch.matmul(of_S, rows, out=tall)
+            if last:
+                torch.matmul(rows.mT, tall, out=of_P)
+            else:
                 of_yz += _summed(of_cross, of_yz)
-                forward = transition @ P
-                of_rows += _summed(of_cross @ forward, of_rows)
-                of_transition += _summed(of_cross.mT @ half + 2 * of_P @ forward, of_transition)
-                through = rows.mT @ of_cross @ transition
-                back_P = back_P + (through + through.mT) / 2
-                back_P = back_P + transition.mT @ of_P @ transition
+                torch.matmul(transition, P, out=ahead)
+                of_transition += _summed(torch.matmul(of_cross.mT, half, out=small), of_transition)
+                torch.matmul(of_P, ahead, out=small).mul_(2.0)
+                of_transition += _summed(small, of_transition)
+                # O^T (of_S O + of_cross F), and the half of its transpose that is not yet there
+                of_S_rows, through = tall, torch.matmul(of_cross, transition, out=half)
+                torch.matmul(of_P, transition, out=small)
+                torch.matmul(transition.mT, small, out=of_P)
+                _add_shared(of_P, rows.mT, of_S_rows, small)
+                torch.matmul(rows.mT, through, out=small)
+                of_P.add_(small, alpha=0.5).add_(small.mT, alpha=0.5)
+                # of_rows also gets what the cross covariance says of them
+                of_rows += _summed(torch.matmul(of_cross, ahead, out=tall), of_rows)
                 back_x = back_x + of_x @ transition
-            of_x, of_P, last = back_x, back_P, False
-        found = (of_rows, of_transition, of_yy, of_yz, of_zz, of_x, of_P, torch.stack(of_y))
-        return (*found, None, None)
+            of_x, last = back_x, False
+        found = (of_rows, of_transition, of_yy, of_yz, of_zz, of_x)
+        of_cov = of_P.sum_to_size(ctx.cov_shape)
+        of_data = torch.stack(of_y) if ctx.needs_input_grad[7] else None
+        return (*found, of_cov, of_data, None, None)
+
+
+def _add(out: Tensor, a: Tensor, b: Tensor, factor: float) -> Tensor:
+    """Adds a product to a matrix, or to each of a batch, in place."""
+    if out.dim() == 2:
+        return out.addmm_(a, b, alpha=factor)
+    return out.baddbmm_(a, b, alpha=factor)
+
+
+def _add_shared(out: Tensor, a: Tensor, b: Tensor, work: Tensor) -> Tensor:
+    """The same with a matrix that all may share, by way of a piece of memory."""
+    return out.add_(torch.matmul(a, b, out=work))
 
 
 def _not_definite() -> ValueError:
@@ -357,41 +224,6 @@ def _not_definite() -> ValueError:
         "The covariance of observations given the past was expected to be positive definite, found "
         "one that is not; check that Q, R and P0 are covariances and that no value is vast."
     )
-
-
-def _subtract_square(P: Float[Tensor, "*p K K"], W: Float[Tensor, "*p M K"]) -> None:
-    """P - W^T W, in place."""
-    if P.dim() == 2:
-        P.addmm_(W.mT, W, alpha=-1)
-    else:
-        P.baddbmm_(W.mT, W, alpha=-1)
-
-
-def _steady(P: Float[Tensor, "*p K K"], later: Float[Tensor, "*p K K"]) -> bool:
-    """Whether a covariance no longer changes; most often its diagonal denies that at once."""
-    tolerance = _STEADY * torch.finfo(P.dtype).eps
-    old, new = (x.diagonal(dim1=-2, dim2=-1) for x in (P, later))
-    limit = tolerance * old.amax(-1, keepdim=True)
-    if bool(((new - old).abs() > limit).any()):
-        return False
-    return not bool(((later - P).abs() > limit.unsqueeze(-1)).any())
-
-
-def _masked(S: Tensor, seen: Tensor) -> Tensor:
-    """A covariance in which rows that were not seen are unit-variance phantoms."""
-    return S * seen[..., None] * seen[..., None, :] + torch.diag_embed(1 - seen)
-
-
-def _cholesky_adjoint(L: Tensor, of_L: Tensor) -> Tensor:
-    r"""Gradient of a covariance, from that of its Cholesky factor.
-
-    .. math:: \bar S = \tfrac12 L^{-\top} (\Phi + \Phi^\top) L^{-1}, \quad
-        \Phi = \operatorname{tril}(L^\top \bar L) \text{ with half its diagonal}
-    """
-    inner = (L.mT @ of_L).tril()
-    inner = inner + inner.tril(-1).mT
-    inner = torch.linalg.solve_triangular(L.mT, inner, upper=True)
-    return torch.linalg.solve_triangular(L, inner, upper=False, left=False) / 2
 
 
 def _summed(grad: Tensor, like: Tensor) -> Tensor:

@@ -35,7 +35,8 @@ class Reduced(NamedTuple):
 
     def to(self, like: Tensor) -> "Reduced":
         """The same on the device of a tensor."""
-        return Reduced(*(x.to(like.device) for x in self[:3]), self.log_det)
+        polynomial, state, noise = (x.to(like.device) for x in self[:3])
+        return Reduced(polynomial, state, noise, self.log_det)
 
 
 def reduce(F: Float[Tensor, "K K"], H: Float[Tensor, "1 K"]) -> Reduced | None:
