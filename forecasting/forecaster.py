@@ -186,9 +186,9 @@ class Forecaster:
 
         self._require_fitted()
         found = {
-            alias: engine.findings["choice"]
+            alias: choice
             for alias, engine in self._engines.items()
-            if "choice" in getattr(engine, "findings", {})
+            if (choice := getattr(engine, "findings", {}).get("choice"))
         }
         if model is None and len(found) == 1:
             model = next(iter(found))
@@ -242,7 +242,7 @@ class Forecaster:
             DataError: If a frame cannot be used as it is.
         """
         h = horizon(h)
-        levels_of(level), quantiles_of(quantiles)
+        _, _ = levels_of(level), quantiles_of(quantiles)
         there, style = self._standing(df, static_df)
         future = there._future(X_df, h)
         data = there.forecast_rows(

@@ -16,7 +16,7 @@ __all__ = ["Innovations", "Smoothing"]
 class Smoothing(NamedTuple):
     """What exponential smoothing takes over of an innovation, and what it keeps of a slope.
 
-    Args:
+    Attributes:
         level: Part of an innovation that enters the level.
         trend: Part that enters the slope, None without one.
         seasonal: Part that enters the effect of the season, None without one.
