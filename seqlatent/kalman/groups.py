@@ -16,7 +16,7 @@ _LOG_2PI = math.log(2 * math.pi)
 # What a block costs apart from arithmetic, in operations: of about ten calls and their checks.
 _OVERHEAD = 2e6
 # Numbers of the matrices of a block that are worked on together, so that they stay in the cache.
-_CELLS = 2**18
+_CELLS = 2**19
 
 
 class Problem(NamedTuple):
