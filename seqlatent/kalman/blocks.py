@@ -71,7 +71,7 @@ class _Continued(torch.autograd.Function):
             cov.new_empty(n, *lead, *shape)
             for n, shape in ((size, (M, M)), (size, (M, K)), (max(size, 2), (K, K)))
         )
-        half, cross, work, next_P = (
+        half, cross, work, ahead = (
             cov.new_empty(*lead, *shape) for shape in ((M, K), (M, K), (K, K), (K, K))
         )
         S, info = cov.new_empty(*lead, M, M), cov.new_empty(lead, dtype=torch.int32)
@@ -85,12 +85,16 @@ class _Continued(torch.autograd.Function):
             kept = n if keep else 0
             L, W = factors[kept], gains[kept]
             torch.matmul(rows, P, out=half)
-            torch.matmul(half, observe, out=S).add_(yy)
-            torch.matmul(half, onward, out=cross).add_(yz)
-            if seen is not None:
+            if seen is None:
+                torch.matmul(half, observe, out=S).add_(yy)
+                torch.matmul(half, onward, out=cross).add_(yz)
+            else:
+                # what was not seen is a phantom of variance one, without any covariance
                 mask = seen[n].unsqueeze(-1)
-                S.mul_(mask).mul_(mask.mT).diagonal(dim1=-2, dim2=-1).add_(1 - seen[n])
-                cross.mul_(mask)
+                half.mul_(mask)
+                torch.matmul(half, observe, out=S).addcmul_(yy, mask).mul_(mask.mT)
+                S.diagonal(dim1=-2, dim2=-1).add_(1 - seen[n])
+                torch.matmul(half, onward, out=cross).addcmul_(yz, mask)
             torch.linalg.cholesky_ex(S, out=(L, info))
             failed |= info
             torch.linalg.solve_triangular(L, cross, upper=False, out=W)
@@ -104,16 +108,17 @@ class _Continued(torch.autograd.Function):
             if n + 1 == number:
                 break
             x = x @ onward + e @ W
-            torch.matmul(transition, P, out=next_P)
-            torch.matmul(next_P, onward, out=work).add_(zz)
+            torch.matmul(transition, P, out=ahead)
+            torch.matmul(ahead, onward, out=work).add_(zz)
             _add(work, W.mT, W, -1.0)
-            torch.add(work, work.mT, out=next_P).mul_(0.5)
-            if seen is None and is_steady(P, next_P):
+            later_P = covs[n + 1 if keep else (n + 1) % 2]
+            torch.lerp(work, work.mT, 0.5, out=later_P)
+            if seen is None and is_steady(P, later_P):
                 out = (means[n + 1 :], errors[n + 1 :]) if keep else None
                 later = None if counted is None else counted[n + 1 :]
                 total = total - run_steady(rows, transition, L, W, x, y[n + 1 :], later, out)
                 break
-            P = covs[n + 1 if keep else (n + 1) % 2].copy_(next_P)
+            P = later_P
         if bool(failed.any()):
             raise _not_definite()
         path = [min(n, kept) for n in range(number)] if keep else []
