@@ -59,8 +59,7 @@ def begin(
     U = torch.linalg.solve_triangular(L, rows, upper=False)
     back = torch.linalg.solve_triangular(L, yz, upper=False)
     white = torch.linalg.solve_triangular(L.mT, y, upper=True, left=False)
-    W, log_det = posterior(P0, U.mT @ U, flat)
-    shift = ((white - m0 @ U.mT) @ U) @ W
+    W, log_det, shift = posterior(P0, U.mT @ U, (white - m0 @ U.mT) @ U, flat)
     mean = m0 + shift
     residual = white - mean @ U.mT
     square = residual.square().sum(-1) + (shift * (residual @ U)).sum(-1)
@@ -95,31 +94,34 @@ def _loose(J: Float[Tensor, "*j K K"]) -> Bool[Tensor, "..."]:
 
 
 def posterior(
-    P: Float[Tensor, "*p K K"], J: Float[Tensor, "*j K K"], flat: Bool[Tensor, " K"] | None
-) -> tuple[Float[Tensor, "... K K"], Float[Tensor, "..."]]:
-    r"""The covariance :math:`W = (P^{-1} + J)^{-1}`, and :math:`\log |P| - \log |W|`.
+    P: Float[Tensor, "*p K K"],
+    J: Float[Tensor, "*j K K"],
+    b: Float[Tensor, "*b C K"],
+    flat: Bool[Tensor, " K"] | None,
+) -> tuple[Float[Tensor, "... K K"], Float[Tensor, "..."], Float[Tensor, "... C K"]]:
+    r"""The covariance :math:`W = (P^{-1} + J)^{-1}`, :math:`\log |P| - \log |W|`, and rows b W.
 
     Accurate in every direction by itself, under variances of any size and of none. Flat coordinates
     have precision 0; what neither prior nor ``J`` determines gets a variance of :math:`10^{12}`
-    relative to the best known and is left out of the determinant.
+    relative to the best known and is left out of the determinant. The rows are solved for: where
+    few observations with little noise leave directions open, W in the others is mere rounding.
     """
-    W, log_det = _Posterior.apply(P, J, flat)  # type: ignore[misc]
-    return W, log_det
+    return _Posterior.apply(P, J, b, flat)[:3]  # type: ignore[index, return-value]
 
 
 class _Posterior(torch.autograd.Function):
     @staticmethod
-    def forward(P: Tensor, J: Tensor, flat: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(P: Tensor, J: Tensor, b: Tensor, flat: Tensor | None) -> tuple[Tensor, ...]:
         size = P.shape[-1]
         eye = torch.eye(size, dtype=P.dtype, device=P.device)
         precision = torch.ones_like(P[..., 0])
         if flat is not None:
             P = P.masked_fill(flat | flat[:, None], 0.0)
             precision = precision.masked_fill(flat, 0.0)
-        G = _factor(P)
+        # a flat coordinate has a column of the factor to itself
+        G = _factor(P) if flat is None else _factor(P + flat.diag().to(P.dtype))
         if flat is not None:
-            # columns of the factor that flat coordinates left empty become theirs
-            G = torch.where(flat, eye, G)
+            G = torch.where(flat | flat[:, None], eye, G)
         M = G.mT @ J @ G + torch.diag_embed(precision)
         missing = torch.zeros_like(M[..., 0, 0])
         if flat is not None and bool(_loose(M).any()):
@@ -128,13 +130,15 @@ class _Posterior(torch.autograd.Function):
         L = torch.linalg.cholesky(M)
         V = torch.linalg.solve_triangular(L, G.mT, upper=False)
         log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1) - missing
-        return V.mT @ V, log_det
+        return V.mT @ V, log_det, _solved(G, L, b), G, L
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        P, J, ctx.flat = inputs
+        P, J, b, ctx.flat = inputs
+        W, _, shift, G, L = output
         ctx.like = P
-        ctx.save_for_backward(J, output[0])
+        ctx.mark_non_differentiable(G, L)
+        ctx.save_for_backward(J, b, W, shift, G, L)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -143,22 +147,34 @@ class _Posterior(torch.autograd.Function):
         .. math::
             \bar P = (I - J W)\, \bar W\, (I - W J) + \bar\ell\, (J - J W J), \quad
             \bar J = -W \bar W W + \bar\ell\, W
+
+        Rows b W give :math:`\bar W` the products of b with their gradients; these meet W by the
+        same solution.
         """
-        J, W = ctx.saved_tensors
-        of_W, of_log_det = grads
+        J, b, W, shift, G, L = ctx.saved_tensors
+        of_W, of_log_det, of_shift = grads[:3]
         of_W = (of_W + of_W.mT) / 2
         scale = of_log_det[..., None, None]
         JW = J @ W
         keep = torch.eye(W.shape[-1], dtype=W.dtype, device=W.device) - JW
         of_P = keep @ of_W @ keep.mT + scale * (keep @ J)
         of_J = scale * W - W @ of_W @ W
+        of_b = _solved(G, L, of_shift)
+        cross, outer = shift.mT @ of_b, (b - shift @ J).mT @ (of_shift - of_b @ J)
+        of_P, of_J = of_P + (outer + outer.mT) / 2, of_J - (cross + cross.mT) / 2
         if ctx.flat is not None:
             of_P = of_P.masked_fill(ctx.flat | ctx.flat[:, None], 0.0)
-        return of_P.sum_to_size(ctx.like.shape), of_J.sum_to_size(J.shape), None
+        return of_P.sum_to_size(ctx.like.shape), of_J.sum_to_size(J.shape), of_b.sum_to_size(b.shape), None
+
+
+def _solved(G: Tensor, L: Tensor, b: Tensor) -> Tensor:
+    """Rows times the posterior covariance, whose precision in units of the prior is L L^T."""
+    half = torch.linalg.solve_triangular(L, (b @ G).mT, upper=False)
+    return torch.linalg.solve_triangular(L.mT, half, upper=True).mT @ G.mT
 
 
 def _factor(P: Tensor) -> Tensor:
-    """A factor of a covariance; of a singular one too, unless it is diagonal anyhow."""
+    """A factor of a covariance; of a singular one too, which then is its symmetric root."""
     diagonal = P.diagonal(dim1=-2, dim2=-1)
     if bool((torch.diag_embed(diagonal) == P).all()):
         return torch.diag_embed(diagonal.sqrt())
@@ -166,7 +182,7 @@ def _factor(P: Tensor) -> Tensor:
     if not bool(info.any()):
         return L
     values, vectors = torch.linalg.eigh(P)
-    return vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)
+    return (vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)) @ vectors.mT
 
 
 def _undetermined(M: Tensor) -> tuple[Tensor, Tensor]:

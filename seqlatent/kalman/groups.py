@@ -122,7 +122,8 @@ def _later(
     counted = None
     if short or bool((ends * D < stop).any()):
         rows = torch.arange(stop, device=y.device)
-        least = ends if bool((ends * D < stop).any()) else ends.flatten()[:1]
+        every = ends.flatten()[:1].reshape([1] * ends.dim())
+        least = ends if bool((ends * D < stop).any()) else every
         counted = blocks(rows < least[..., None] * D, 0.0)
     return blocks(y, 0.0), pattern, counted
 

@@ -81,6 +81,7 @@ def log_likelihood(
         d = d + _drift(aligned[0], b, aligned[2], lead, steps)
     if d.requires_grad or bool(d.any()):
         y = y - d
+    diffuse = None if diffuse is None or not bool(diffuse.any()) else diffuse
     y, seen = (x.expand(*lead, steps, -1).reshape(-1, steps, y.shape[-1]) for x in (y, observed))
     ends = ends_of(seen)
     complete = bool(seen.all())
