@@ -593,6 +593,8 @@ def switching(
     References:
         Dynamic Linear Models with Markov-Switching (Kim, 1994).
     """
+    if isinstance(states, bool) or not isinstance(states, int) or states < 1:
+        raise ValueError(f"states must be an integer of at least 1, found {states!r}.")
     kind = LocalLinearTrend if trend else LocalLevel
     season: list[Component] = [] if season_length is None else [Seasonal(season_length)]
     parts = [Sum([kind(0.05 * 8.0**i), *deepcopy(season)]) for i in range(states)]

@@ -287,3 +287,16 @@ def test_a_long_series_is_right_at_its_end():
     peer.ssm.initialize_known(np.zeros(1), 1e6 * np.eye(1))
     peer.loglikelihood_burn = 0
     assert found.item() == pytest.approx(peer.loglike([1.0, 0.1]), rel=1e-9)
+
+
+def test_what_cannot_be_is_named():
+    model = random_system(3, 2, generator=rng())
+    y, observed = random_data((4,), 9, 2, 0.0, rng(1))
+    wrong = model._replace(H=model.H[:, :2])
+    with pytest.raises(ValueError, match="H was expected to have the shape"):
+        kalman.log_likelihood(*wrong, y, observed)
+    for name in ("Q", "R", "P0"):
+        with pytest.raises(ValueError, match=name):
+            kalman.log_likelihood(*model._replace(**{name: -getattr(model, name)}), y, observed)
+    with pytest.raises(ValueError, match="observed"):
+        kalman.log_likelihood(*model, y.masked_fill(y > 1, torch.nan), observed)

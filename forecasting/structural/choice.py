@@ -43,7 +43,7 @@ class Heldout(NamedTuple):
         c: Products ``()``.
         crps: CRPS of each form alone ``(F,)``, in usual seasonal differences.
         log_score: Mean negative log density of each form ``(F,)``, in these units.
-        best: Part of the series for which each form had the least CRPS ``(F,)``.
+        best: Part of the series and blocks for which each form had the least CRPS ``(F,)``.
         cells: Values that were hidden.
     """
 

@@ -127,7 +127,7 @@ def chosen(
                     if x == least
                     else f"CRPS {100 * (x / least - 1):.1f} % above the best"
                 )
-                + f", best for {100 * best:.0f} % of the series"
+                + f", best for {100 * best:.0f} % of series and blocks"
                 for x, best in zip(heldout.crps.tolist(), heldout.best.tolist(), strict=True)
             ]
     if len(forms) == 1:

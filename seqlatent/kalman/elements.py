@@ -9,13 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seqlatent.kalman.recursions import closed_loop
-from seqlatent.kalman.validation import (
-    check_covariances,
-    check_diffuse,
-    check_observations,
-    check_shapes,
-    once,
-)
+from seqlatent.kalman.validation import checked
 from seqlatent.linalg import cholesky, mask_rows
 from seqlatent.recurrence import affine_recurrence
 
@@ -133,12 +127,7 @@ def system(
     Raises:
         ValueError: If shapes do not fit, a covariance is none, or what is observed is no number.
     """
-    check_shapes(F=F, b=b, Q=Q, m0=m0, P0=P0, H=H, d=d, R=R, y=y, observed=observed)
-    if diffuse is not None:
-        check_diffuse(diffuse, F.shape[-1])
-        P0 = once(P0).masked_fill(diffuse | diffuse[:, None], 0.0).expand(P0.shape)
-    check_covariances(Q=Q, P0=P0, R=R)
-    check_observations(y, observed)
+    P0 = checked(F, b, Q, m0, P0, H, d, R, y, observed, diffuse)
     m0, P0 = m0.unsqueeze(-2), P0.unsqueeze(-3)
     matrices, vectors = (F, Q, P0, H, R), (b, m0, d, y, observed)
     lead, steps = leading(matrices, vectors)

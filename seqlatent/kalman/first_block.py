@@ -124,9 +124,10 @@ class _Posterior(torch.autograd.Function):
             G = torch.where(flat | flat[:, None], eye, G)
         M = G.mT @ J @ G + torch.diag_embed(precision)
         missing = torch.zeros_like(M[..., 0, 0])
-        if flat is not None and bool(_loose(M).any()):
-            extra, missing = _undetermined(M)
-            M = M + extra
+        if flat is not None and bool(_loose(J[..., flat, :][..., flat]).any()):
+            # by the observations alone: what is known weakly, for a vast prior of others, is known
+            extra, missing = _undetermined(J[..., flat, :][..., flat])
+            M = M + eye[:, flat] @ extra @ eye[flat]
         L = torch.linalg.cholesky(M)
         V = torch.linalg.solve_triangular(L, G.mT, upper=False)
         log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1) - missing
@@ -164,7 +165,12 @@ class _Posterior(torch.autograd.Function):
         of_P, of_J = of_P + (outer + outer.mT) / 2, of_J - (cross + cross.mT) / 2
         if ctx.flat is not None:
             of_P = of_P.masked_fill(ctx.flat | ctx.flat[:, None], 0.0)
-        return of_P.sum_to_size(ctx.like.shape), of_J.sum_to_size(J.shape), of_b.sum_to_size(b.shape), None
+        return (
+            of_P.sum_to_size(ctx.like.shape),
+            of_J.sum_to_size(J.shape),
+            of_b.sum_to_size(b.shape),
+            None,
+        )
 
 
 def _solved(G: Tensor, L: Tensor, b: Tensor) -> Tensor:

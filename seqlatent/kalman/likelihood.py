@@ -1,13 +1,14 @@
 """The log likelihood of a linear-Gaussian model, by blocks of steps."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from seqlatent.kalman import reduced
 from seqlatent.kalman.elements import align, leading
 from seqlatent.kalman.groups import Problem, after, ends_of, parts
 from seqlatent.kalman.sequential import filter
+from seqlatent.kalman.validation import checked
 from seqlatent.recurrence import affine_recurrence
 
 __all__ = ["log_likelihood"]
@@ -17,19 +18,19 @@ _SERIES = 2048
 
 
 def log_likelihood(
-    F: Float[Tensor, "*f K K"],
-    b: Float[Tensor, "*b K"],
-    Q: Float[Tensor, "*q K K"],
-    m0: Float[Tensor, "*m K"],
-    P0: Float[Tensor, "*p K K"],
-    H: Float[Tensor, "*h D K"],
-    d: Float[Tensor, "*d D"],
-    R: Float[Tensor, "*r D D"],
-    y: Float[Tensor, "*y D"],
-    observed: Bool[Tensor, "*o D"],
+    F: Tensor,
+    b: Tensor,
+    Q: Tensor,
+    m0: Tensor,
+    P0: Tensor,
+    H: Tensor,
+    d: Tensor,
+    R: Tensor,
+    y: Tensor,
+    observed: Tensor,
     *,
-    diffuse: Bool[Tensor, " K"] | None = None,
-) -> Float[Tensor, "*L"]:
+    diffuse: Tensor | None = None,
+) -> Tensor:
     r"""Log likelihood of each series: the sum of what :func:`filter` gives per step, but faster.
 
     Where the matrices are constant in time, blocks of :math:`m` steps are filtered as one step of
@@ -58,6 +59,10 @@ def log_likelihood(
     Shape:
         As in :func:`filter`, the result ``(*L,)``.
 
+    Raises:
+        ValueError: If shapes do not fit, a covariance is none, what is observed is no number, or
+            an observation has no variance given those before.
+
     Example:
         >>> one, zero = torch.ones(1, 1), torch.zeros(1)
         >>> y, observed = torch.tensor([[1.0], [2.0]]), torch.tensor([[True], [True]])
@@ -69,11 +74,35 @@ def log_likelihood(
         Time Series Analysis by State Space Methods (Durbin & Koopman, 2012), ch. 5 on diffuse
         starts.
     """
+    P0 = checked(F, b, Q, m0, P0, H, d, R, y, observed, diffuse)
+    model = (F, b, Q, m0, P0, H, d, R)
     lead, steps = leading((F, Q, P0.unsqueeze(-3), H, R), (b, m0.unsqueeze(-2), d, y, observed))
+    constant = all(len(align(x, lead, 2)) == 1 for x in (F, Q, H, R))
+    if constant and _regular(R):
+        try:
+            return _at_once(*model, y, observed, diffuse, lead, steps)
+        except (ValueError, torch.linalg.LinAlgError):  # pyright: ignore
+            pass  # what is too ill-conditioned as a block of rows may go row by row
+    return filter(*model, y, observed, diffuse=diffuse).log_evidence.sum(-1)
+
+
+def _at_once(
+    F: Tensor,
+    b: Tensor,
+    Q: Tensor,
+    m0: Tensor,
+    P0: Tensor,
+    H: Tensor,
+    d: Tensor,
+    R: Tensor,
+    y: Tensor,
+    observed: Tensor,
+    diffuse: Tensor | None,
+    lead: tuple[int, ...],
+    steps: int,
+) -> Tensor:
+    """The same for constant matrices and a regular R, by the reduced form or by blocks."""
     matrices = [align(x, lead, 2) for x in (F, Q, H, R)]
-    if any(len(x) > 1 for x in matrices) or not _regular(R):
-        model = (F, b, Q, m0, P0, H, d, R)
-        return filter(*model, y, observed, diffuse=diffuse).log_evidence.sum(-1)
     aligned = [x[0] for x in (*matrices, align(P0.unsqueeze(-3), lead, 2))]
     F, Q, H, R, P0 = (_own(x, lead) for x in aligned)
     prior = align(m0.unsqueeze(-2), lead, 1)[0].expand(*lead, -1).reshape(-1, F.shape[-1])

@@ -160,6 +160,8 @@ class TrigonometricSeasonal(Structural):
 
 def _chosen(period: Number, harmonics: int | Iterable[int] | None) -> tuple[int, ...]:
     """The harmonics of a period in order, of which there are at most half the period."""
+    if not math.isfinite(period):
+        raise ValueError(f"a period must be a finite number of steps, found {period!r}.")
     most = math.floor(period / 2)
     harmonics = most if harmonics is None else harmonics
     chosen = range(1, harmonics + 1) if isinstance(harmonics, int) else sorted(set(harmonics))
