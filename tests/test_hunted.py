@@ -75,3 +75,14 @@ def test_switching_names_a_bad_number_of_states(states):
 def test_harmonics_of_no_finite_period_are_refused(period):
     with pytest.raises(ValueError, match="a period must be a finite number of steps, found"):
         zoo.unobserved_components(freq_seasonal=[(period, 1)])
+
+
+def test_one_group_without_holes_beside_others_has_a_gradient():
+    model, g = system(2, 1)
+    y, observed = random_data((6,), 200, 1, 0.0, g)
+    observed[4:, 3] = False
+    parts = [x.clone().requires_grad_() for x in model]
+    found, expected = both(type(model)(*parts), torch.where(observed, y, 0), observed)
+    torch.testing.assert_close(found, expected)
+    grads = [torch.autograd.grad(x.sum(), parts[0])[0] for x in (found, expected)]
+    torch.testing.assert_close(*grads, rtol=1e-6, atol=1e-6)

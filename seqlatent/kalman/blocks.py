@@ -62,7 +62,7 @@ class _Continued(torch.autograd.Function):
         counted: Tensor | None,
     ) -> Tensor:
         number, keep = len(y), any(ctx.needs_input_grad)
-        each = [v.shape[:-2] for v in (rows, transition, yy, yz, zz, cov)]
+        each = [v.shape[:-2] for v in (rows, transition, yy, yz, zz, cov, mean)]
         each += [] if seen is None else [seen.shape[1:-1]]
         lead = torch.broadcast_shapes(*each)
         (M, K), size = rows.shape[-2:], number if keep else 1
