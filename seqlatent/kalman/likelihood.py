@@ -37,8 +37,8 @@ def log_likelihood(
     :math:`m D` observations. What a block is does not depend on the data and is computed once for
     all series that share matrices and pattern of missing values; so are the covariances, until they
     are steady. What depends on the data is products of matrices. The gradient is another pass over
-    the blocks, written by hand. Matrices that vary in time, or an R that is singular, go step by
-    step.
+    the blocks, written by hand. Matrices that vary in time, an R that is singular, and a block
+    whose covariance is too ill-conditioned for a Cholesky factor go step by step.
 
     Args:
         F: Transition; the other matrices and vectors as in :func:`filter`.
