@@ -19,7 +19,7 @@ from statsmodels.tsa.statespace.structural import UnobservedComponents
 from torch.autograd import gradcheck
 
 from seqlatent import kalman
-from seqlatent.kalman import groups, reduced
+from seqlatent.kalman import groups, likelihood, reduced
 from seqlatent.kalman.lifted import lift
 
 
@@ -300,3 +300,15 @@ def test_what_cannot_be_is_named():
             kalman.log_likelihood(*model._replace(**{name: -getattr(model, name)}), y, observed)
     with pytest.raises(ValueError, match="observed"):
         kalman.log_likelihood(*model, y.masked_fill(y > 1, torch.nan), observed)
+
+
+def test_a_block_that_is_too_ill_conditioned_goes_step_by_step(monkeypatch):
+    model = random_system(3, 2, generator=rng())
+    y, observed = random_data((4,), 9, 2, 0.2, rng(1))
+
+    def fails(problem):
+        raise ValueError("no Cholesky factor")
+
+    monkeypatch.setattr(likelihood, "_of_blocks", fails)
+    found = kalman.log_likelihood(*model, y, observed)
+    assert torch.equal(found, by_filter(model, y, observed))

@@ -195,14 +195,13 @@ class _Continued(torch.autograd.Function):
                 of_transition += _summed(torch.matmul(of_cross.mT, half, out=small), of_transition)
                 torch.matmul(of_P, ahead, out=small).mul_(2.0)
                 of_transition += _summed(small, of_transition)
-                # O^T (of_S O + of_cross F), and the half of its transpose that is not yet there
-                of_S_rows, through = tall, torch.matmul(of_cross, transition, out=half)
+                # F^T of_P F + O^T of_S O, and the symmetric part of O^T of_cross F
                 torch.matmul(of_P, transition, out=small)
                 torch.matmul(transition.mT, small, out=of_P)
-                _add_shared(of_P, rows.mT, of_S_rows, small)
-                torch.matmul(rows.mT, through, out=small)
+                of_P.add_(torch.matmul(rows.mT, tall, out=small))
+                torch.matmul(of_cross, transition, out=half)
+                torch.matmul(rows.mT, half, out=small)
                 of_P.add_(small, alpha=0.5).add_(small.mT, alpha=0.5)
-                # of_rows also gets what the cross covariance says of them
                 of_rows += _summed(torch.matmul(of_cross, ahead, out=tall), of_rows)
                 back_x = back_x + of_x @ transition
             of_x, last = back_x, False
@@ -217,11 +216,6 @@ def _add(out: Tensor, a: Tensor, b: Tensor, factor: float) -> Tensor:
     if out.dim() == 2:
         return out.addmm_(a, b, alpha=factor)
     return out.baddbmm_(a, b, alpha=factor)
-
-
-def _add_shared(out: Tensor, a: Tensor, b: Tensor, work: Tensor) -> Tensor:
-    """The same with a matrix that all may share, by way of a piece of memory."""
-    return out.add_(torch.matmul(a, b, out=work))
 
 
 def _not_definite() -> ValueError:
