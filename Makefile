@@ -10,17 +10,32 @@ BIN := $(VENV)/bin
 PINS := $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" * (sys.version_info >= (3, 11)))')
 # One thread per process: the workers of the test suite already use the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+PYTEST = $(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist worksteal
+# Tests that read no dataframe and start no process are those of numbers.
+NUMERICAL = $(shell grep -L -e 'seqlatent[. a-z]*forecasting' -e 'seqlatent[. a-z]*datasets' -e subprocess tests/test_*.py)
 
 .DEFAULT_GOAL := test
-.PHONY: demo test lint docs clean
+.PHONY: demo test test-all test-slow test-kernels lint docs clean
 .NOTPARALLEL:
 .SECONDARY:
 
 demo: $(VENV)/.installed-core
 	$(BIN)/seqlatent demo $(ARGS)
 
+# What takes long is marked `slow` and left to test-all.
 test: $(VENV)/.installed-test
-	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	$(PYTEST) -m 'not slow' $(ARGS)
+
+# All tests, then those of numbers once more as other processors compute them.
+test-all: test test-slow test-kernels
+
+test-slow: $(VENV)/.installed-test
+	$(PYTEST) -m slow $(ARGS)
+
+# Kernels without vector instructions, then those of AVX2: what only one kind of rounding passes is no test.
+test-kernels: $(VENV)/.installed-test
+	ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE $(PYTEST) -m 'not slow' $(NUMERICAL) $(ARGS)
+	ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=COMPATIBLE $(PYTEST) -m 'not slow' $(NUMERICAL) $(ARGS)
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff format --check .

@@ -124,7 +124,8 @@ def test_what_stands_in_missing_cells_is_not_read():
 
 def test_a_padded_tail_changes_no_feature_before_it():
     mem, s = memory(**SIZES, lags=(1, 4)), batch()
-    assert torch.equal(mem(s.extend(3))[:, :6], mem(s))
+    # products of matrices of other sizes may round otherwise
+    torch.testing.assert_close(mem(s.extend(3))[:, :6], mem(s), rtol=1e-12, atol=1e-12)
 
 
 def test_series_do_not_see_each_other():

@@ -197,7 +197,10 @@ class _Newton:
         for _ in range(iterations):
             move = self.path(self.sites(x)) - z
             share = active.to(x.dtype)
-            allowed, worse = value - 8 * eps * value.abs(), active
+            # a step below the root of eps gains less than the objective is rounded by: none is lost
+            near = ~_exceeds(self.signal(z + move), x, eps**0.5)
+            allowed = torch.where(near, -torch.inf, value - 8 * eps * value.abs())
+            worse = active
             there, signal, reached = z, x, value
             for _ in range(_HALVINGS):
                 there = z + share[:, None, None] * move
@@ -208,7 +211,7 @@ class _Newton:
                     break
                 share = torch.where(worse, share / 2, share)
             better = (active & ~worse)[:, None, None]
-            far = ((signal - x).abs() > tolerance * (1 + x.abs())).flatten(1).any(-1)
+            far = _exceeds(signal, x, tolerance)
             z, x = torch.where(better, there, z), torch.where(better, signal, x)
             value = torch.where(better[:, 0, 0], reached, value)
             active = active & far & ~worse
@@ -266,6 +269,11 @@ class _Newton:
         own = torch.where(self.observed, log_prob, 0.0).sum((-2, -1))
         found = own + _log_prior(self.prior, z)
         return torch.where(found.isnan(), -torch.inf, found)
+
+
+def _exceeds(x: Tensor, before: Tensor, tolerance: float) -> Tensor:
+    """Whether any signal of a series moved by more than so much of one plus its size ``(B,)``."""
+    return ~((x - before).abs() <= tolerance * (1 + before.abs())).flatten(1).all(-1)
 
 
 def _still(q: kalman.Kernels) -> tuple[kalman.Kernels, Tensor]:
