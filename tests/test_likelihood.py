@@ -146,8 +146,25 @@ def test_gradients_through_steady_blocks_are_those_of_the_filter(period):
         torch.testing.assert_close(ours / size, theirs / size, rtol=1e-6, atol=1e-8)
 
 
-def by_filter_plain(*arguments):
-    return kalman.filter(*arguments).log_evidence.sum(-1)
+def test_gradients_of_groups_that_share_a_first_block_are_those_of_the_filter():
+    model, y = structural(4, initial_variance=100.0), walks(6, 120)
+    observed = torch.ones_like(y, dtype=torch.bool)
+    for i in range(6):
+        observed[i, 60 + 7 * i] = False
+    y = torch.where(observed, y, 0)
+    for diffuse in (None, all_of(model)):
+        grads = []
+        for f in (kalman.log_likelihood, by_filter_plain):
+            Q, R = (x.clone().requires_grad_() for x in (model.Q, model.R))
+            law = model._replace(Q=Q, R=R)
+            value = f(*law, y, observed, diffuse=diffuse)
+            grads.append([x + x.mT for x in torch.autograd.grad(value.sum(), (Q, R))])
+        for ours, theirs in zip(*grads, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
+def by_filter_plain(*arguments, **options):
+    return kalman.filter(*arguments, **options).log_evidence.sum(-1)
 
 
 @pytest.mark.parametrize("period", [2, 4, 12, 24])

@@ -158,19 +158,20 @@ class _Posterior(torch.autograd.Function):
         scale = of_log_det[..., None, None]
         JW = J @ W
         keep = torch.eye(W.shape[-1], dtype=W.dtype, device=W.device) - JW
-        of_P = keep @ of_W @ keep.mT + scale * (keep @ J)
-        of_J = scale * W - W @ of_W @ W
         of_b = _solved(G, L, of_shift)
         cross, outer = shift.mT @ of_b, (b - shift @ J).mT @ (of_shift - of_b @ J)
-        of_P, of_J = of_P + (outer + outer.mT) / 2, of_J - (cross + cross.mT) / 2
+        # rows have batch axes that W need not have: each term is summed by itself
+        of_P = _totals(ctx.like, keep @ of_W @ keep.mT + scale * (keep @ J), outer)
+        of_J = _totals(J, scale * W - W @ of_W @ W, -cross)
         if ctx.flat is not None:
             of_P = of_P.masked_fill(ctx.flat | ctx.flat[:, None], 0.0)
-        return (
-            of_P.sum_to_size(ctx.like.shape),
-            of_J.sum_to_size(J.shape),
-            of_b.sum_to_size(b.shape),
-            None,
-        )
+        return of_P, of_J, of_b.sum_to_size(b.shape), None
+
+
+def _totals(like: Tensor, *terms: Tensor) -> Tensor:
+    """The symmetric part of a sum of gradients, each summed over axes that ``like`` lacks."""
+    total = torch.stack([term.sum_to_size(like.shape) for term in terms]).sum(0)
+    return (total + total.mT) / 2
 
 
 def _solved(G: Tensor, L: Tensor, b: Tensor) -> Tensor:
