@@ -1,0 +1,98 @@
+"""Every engine behind a forecaster, small enough to be fitted in a test, and data for them."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import torch
+
+from seqlatent import zoo
+from seqlatent.forecasting import Forecaster, Spec
+from seqlatent.forecasting.recipes import (
+    deep_markov,
+    deep_state,
+    latent_ode,
+    srnn,
+    structural,
+    vrnn,
+)
+from seqlatent.forecasting.trainers import ByWindows
+from seqlatent.objectives import evidence
+
+SEASON = 4
+
+
+def own(context=None):
+    """A spec that is no recipe: a level and a slope, inferred exactly."""
+    return Spec(
+        "own",
+        lambda setting: [zoo.structural(trend=True)],
+        ByWindows(evidence, 3, lambda setting: 16, learning_rate=0.05),
+        scaling="level",
+        calendar=False,
+        context=context,
+        dtype=torch.float64,
+    )
+
+
+ENGINES = {
+    "structural": lambda: structural(["damped", "log level"], draws=2, criterion="equal"),
+    "deep_state": lambda: deep_state(steps=3, hidden_dim=4),
+    "srnn": lambda: srnn(members=1, steps=3, hidden_dim=8),
+    "srnn_latent": lambda: srnn(members=1, steps=3, latent_dim=2, hidden_dim=8),
+    "ensemble": lambda: srnn(members=3, steps=3, hidden_dim=8),
+    "vrnn": lambda: vrnn(members=1, steps=3, latent_dim=2, hidden_dim=8),
+    "deep_markov": lambda: deep_markov(members=1, steps=3, latent_dim=2, hidden_dim=8),
+    "latent_ode": lambda: latent_ode(steps=3, latent_dim=2, hidden_dim=8),
+    "short_srnn": lambda: replace(srnn(members=1, steps=3, hidden_dim=8), context=12),
+    "own": own,
+    "short_own": lambda: own(context=12),
+    "naive": lambda: "naive",
+    "seasonal_naive": lambda: "seasonal_naive",
+    "ets": lambda: "ets",
+    "theta": lambda: "theta",
+    "sarimax": lambda: "sarimax",
+}
+"""Models by a name of their own: every recipe, recipes in other settings, specs, baselines."""
+
+BASELINES = ("naive", "seasonal_naive", "ets", "theta", "sarimax")
+EXACT = ("structural", "deep_state", "own", "short_own", *BASELINES)
+"""Engines whose forecasts are known in closed form, in double precision."""
+
+
+def panel(rows=40, *, series=3, seed=0, prefix="s"):
+    """Positive daily series with a trend, a season and noise, some longer than others."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for i in range(series):
+        n = rows + 3 * i
+        t = np.arange(n)
+        y = (10.0**i) * (5 + 0.4 * t + np.sin(2 * np.pi * t / SEASON) + rng.normal(0, 0.3, n))
+        ds = pd.date_range("2024-01-01", periods=n, freq="D")
+        frames.append(pd.DataFrame({"unique_id": f"{prefix}{i}", "ds": ds, "y": y}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def rows_of(df):
+    """Number of each row within its series."""
+    return df.groupby("unique_id").cumcount().to_numpy()
+
+
+@cache
+def fitted(name, rows=28):
+    """A forecaster that has seen the first rows of the panel; not to be moved: see ``copied``."""
+    df = panel()
+    return Forecaster(ENGINES[name](), season_length=SEASON).fit(df[rows_of(df) < rows])
+
+
+def copied(name, rows=28):
+    """The same, to be updated at will."""
+    model = Forecaster.__new__(Forecaster)
+    model.__dict__ |= fitted(name, rows).__dict__
+    return model
+
+
+def alias(name):
+    """Name of the columns of an engine."""
+    return fitted(name).aliases[0]
