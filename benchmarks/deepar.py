@@ -128,7 +128,7 @@ class Ours:
         start = time.process_time()
         found = []
         for series in torch.arange(len(self.panel.lengths)).split(rows):
-            belief = self.model.belief(self.panel.past(series))
+            belief = self.model.belief(self.panel.past(series), end=False)
             future = self.panel.future(series)
             found.append(self.model.forecast(belief, HORIZON, n=paths, u=future).y[..., 0])
         y = torch.cat(found, 1)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from collections.abc import Sequence as Collection
 from copy import deepcopy
+from typing import Any
 
 from seqlatent.emissions import (
     AnchoredNet,
@@ -146,7 +147,7 @@ def unobserved_components(
     season_length: int | None = None,
     stochastic_season: bool = True,
     freq_seasonal: Collection[tuple[int | float, int | None]] = (),
-    stochastic_freq_seasonal: bool = True,
+    stochastic_freq_seasonal: bool | Collection[bool] = True,
     cycle: Cycle | None = None,
     autoregressive: int = 0,
     covariate_dim: int = 0,
@@ -162,10 +163,11 @@ def unobserved_components(
         trend: One of the twelve names: "irregular" or "deterministic constant" to "local linear
             trend"; None for no trend, and no noise of the observation.
         season_length: Steps in a season with a state for each but one; None for no such pattern.
-        stochastic_season: Whether that pattern changes.
+        stochastic_season: Whether that pattern changes. It says nothing of ``freq_seasonal``.
         freq_seasonal: Periods with the number of their harmonics, None for all; of harmonics that
             several periods have, the shortest keeps them.
-        stochastic_freq_seasonal: Whether the harmonics change.
+        stochastic_freq_seasonal: Whether the harmonics change: one answer for all, or one for each
+            of ``freq_seasonal``.
         cycle: A :class:`Cycle`, which says if it is damped, noisy and within bounds.
         autoregressive: Lags of an autoregression, 0 for none.
         covariate_dim: Covariates ``U``, each with a constant coefficient.
@@ -173,6 +175,11 @@ def unobserved_components(
         irregular: Whether the observation has noise; by default what the trend's name says.
         initial_scale: Standard deviation of the first state of trend, seasons and coefficients, in
             units of the standardised series; exactly diffuse by default.
+
+    Raises:
+        TypeError: If ``freq_seasonal`` does not hold pairs.
+        ValueError: If an argument speaks of a part that the model does not have, or there are not
+            as many answers as seasons.
 
     Example:
         >>> model = unobserved_components("random walk", cycle=Cycle(11.0), autoregressive=1)
@@ -184,12 +191,22 @@ def unobserved_components(
     """
     first, noisy = named_trend(trend or "irregular", initial_scale=initial_scale)
     noisy = noisy and trend is not None if irregular is None else irregular
+    if not stochastic_season and season_length is None:
+        raise ValueError(
+            "stochastic_season=False speaks of the pattern of season_length, which is None. Give "
+            "season_length, or stochastic_freq_seasonal=False for the harmonics of freq_seasonal."
+        )
+    if not mle_regression and not covariate_dim:
+        raise ValueError(
+            "mle_regression=False speaks of the coefficients of covariates, of which there are "
+            "none. Give covariate_dim, their number."
+        )
     parts: list[Component] = [] if first is None else [first]
     if season_length is not None:
         scale = 0.05 if stochastic_season else None
         parts.append(Seasonal(season_length, scale, initial_scale=initial_scale))
-    scale = 0.05 if stochastic_freq_seasonal else None
-    for period, own in distinct_harmonics(freq_seasonal):
+    for period, own, changes in _harmonics(freq_seasonal, stochastic_freq_seasonal):
+        scale = 0.05 if changes else None
         parts.append(TrigonometricSeasonal(period, own, scale, initial_scale=initial_scale))
     parts += [] if cycle is None else [cycle]
     parts += [AR(autoregressive)] if autoregressive else []
@@ -198,6 +215,32 @@ def unobserved_components(
     elif covariate_dim:
         parts.append(Regression(range(covariate_dim), initial_scale=initial_scale))
     return _observed(parts, noisy)
+
+
+def _harmonics(
+    seasons: Collection[Any], stochastic: bool | Collection[bool]
+) -> list[tuple[int | float, tuple[int, ...], bool]]:
+    """Periods with the harmonics that are their own, and whether those change."""
+    for season in seasons:
+        if not isinstance(season, tuple | list) or len(season) != 2:
+            raise TypeError(
+                "freq_seasonal was expected to hold pairs of a period and the number of its "
+                f"harmonics, like (12, 2), or (12, None) for all of them, found {season!r}."
+            )
+    answers = [stochastic] * len(seasons) if isinstance(stochastic, bool) else list(stochastic)
+    if len(answers) != len(seasons):
+        raise ValueError(
+            "stochastic_freq_seasonal was expected to be one answer, or one for each of "
+            f"freq_seasonal, found {len(answers)} for {len(seasons)} seasons."
+        )
+    if stochastic is False and not seasons:
+        raise ValueError(
+            "stochastic_freq_seasonal=False speaks of the harmonics of freq_seasonal, of which "
+            "there are none. Give freq_seasonal, or stochastic_season=False for the pattern of "
+            "season_length."
+        )
+    own = distinct_harmonics(seasons, keep_empty=True)
+    return [(*x, bool(answer)) for x, answer in zip(own, answers, strict=True) if x[1]]
 
 
 def exponential_smoothing(

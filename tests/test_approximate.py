@@ -537,7 +537,7 @@ def test_a_series_that_has_not_started():
     y = torch.ones(2, 5, 1, dtype=float64)
     observed = torch.ones_like(y, dtype=torch.bool)
     observed[1] = False
-    belief = model.belief(Sequences.of(y, observed=observed))
+    belief = model.belief(Sequences.of(y, observed=observed), end=False)
     assert belief.latest.started.tolist() == [True, False]
     row = Sequences.of(3 * y[:, :1], t=torch.tensor([5.0], dtype=float64))
     moved = model.update(belief, row)

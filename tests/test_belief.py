@@ -147,7 +147,7 @@ def test_row_by_row_is_the_belief_of_the_full_series(name):
 def test_a_belief_that_has_not_started_begins_with_its_first_row(name):
     m, s = MODELS[name](), batch(name)
     nothing = s.window(0, 2).hide(torch.ones(3, 2, D, dtype=torch.bool))
-    empty = m.belief(nothing)
+    empty = m.belief(nothing, end=False)
     assert not bool(empty.latest.started.any())
     later = s.window(2, 8)
     found = m.update(empty, later, generator=seeded())
@@ -162,11 +162,11 @@ def test_each_series_stands_at_its_own_last_observation(name):
     observed[1, 4, 0] = True
     observed[2] = False
     s = Sequences(s.y * observed, observed, s.t, s.u, s.codes, s.shift, s.scale)
-    belief = m.belief(s)
+    belief = m.belief(s, end=False)
     assert belief.latest.started.tolist() == [True, True, False]
     assert belief.t.tolist() == [s.t[0, 7].item(), s.t[1, 4].item(), s.t[2, 0].item() - 1]
     for b, stop in ((0, 8), (1, 5)):
-        alone = m.belief(s.select(slice(b, b + 1)).window(0, stop))
+        alone = m.belief(s.select(slice(b, b + 1)).window(0, stop), end=False)
         same(belief.select(slice(b, b + 1)), alone, **LOOSE)
     # rows that arrive together, each at the next step of its own series
     t = belief.t[:, None] + 1
@@ -174,7 +174,7 @@ def test_each_series_stands_at_its_own_last_observation(name):
     found = m.update(belief, rows)
     for b, stop in ((0, 8), (1, 5)):
         own = rows.select(slice(b, b + 1))
-        alone = m.update(m.belief(s.select(slice(b, b + 1)).window(0, stop)), own)
+        alone = m.update(m.belief(s.select(slice(b, b + 1)).window(0, stop), end=False), own)
         same(found.select(slice(b, b + 1)), alone, **LOOSE)
     fresh = Sequences(
         rows.y[2:], rows.observed[2:], rows.t[2:], rows.u[2:], s.codes[2:], s.shift[2:], s.scale[2:]
@@ -202,10 +202,30 @@ def test_sampled_beliefs_stand_at_the_last_observation_too(name):
         assert bool(x.isfinite().all()), name_
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_forecasts_begin_after_the_last_row_whether_it_was_observed_or_not(name):
+    m, s = MODELS[name](), batch(name)
+    observed = s.observed.clone()
+    observed[:, 6:] = False
+    s = Sequences(s.y * observed, observed, s.t, s.u, s.codes, s.shift, s.scale)
+    belief = m.belief(s, generator=seeded())
+    close(belief.t, s.t[:, -1])
+    same(belief, m.belief(s, end=True, generator=seeded()), **LOOSE)
+    if name == "Kalman":
+        mean, cov = moments(linear_parts(K, D)[0], read(), s.extend(3))
+        paths = m.forecast(belief, 3, n=4000, u=normal(3, 3, U), generator=seeded())
+        for b in range(3):
+            have_moments(paths.y[:, b], mean[b, 8:], cov[b, 8:])
+
+
 def test_a_padded_tail_leaves_the_belief_where_it_was():
     for name in MODELS:
         m, s = MODELS[name](), batch(name)
-        same(m.belief(s.extend(3), generator=seeded()), m.belief(s, generator=seeded()), **LOOSE)
+        same(
+            m.belief(s.extend(3), end=False, generator=seeded()),
+            m.belief(s, end=False, generator=seeded()),
+            **LOOSE,
+        )
 
 
 def test_the_state_without_an_own_filter_is_updated_by_guided_particles():
@@ -540,7 +560,7 @@ def test_an_unstarted_belief_forecasts_the_prior():
     observed[1] = False
     s = Sequences(s.y * observed, observed, s.t, s.u, s.codes, s.shift, s.scale)
     with torch.no_grad():
-        paths = m.forecast(m.belief(s), 2, n=4000, generator=seeded())
+        paths = m.forecast(m.belief(s, end=False), 2, n=4000, generator=seeded())
         mean, variance = moments(transition, emission, s)
         ahead = moments(transition, emission, s.extend(2))
     have_moments(paths.y[:, 1], mean[1, :2], variance[1, :2])

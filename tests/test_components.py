@@ -229,6 +229,72 @@ def test_seasons_agree_with_statsmodels(stochastic):
     )
 
 
+@pytest.mark.parametrize("changes", [(False, True), (True, False), (False, False)])
+def test_each_season_has_its_own_answer_whether_it_changes(changes):
+    model = zoo.unobserved_components(
+        "local level",
+        freq_seasonal=[(12, 1), (5.347, 1)],
+        stochastic_freq_seasonal=changes,
+        initial_scale=10.0,
+    )
+    agrees(
+        model,
+        series(),
+        "local level",
+        freq_seasonal=[{"period": 12, "harmonics": 1}, {"period": 5.347, "harmonics": 1}],
+        stochastic_freq_seasonal=list(changes),
+    )
+
+
+def test_answers_stay_with_their_seasons_where_one_has_no_harmonic_of_its_own():
+    model = zoo.unobserved_components(
+        None,
+        freq_seasonal=[(24, 2), (48, 1), (12, 2)],
+        stochastic_freq_seasonal=(True, True, False),
+    )
+    parts = {part.period: "scale=" in repr(part) for part in model.transition.parts}
+    assert parts == {24: True, 48: True, 12: False}
+    model = zoo.unobserved_components(
+        None,
+        freq_seasonal=[(24, 1), (12, 1), (12, 1)],
+        stochastic_freq_seasonal=(True, False, True),
+    )
+    parts = {part.period: "scale=" in repr(part) for part in model.transition.parts}
+    assert parts == {24: True, 12: False}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"stochastic_season": False}, ValueError, r"stochastic_freq_seasonal=False for the harm"),
+        (
+            {"stochastic_season": False, "freq_seasonal": [(12, 1)]},
+            ValueError,
+            r"season_length, which is None",
+        ),
+        (
+            {"stochastic_freq_seasonal": False, "season_length": 4},
+            ValueError,
+            r"or stochastic_season=False for the pattern",
+        ),
+        (
+            {"stochastic_freq_seasonal": [True, False], "freq_seasonal": [(12, 1)]},
+            ValueError,
+            r"one for each of freq_seasonal, found 2 for 1 seasons",
+        ),
+        ({"mle_regression": False}, ValueError, r"Give covariate_dim"),
+    ],
+)
+def test_an_answer_about_a_part_that_is_not_there_is_refused(options, error, match):
+    with pytest.raises(error, match=match):
+        zoo.unobserved_components("local level", **options)
+
+
+def test_seasons_as_statsmodels_spells_them_are_refused_with_how_to_write_them():
+    with pytest.raises(TypeError, match=r"like \(12, 2\), or \(12, None\).*found \{'period'"):
+        zoo._harmonics([{"period": 12, "harmonics": 1}], True)
+
+
 def test_learned_coefficients_agree_with_statsmodels():
     sequences = series(covariates=2)
     model = zoo.unobserved_components(

@@ -23,7 +23,10 @@ def walks(batch=4, steps=30, *, seed=0):
 
 def forecast(fitted, y, horizon):
     rows = fitted.prepare(y)
-    found = [moments(m.model, m.model.belief(m.sequences(rows)), horizon) for m in fitted.members]
+    found = [
+        moments(m.model, m.model.belief(m.sequences(rows), end=False), horizon)
+        for m in fitted.members
+    ]
     mean, variance = (torch.stack(x)[..., 0] for x in zip(*found, strict=True))
     log = [m.log for m in fitted.members]
     return mixture_quantiles(mean, variance, log, LEVELS, fitted.weights.mT)

@@ -439,7 +439,7 @@ def test_what_is_never_observed_keeps_the_initial_law():
     model = coin()
     s = panel(model, 4)
     nothing = Sequences(s.y, torch.zeros_like(s.observed), s.t, s.u, s.codes, s.shift, s.scale)
-    belief = model.belief(nothing)
+    belief = model.belief(nothing, end=False)
     assert not belief.latest.started.any()
     assert_close(evidence(model, nothing), torch.zeros(3, dtype=F64), **EXACT)
     fresh = model.update(belief, Sequences.of(torch.ones(3, 1, 1, dtype=F64), t=s.t[:, :1]))

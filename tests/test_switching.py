@@ -536,7 +536,7 @@ def test_a_belief_goes_on_from_where_the_filter_stopped(inference, tmp_path):
         found, expected = getattr(later.latest, name), getattr(whole.latest, name)
         assert_close(found, expected, **EXACT)
     fresh = Sequences(s.y, torch.zeros_like(s.observed), s.t, s.u, s.codes, s.shift, s.scale)
-    nothing = model.belief(fresh)
+    nothing = model.belief(fresh, end=False)
     assert not nothing.latest.started.any()
     row = Sequences.of(
         s.y[:, :1], observed=s.observed[:, :1], t=s.t[:, 0:1], shift=s.shift, scale=s.scale

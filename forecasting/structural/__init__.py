@@ -6,8 +6,8 @@ Order of calls, on padded values ``y (B, T)`` with NaN where nothing was observe
    and calibrates the widths; ``print(fitted.choice)`` says what it chose and why.
 2. ``rows = fitted.prepare(y)`` puts each series at the start of its row, on the clock of ``y``.
 3. For each ``member`` of ``fitted.members``: ``sequences = member.sequences(rows)``, on a log scale
-   where ``member.log``; ``belief = member.model.belief(sequences)``. The belief is what is saved
-   and what ``member.model.update`` moves on.
+   where ``member.log``; ``belief = member.model.belief(sequences, end=False)``. The belief is what
+   is saved and what ``member.model.update`` moves on.
 4. ``mean, variance = moments(member.model, belief, horizon)``: exact, normal, and of the logarithm
    where ``member.log``. Stacked over members they give quantiles by :func:`mixture_quantiles` with
    ``fitted.weights``; paths of futures in these shares, ``member.model.forecast``, exponentiated

@@ -242,7 +242,7 @@ def _forecasts(
     place = length(short.y)[:, None] + torch.arange(horizon, device=short.y.device)
     u = at(short.u, place)
     found = [
-        moments(m, m.belief(batch), horizon, u=u)
+        moments(m, m.belief(batch, end=False), horizon, u=u)
         for m in draws_each(model, batch, trial, draws, seed=seed)
     ]
     mean, variance = (torch.stack(x)[..., 0] for x in zip(*found, strict=True))

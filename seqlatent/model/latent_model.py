@@ -151,16 +151,16 @@ class LatentModel(nn.Module):
         self,
         sequences: Sequences,
         *,
-        end: bool | Tensor = False,
+        end: bool | Tensor = True,
         generator: torch.Generator | None = None,
     ) -> Belief:
         """What filtering leaves of the past, without gradients.
 
         Args:
             sequences: Observations.
-            end: Whether the belief stands at the last step, rather than at each series' last
-                observation, after which there may be padding; or the index of the step at which it
-                stands ``(B,)``.
+            end: Whether the belief stands at the last step, observed or not, so that forecasts
+                begin with the step after it; False for each series' last observation, where what
+                comes after is padding; or the index of the step at which it stands ``(B,)``.
             generator: Source of randomness where the inference samples.
         """
         with torch.no_grad():

@@ -138,6 +138,9 @@ class Sequences:
     def collate(cls, items: Collection["Sequences"]) -> "Sequences":
         """Stacks batches into one, padding the shorter ones with an unobserved tail.
 
+        Nothing tells that tail from missing values: a belief that is to stand at each series' last
+        observation is ``model.belief(batch, end=False)``.
+
         Args:
             items: Batches that agree in ``D``, ``U`` and ``C``.
 

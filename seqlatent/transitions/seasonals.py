@@ -174,7 +174,7 @@ def _chosen(period: Number, harmonics: int | Iterable[int] | None) -> tuple[int,
 
 
 def distinct_harmonics(
-    periods: Iterable[tuple[Number, int | None]],
+    periods: Iterable[tuple[Number, int | None]], *, keep_empty: bool = False
 ) -> list[tuple[Number, tuple[int, ...]]]:
     r"""Harmonics of several periods, each frequency once: it belongs to the shortest period.
 
@@ -183,10 +183,10 @@ def distinct_harmonics(
 
     Args:
         periods: Each period with the number of its harmonics, None for all there are.
+        keep_empty: Whether a period that has no harmonic of its own is kept, rather than left out.
 
     Returns:
-        Each period, in the order of the arguments, with the harmonics that are its own; a period
-        that has none is left out.
+        Each period, in the order of the arguments, with the harmonics that are its own.
 
     Example:
         >>> from seqlatent.transitions import distinct_harmonics
@@ -201,7 +201,7 @@ def distinct_harmonics(
         own = [j for j in chosen if all(abs(j / period - f) > 1e-9 for f in taken)]
         taken += [j / period for j in own]
         kept[i] = tuple(own)
-    return [(given[i][0], kept[i]) for i in range(len(given)) if kept[i]]
+    return [(period, kept[i]) for i, (period, _) in enumerate(given) if kept[i] or keep_empty]
 
 
 def _turns(angle: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
