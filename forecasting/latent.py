@@ -299,9 +299,7 @@ class LatentEngine(Engine):
         u = self.inputs.of_future(
             self.clock, future, state.real, state.past if self.spec.past else state.past[:, :0]
         )
-        return torch.from_numpy(u).to(self.spec.dtype), torch.from_numpy(future.t).to(
-            self.spec.dtype
-        )
+        return torch.from_numpy(u).to(self.spec.dtype), torch.from_numpy(future.t)
 
     def paths(self, state: State, future: Future, n: int, seed: int) -> np.ndarray:
         u, t = self._known(state, future)

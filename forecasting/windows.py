@@ -65,7 +65,7 @@ class Numbers:
             shift, scale = local(y[:, :known], self.season, self.local)
         return Sequences.of(
             self._tensor(y),
-            t=self._tensor(t),
+            t=torch.from_numpy(t),
             u=self._tensor(np.where((before | beyond)[..., None], 0.0, self.u[rows])),
             codes=torch.from_numpy(self.codes[series]),
             shift=self._tensor(shift),

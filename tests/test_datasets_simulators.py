@@ -55,8 +55,9 @@ def test_shapes_and_types(simulate, obs_dim, latent_dim, dtype):
     assert data.states.shape == (3, 12, latent_dim)
     assert data.regimes.shape == (3, 12)
     assert data.regimes.dtype == torch.long
-    floats = [data.sequences.y, data.sequences.t, data.complete, data.states]
+    floats = [data.sequences.y, data.complete, data.states]
     assert {x.dtype for x in [*floats, *data.parameters.values()]} == {dtype}
+    assert data.sequences.t.dtype == torch.float64
     assert isinstance(data.density, str)
 
 

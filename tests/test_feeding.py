@@ -1,5 +1,7 @@
 """How a panel reaches a model: scales, inputs, windows, transforms, mixtures of members."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -191,3 +193,38 @@ def test_stages_divide_the_time_and_have_seeds_of_their_own():
     InTurn([stage, stage], [0.25, 0.75])(models, training)
     assert len({job.seed for job in jobs}) == 4
     assert sum(job.time_limit for job in jobs[:2]) == pytest.approx(5.0, abs=0.1)
+
+
+def phases(starts, periods, freq):
+    parts = [
+        pd.DataFrame({"unique_id": start, "ds": pd.date_range(start, periods=periods, freq=freq)})
+        for start in starts
+    ]
+    return pd.concat(parts, ignore_index=True).assign(y=1.0)
+
+
+@pytest.mark.parametrize(
+    ("starts", "periods", "freq"),
+    [
+        (("2010-01-04", "2010-01-09"), 400, "7D"),
+        (("2010-01-04 00:00", "2010-01-04 00:20"), 3000, "h"),
+    ],
+)
+def test_series_out_of_phase_are_one_step_apart_in_single_precision(starts, periods, freq):
+    single = replace(numbers(read(phases(starts, periods, freq)).panel), dtype=torch.float32)
+    batch = whole(single, np.array([0, 1]))
+    assert batch.y.dtype == batch.dt.dtype == torch.float32
+    assert batch.regular
+
+
+def test_irregular_gaps_stay_apart_over_a_long_span():
+    gaps = np.ones(2000)
+    gaps[1000] = 16e6  # usual gaps, of an hour each
+    gaps[1500:1510] = 1 / 3600
+    stamps = pd.Timestamp("1950-01-01") + pd.to_timedelta(
+        np.cumsum(gaps * 3600).round().astype(np.int64) - 3600, unit="s"
+    ).as_unit("s")
+    df = pd.DataFrame({"unique_id": "a", "ds": stamps.as_unit("s"), "y": 1.0})
+    single = replace(numbers(read(df, freq="irregular").panel), dtype=torch.float32)
+    batch = whole(single, np.array([0]))
+    np.testing.assert_allclose(batch.dt[0, 1:], gaps[1:], rtol=1e-4)

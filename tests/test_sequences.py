@@ -74,10 +74,20 @@ def test_large_integer_times_keep_their_order_in_the_dtype_of_y():
     assert s.dt.tolist() == [[1.0, 1.0, 1.0]]
 
 
-def test_times_that_a_dtype_cannot_tell_apart_are_refused():
-    t = 1.7e9 + torch.arange(3, dtype=F64)
-    with pytest.raises(ValueError, match=r"float32 rounds them .*later origin"):
-        Sequences.of(torch.zeros(1, 3, 1), t=t)
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_gaps_do_not_depend_on_where_times_are_counted_from(dtype):
+    t = torch.tensor([0.0, 1.0, 2.25, 2.25 + 2**-20], dtype=F64)
+    s = Sequences.of(torch.zeros(1, 4, 1, dtype=dtype), t=t)
+    far = Sequences.of(torch.zeros(1, 4, 1, dtype=dtype), t=1.7e9 + t)
+    assert far.t.dtype == F64
+    assert far.dt.dtype == dtype
+    assert torch.equal(far.dt, s.dt)
+    assert torch.equal(far.extend(2).dt, s.extend(2).dt)
+
+
+def test_times_that_float64_cannot_tell_apart_are_refused():
+    with pytest.raises(ValueError, match=r"float64 rounds them .*later origin"):
+        Sequences.of(torch.zeros(1, 3, 1), t=2**60 + torch.arange(3))
 
 
 BAD = {
@@ -142,7 +152,7 @@ def test_what_is_no_tensor_is_refused_with_a_remedy():
     with pytest.raises(TypeError, match=r"y must be a torch.Tensor, found list; use torch.as_"):
         require_float("y", [1.0])
     with pytest.raises(TypeError, match=r"t must be a torch.Tensor, found list"):
-        checked_times([0.0], 1, 1, torch.zeros(1))
+        checked_times([0.0], 1, 1, torch.device("cpu"))
     with pytest.raises(TypeError, match=r"scale must be a torch.Tensor, found float"):
         checked_per_series("scale", 1.0, 1, 1, torch.zeros(1, 1))
     with pytest.raises(TypeError, match=r"codes must be an integer tensor, found list"):
@@ -310,7 +320,8 @@ def test_hide_marks_cells_as_missing():
 
 def test_to_casts_floating_fields_only():
     s = series(codes=torch.ones(2, 1, dtype=torch.long)).to(dtype=torch.float32)
-    assert {x.dtype for x in (s.y, s.t, s.u, s.shift, s.scale, s.dt)} == {torch.float32}
+    assert {x.dtype for x in (s.y, s.u, s.shift, s.scale, s.dt)} == {torch.float32}
+    assert s.t.dtype == F64
     assert s.codes.dtype == torch.long
     assert s.observed.dtype == torch.bool
 

@@ -29,7 +29,7 @@ class Belief:
         memory: State of the memory, leading axis ``(B,)``.
         y: Last observation ``(B, D)``, in the units of the data.
         observed: Which cells of it were seen ``(B, D)``.
-        t: Time of the last step ``(B,)``.
+        t: Time of the last step ``(B,)``, float64.
         u: Covariates of the last step ``(B, U)``.
         codes: Static codes ``(B, C)``.
         shift: Location ``(B, D)``.
@@ -40,7 +40,7 @@ class Belief:
         >>> belief = model.belief(Sequences.of(torch.zeros(2, 5, 1)))
         >>> row = Sequences.of(torch.ones(2, 1, 1), t=torch.tensor([5.0]))
         >>> model.update(belief, row).t
-        tensor([5., 5.])
+        tensor([5., 5.], dtype=torch.float64)
     """
 
     latest: Latest
@@ -134,6 +134,8 @@ class Belief:
                 "short, save it again."
             ) from error
         _require_header(target, header)
+        if "t" in tensors:  # older files have it in the type of the values
+            tensors["t"] = tensors["t"].double()
         missing = [name for name in (*_OWN, "latest.started") if name not in tensors]
         if missing:
             raise ValueError(f"{target} lacks {', '.join(missing)}; it is damaged, save it again.")

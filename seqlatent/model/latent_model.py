@@ -321,7 +321,7 @@ class LatentModel(nn.Module):
     def _context_after(self, belief: Belief, rows: Sequences) -> Context:
         """Context of rows after a belief, without memory; the first gap counts from its clock."""
         c = Context.of(rows, rows.y[..., :0])
-        first = torch.where(belief.latest.started, rows.t[:, 0] - belief.t, 1.0)
+        first = torch.where(belief.latest.started, rows.t[:, 0] - belief.t, 1.0).to(rows.dt)
         dt = torch.cat([first[:, None], rows.dt[:, 1:]], 1)
         self._check_gaps(dt)
         return c.replace(dt=dt[..., None])

@@ -38,7 +38,8 @@ class Sequences:
     Args:
         y: Values in their own units, zero where unobserved.
         observed: Whether a cell was observed.
-        t: Time of each step in sampling steps, strictly increasing along a series.
+        t: Time of each step in sampling steps, strictly increasing along a series; float64 whatever
+            the type of the values, so that gaps stay exact however far from 0 the times are.
         u: Covariates known at each step.
         codes: Static categorical codes.
         shift: Location of each series and dimension, in units of ``y``.
@@ -109,9 +110,9 @@ class Sequences:
         y, observed = checked_cells(y, observed)
         like = {"dtype": y.dtype, "device": y.device}
         if t is None:
-            t = torch.arange(steps, **like).expand(batch, steps)
+            t = torch.arange(steps, dtype=torch.float64, device=y.device).expand(batch, steps)
         else:
-            t = checked_times(t, batch, steps, y)
+            t = checked_times(t, batch, steps, y.device)
         if u is None:
             u = y.new_zeros(batch, steps, 0)
         else:
@@ -190,10 +191,12 @@ class Sequences:
 
     @property
     def dt(self) -> Tensor:
-        """Gap before each step ``(B, T)``; the first is 1."""
-        return self._cached(
-            "dt", lambda: torch.cat([torch.ones_like(self.t[:, :1]), self.t.diff(dim=1)], 1)
-        )
+        """Gap before each step ``(B, T)``, in the type of ``y``; the first is 1."""
+        return self._cached("dt", self._gaps)
+
+    def _gaps(self) -> Tensor:
+        gaps = torch.cat([torch.ones_like(self.t[:, :1]), self.t.diff(dim=1)], 1)
+        return gaps.to(self.y.dtype)  # subtracted before they are rounded
 
     @property
     def regular(self) -> bool:
@@ -253,7 +256,7 @@ class Sequences:
         if t is None:
             t = last + torch.arange(1, horizon + 1, dtype=last.dtype, device=last.device)
         else:
-            t = checked_times(t, batch, horizon, last)
+            t = checked_times(t, batch, horizon, last.device)
             if not bool((t[:, :1] > last).all()):
                 b, _ = first_true(t[:, :1] <= last)
                 raise ValueError(
@@ -298,13 +301,12 @@ class Sequences:
     def to(
         self, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "Sequences":
-        """Moves to a device and casts the floating fields."""
+        """Moves to a device and casts the floating fields, but for the times."""
         moved = {}
         for name in _NAMES:
             value = getattr(self, name)
-            moved[name] = value.to(
-                device=device, dtype=dtype if value.is_floating_point() else None
-            )
+            cast = value.is_floating_point() and name != "t"
+            moved[name] = value.to(device=device, dtype=dtype if cast else None)
         return Sequences(**moved)
 
     def __repr__(self) -> str:

@@ -87,8 +87,8 @@ def checked_cells(y: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
     return torch.where(present, y, torch.zeros_like(y)), present
 
 
-def checked_times(t: object, batch: int, steps: int, like: Tensor) -> Tensor:
-    """Times ``(B, T)`` that are finite and increase, in the dtype of ``like``."""
+def checked_times(t: object, batch: int, steps: int, device: torch.device) -> Tensor:
+    """Times ``(B, T)`` that are finite and increase, float64."""
     if not isinstance(t, Tensor):
         raise TypeError(
             f"t must be a torch.Tensor, found {type(t).__name__}; use torch.as_tensor(...)."
@@ -96,7 +96,7 @@ def checked_times(t: object, batch: int, steps: int, like: Tensor) -> Tensor:
     if t.ndim == 1:
         t = t.expand(batch, -1)
     require_shape("t", t, (batch, steps), "(B, T) or (T,)")
-    given, t = t, t.to(like)
+    given, t = t, t.to(device=device, dtype=torch.float64)
     if not bool(torch.isfinite(t).all()):
         b, i = first_true(~torch.isfinite(t))
         raise ValueError(f"t must be finite, found {t[b, i].item()} at series {b}, step {i}.")
