@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from seqlatent.derivatives import first_order
 
 __all__ = ["cholesky", "condition", "factor", "mask_rows", "van_loan"]
 
@@ -111,7 +112,7 @@ class _Factor(torch.autograd.Function):
         return G
 
     @staticmethod
-    @once_differentiable
+    @first_order("take a Cholesky factor, or differences of gradients")
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         G, pseudo_inverse = ctx.saved_tensors
         full = grads[0] @ pseudo_inverse

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
+
+from seqlatent.derivatives import first_order
 
 __all__ = [
     "CarriedSteps",
@@ -78,7 +79,7 @@ class _Path(torch.autograd.Function):
         return (states, *walk.laws())
 
     @staticmethod
-    @once_differentiable
+    @first_order("sample with a Parallel posterior, or take differences of gradients")
     def backward(ctx: Any, *grads: Tensor) -> Any:  # type: ignore[override]
         walk, ctx.walk = ctx.walk, None
         if walk is None:

@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "seqlatent"
 
 LEVELS = (
-    ("recurrence", "linalg", "networks", "walks"),
+    ("derivatives", "recurrence", "linalg", "networks", "walks"),
     ("sequences", "distributions", "kalman", "hmm", "scores"),
     ("chain", "memory", "switching"),
     ("transitions", "emissions"),
@@ -23,8 +23,11 @@ LEVELS = (
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 
-# (importer, imported) on one level: the backbones are built on the recurrence.
-NEIGHBOURS = {("networks", "recurrence")}
+# (importer, imported) on one level: the backbones are built on the recurrence, and backward passes
+# written by hand say how often they can be differentiated.
+NEIGHBOURS = {("networks", "recurrence")} | {
+    (name, "derivatives") for name in ("recurrence", "linalg", "networks", "walks")
+}
 
 # What a user of the core need not wait for: imported inside the functions that need it.
 LAZY = {"pandas", "matplotlib", "statsmodels", "torchdiffeq", "zuko", "scipy"}

@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 from torch import Size, Tensor
-from torch.autograd.function import once_differentiable
 from torch.distributions import Distribution, Independent
 
 from seqlatent.chain.kernels import Affine, Kernel, Linear
+from seqlatent.derivatives import first_order
 from seqlatent.distributions import Carried, draw, noise, place, require_proper, standard_normal
 from seqlatent.recurrence import affine_recurrence, linear_recurrence
 from seqlatent.sequences import Context
@@ -186,7 +186,7 @@ class _Adjoint(torch.autograd.Function):
         return torch.cat([first[..., None, :], rest], -2)
 
     @staticmethod
-    @once_differentiable
+    @first_order("sample with a Parallel posterior, or take differences of gradients")
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         if ctx.links is None:
             raise RuntimeError(

@@ -42,19 +42,20 @@ class _NormalDivergence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q_loc: Tensor, q_scale: Tensor, p_loc: Tensor, p_scale: Tensor) -> Tensor:
         r, d = q_scale / p_scale, (q_loc - p_loc).div_(p_scale)
-        ctx.save_for_backward(q_scale, p_scale, r, d)
-        ctx.shapes = q_loc.shape, q_scale.shape, p_loc.shape, p_scale.shape
+        ctx.save_for_backward(q_loc, q_scale, p_loc, p_scale)
         square = (r * r).addcmul_(d, d)
         return square.sub_(1).mul_(0.5).sub_(r.log())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:  # type: ignore[override]
-        q_scale, p_scale, r, d = ctx.saved_tensors
+        # of the inputs alone, so that second derivatives are right
+        q_loc, q_scale, p_loc, p_scale = ctx.saved_tensors
+        r, d = q_scale / p_scale, (q_loc - p_loc) / p_scale
         weighed = grads[0] / p_scale
         to_loc = weighed * d
         to_p = weighed * (1 - r * r - d * d)
         found = (to_loc, weighed * r - grads[0] / q_scale, -to_loc, to_p)
-        return tuple(x.sum_to_size(shape) for x, shape in zip(found, ctx.shapes, strict=True))
+        return tuple(x.sum_to_size(y.shape) for x, y in zip(found, ctx.saved_tensors, strict=True))
 
 
 @register_kl(Carried, Carried)

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from seqlatent.derivatives import first_order
 from seqlatent.hmm.prefixes import affine_prefixes, prefixes
 from seqlatent.recurrence import affine_recurrence
 
@@ -157,7 +157,7 @@ class _Messages(torch.autograd.Function):
         return e.masked_fill_(dead | lost, -torch.inf), r
 
     @staticmethod
-    @once_differentiable
+    @first_order("take differences of gradients")
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         M, p, pi, dead = ctx.saved_tensors
         of_e, of_r = grads

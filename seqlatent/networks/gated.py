@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from seqlatent.derivatives import first_order
 
 __all__ = ["gated_path"]
 
@@ -47,7 +48,7 @@ class _Gated(torch.autograd.Function):
         return path[1:]
 
     @staticmethod
-    @once_differentiable
+    @first_order("call the GRU itself, or a MinGRU, which has all")
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         path, y, new, weight = ctx.saved_tensors
         reset, update, h_new = y.chunk(3, -1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from seqlatent import kalman
+from seqlatent.derivatives import once
 from seqlatent.distributions import CovarianceNormal, FactorNormal, standard_normal
 from seqlatent.emissions.emission import LinearEmission
 from seqlatent.emissions.signals import LinearSignal
@@ -100,6 +101,7 @@ class Laplace(Approximate):
             # Without concavity the step is not Newton's, and they are approached by repeating it.
             for _ in range(steps):
                 x = newton.signal(newton.path(newton.sites(x)))
+            x = once(x, "the mode that Laplace finds", "take differences of gradients")
         return newton.sites(x)
 
     @torch.no_grad()
