@@ -7,6 +7,7 @@ import numpy as np
 
 from seqlatent.forecasting.clock import Clock
 from seqlatent.forecasting.errors import CovariateError, DataError, TimeError
+from seqlatent.forecasting.offsets import brief
 from seqlatent.forecasting.rows import Rows, shown
 from seqlatent.forecasting.times import Times
 
@@ -68,7 +69,8 @@ def align(
             raise rows.error(
                 TimeError,
                 0,
-                f"expected datetimes, since dates have no time of day for freq={clock.freq!r}; "
+                "expected datetimes, since dates have no time of day for "
+                f"freq={brief(clock.freq)}; "
                 f"found the date {shown(times.values[order[0]])}. Make datetimes of them, or give "
                 "a freq= of whole days.",
             )
@@ -132,7 +134,8 @@ def _located(
         raise rows.error(
             TimeError,
             i,
-            f"expected a whole number of steps of freq={clock.freq!r} after the first row of the "
+            f"expected a whole number of steps of freq={brief(clock.freq)} after the first row "
+            "of the "
             f"series, {shown(stamps[begins[i]], times.tz)}; found {shown(stamps[i], times.tz)}. "
             "Correct it, or give the freq= that the stamps have ('irregular' for none).",
         )
@@ -142,7 +145,7 @@ def _located(
         raise rows.error(
             TimeError,
             i,
-            f"expected one row per step of freq={clock.freq!r}, found a second one at "
+            f"expected one row per step of freq={brief(clock.freq)}, found a second one at "
             f"{shown(times.values[order[i]], times.tz)}. Drop one.",
         )
     return t
@@ -167,6 +170,7 @@ def _plausible(counts: np.ndarray, offsets: np.ndarray, clock: Clock, rows: Rows
         raise rows.error(
             TimeError,
             int(offsets[i]),
-            f"expected most steps of freq={clock.freq!r} to have a row, found {lengths[i]} rows "
+            f"expected most steps of freq={brief(clock.freq)} to have a row, found {lengths[i]} "
+            "rows "
             f"in {counts[i]} steps. Give the freq= that the stamps have ('irregular' for none).",
         )

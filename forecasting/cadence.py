@@ -6,10 +6,23 @@ import numpy as np
 import pandas as pd
 
 from seqlatent.forecasting.errors import TimeError
-from seqlatent.forecasting.frequencies import CHOICES, DAY, MONTHS, WEEKDAYS, Frequency, fixed
+from seqlatent.forecasting.frequencies import (
+    CHOICES,
+    DAY,
+    MONTHS,
+    WEEKDAYS,
+    Frequency,
+    fixed,
+    plain_freq,
+)
+from seqlatent.forecasting.offsets import brief, written
 from seqlatent.forecasting.rows import Rows, plain
 
 __all__ = ["datetime_alias", "integer_step", "median_gap"]
+
+
+class _Uneven(Exception):
+    """The id of a series whose gaps no step divides, and what to say of it."""
 
 
 class Gaps(NamedTuple):
@@ -39,12 +52,12 @@ class Gaps(NamedTuple):
         least = np.minimum.reduceat(self.size, self.starts)
         odd = np.flatnonzero(least != np.gcd.reduceat(self.size, self.starts))
         if len(odd):
-            raise rows.error(
-                TimeError,
-                int(offsets[self.series[odd[0]]]),
+            raise _Uneven(
+                rows.ids[self.series[odd[0]]],
                 "expected gaps of a whole number of steps in this series, found gaps that are no "
                 f"multiples of its smallest one, {_length(least[odd[0]], unit)}. Give freq=, one "
-                f"of {CHOICES}.",
+                f"of {CHOICES}; or number the rows with integers, freq= saying what a step is; or "
+                "make periods of the stamps, such as .dt.to_period('M').",
             )
         other = np.flatnonzero(least != least[0])
         if len(other):
@@ -65,6 +78,7 @@ def integer_step(freq: Any, stamps: np.ndarray, offsets: np.ndarray) -> int:
 
     An alias such as ``"h"`` says what a step means, not how far apart integers are.
     """
+    freq = plain_freq(freq)
     if isinstance(freq, str):
         Frequency.parse(freq)
         freq = None
@@ -103,6 +117,46 @@ def datetime_alias(
         offsets: Rows of each series ``(N + 1,)``.
         rows: Names for errors.
     """
+    try:
+        return _common(instants, local, day, offsets, rows)
+    except _Uneven as error:
+        odd, text = int(np.flatnonzero(rows.ids == error.args[0])[0]), error.args[1]
+        names = _names(instants, local, day, offsets, rows)
+        raise _uneven(odd, text, names, offsets, rows) from None
+
+
+def _names(
+    instants: np.ndarray, local: np.ndarray, day: int, offsets: np.ndarray, rows: Rows
+) -> dict[int, str]:
+    """Aliases of the first series that each alone have one."""
+    found = {}
+    for i in np.flatnonzero(np.diff(offsets) >= 3)[:100]:
+        part = slice(int(offsets[i]), int(offsets[i + 1]))
+        alone = rows.select(np.array([i]), np.arange(part.start, part.stop))
+        ends = np.array([0, part.stop - part.start])
+        try:
+            found[int(i)] = _common(instants[part], local[part], day, ends, alone)
+        except (_Uneven, TimeError):
+            continue
+    return found
+
+
+def _uneven(odd: int, text: str, names: dict[int, str], offsets: np.ndarray, rows: Rows) -> Any:
+    """The error about a series of uneven gaps: its own frequency may just be another one."""
+    others = {i: name for i, name in names.items() if name != names.get(odd)}
+    if odd in names and others:
+        i, name = next(iter(others.items()))
+        text = (
+            f"expected one frequency for all series, found {brief(names[odd])} here and "
+            f"{brief(name)} in id {plain(rows.ids[i])!r}. Forecast the series in two panels, or "
+            "bring them to one frequency, for example with df.resample."
+        )
+    return rows.error(TimeError, int(offsets[odd]), text)
+
+
+def _common(
+    instants: np.ndarray, local: np.ndarray, day: int, offsets: np.ndarray, rows: Rows
+) -> str:
     lengths = np.diff(offsets)
     if lengths.max() < 2:
         raise rows.error(
@@ -155,7 +209,7 @@ def _business(day: np.ndarray, offsets: np.ndarray, rows: Rows) -> str:
 
 
 def _months(day: np.ndarray, offsets: np.ndarray, rows: Rows) -> str | None:
-    """Alias of starts or ends of months, quarters or years; None if it is neither."""
+    """Alias of starts, ends or one day of months, quarters or years; None if it is none."""
     date = day.astype("datetime64[D]")
     month = date.astype("datetime64[M]")
     first, last = month.astype("datetime64[D]"), (month + 1).astype("datetime64[D]") - 1
@@ -170,6 +224,10 @@ def _months(day: np.ndarray, offsets: np.ndarray, rows: Rows) -> str | None:
             number = month.astype(np.int64)
             n = Gaps.of(number, offsets).step(offsets, rows, "month")
             return _month_alias(n, number, business, end)
+    place = (date - first).astype(np.int64)
+    if (place == np.minimum(place.max(), (last - first).astype(np.int64))).all():
+        n = Gaps.of(month.astype(np.int64), offsets).step(offsets, rows, "month")
+        return written(pd.DateOffset(months=n, day=int(place.max()) + 1))
     return None
 
 

@@ -11,7 +11,8 @@ from seqlatent.forecasting.cadence import datetime_alias, integer_step, median_g
 from seqlatent.forecasting.calendars import Calendar, finer, values_of
 from seqlatent.forecasting.errors import TimeError
 from seqlatent.forecasting.frequencies import DAY, IRREGULAR, Frequency, alias_of, cycle_of
-from seqlatent.forecasting.grids import Even, Grid, first_on_grid
+from seqlatent.forecasting.grids import Even, Grid, anchored, first_on_grid
+from seqlatent.forecasting.offsets import brief
 from seqlatent.forecasting.rows import Rows, shown
 
 __all__ = ["Clock"]
@@ -97,13 +98,15 @@ class Clock:
         unit = finer(unit, Frequency.parse(alias).length)
         clock = cls("datetime", alias, 0, tz, unit)
         ticks = clock._calendar.ticks(values)
+        clock = replace(clock, freq=anchored(alias, clock._calendar.local(ticks), clock._calendar))
         start = first_on_grid(ticks, clock._frequency, clock._calendar)
         if start is None:
             i = rows.first(ticks == ticks.min())
             raise rows.error(
                 TimeError,
                 i,
-                f"expected stamps on the grid of freq={alias!r}, found {shown(values[i], tz)}. "
+                f"expected stamps on the grid of freq={brief(alias)}, found "
+                f"{shown(values[i], tz)}. "
                 "Give the freq= that the stamps have ('irregular' for none).",
             )
         clock = replace(clock, origin=start * clock._calendar.size)
@@ -199,7 +202,7 @@ class Clock:
         near = self._times(np.concatenate([below, below + step]))
         before, after = (shown(stamp, self.tz) for stamp in self.stamps(near))
         return (
-            f"expected stamps on the grid of freq={self.freq!r}, such as {before} or {after}; "
+            f"expected stamps on the grid of freq={brief(self.freq)}, such as {before} or {after}; "
             f"found {shown(value[0], self.tz)}. Correct it, or give the freq= that the stamps "
             "have ('irregular' for none)."
         )
@@ -230,7 +233,8 @@ class Clock:
         raise rows.error(
             TimeError,
             int(offsets[i]),
-            f"expected series that are out of phase by a plain fraction of freq={self.freq!r}, "
+            "expected series that are out of phase by a plain fraction of "
+            f"freq={brief(self.freq)}, "
             f"found one that starts at {shown(self._stamps(ticks)[i], self.tz)}. Round the stamps, "
             "or use freq='irregular'.",
         )

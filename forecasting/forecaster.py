@@ -27,7 +27,7 @@ from seqlatent.forecasting.engine import Engine, Job
 from seqlatent.forecasting.errors import FolderError
 from seqlatent.forecasting.folder import read_config, read_tensors, write_folder, write_tensors
 from seqlatent.forecasting.frames import Statics, Style, read, read_future
-from seqlatent.forecasting.frequencies import Frequency
+from seqlatent.forecasting.frequencies import Frequency, plain_freq
 from seqlatent.forecasting.innovations import burnt
 from seqlatent.forecasting.models import engines_of, load_engine
 from seqlatent.forecasting.panel import Future, Panel
@@ -57,8 +57,9 @@ class Forecaster:
             ``"srnn"``, ``"vrnn"``, ``"latent_ode"``), of a baseline (``"naive"``,
             ``"seasonal_naive"``, ``"ets"``, ``"sarimax"``, ``"theta"``), a :class:`Spec`, or a list
             of these, whose forecasts come side by side.
-        freq: Frequency of the time stamps, a pandas alias such as ``"h"`` or ``"MS"``; of integer
-            times the step, or an alias that says what a step is; ``"irregular"``; None infers it.
+        freq: Frequency of the time stamps, a pandas alias such as ``"h"`` or ``"MS"``, or an offset
+            such as ``pd.offsets.CustomBusinessDay(holidays=...)``; of integer times the step, or an
+            alias that says what a step is; ``"irregular"``; None infers it.
         season_length: Steps of a season, or a list of several; None takes what suits ``freq``.
         columns: Names of the columns.
         members: Networks in the ensemble of a neural model; each path comes from one of them.
@@ -151,8 +152,8 @@ class Forecaster:
     def _season_lengths(self, panel: Panel) -> tuple[int, ...]:
         given = self.season_length
         usual = panel.clock.default_season
-        if panel.clock.kind == "integer" and isinstance(self.freq, str):
-            usual = Frequency.parse(self.freq).season
+        if panel.clock.kind == "integer" and isinstance(freq := plain_freq(self.freq), str):
+            usual = Frequency.parse(freq).season
         seasons = (usual,) if given is None else given
         return tuple(sorted(s for s in set(seasons) if s > 1))
 
@@ -760,7 +761,7 @@ class Forecaster:
             "statics": self._statics.to_dict(),
             "covariates": list(self._names),
             "ids": [plain(id) for id in tails.ids],
-            "freq": self.freq,
+            "freq": plain_freq(self.freq),
             "season_length": self.season_length,
             "seed": self.seed,
             "time_limit": self.time_limit,

@@ -1,14 +1,15 @@
 """Frequencies, how long one step of a clock is: pandas aliases, fixed lengths and calendars."""
 
 import re
-import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from seqlatent.forecasting.errors import TimeError
+from seqlatent.forecasting.offsets import brief, read_offset, written
 
 __all__ = [
     "DAY",
@@ -20,6 +21,7 @@ __all__ = [
     "cycle_of",
     "fixed",
     "of_period",
+    "plain_freq",
 ]
 
 DAY = 86_400_000_000_000  # nanoseconds
@@ -40,7 +42,8 @@ RENAMED = {
 CHOICES = (
     "'s', 'min', '15min', 'h', 'D', 'B' (business days), 'W' (any weekday), 'W-MON', 'MS' "
     "(month start), 'ME' (month end), 'QS', 'QE', 'YS', 'YE', a multiple of one of them such as "
-    "'2h', or 'irregular'"
+    "'2h', an offset of pandas such as pd.offsets.CustomBusinessDay(holidays=[...]) or "
+    "pd.DateOffset(months=1), or 'irregular'"
 )
 TICKS = (
     ("h", 3_600_000_000_000),
@@ -57,7 +60,7 @@ class Frequency:
     """One step of a clock of datetimes.
 
     Args:
-        alias: Name in the language of pandas.
+        alias: Name in the language of pandas, or an offset with its parameters.
         cycle: What calendar features and seasons suit it: ``"second"``, ``"hour"``, ``"day"``,
             ``"business"``, ``"week"``, ``"half"`` (of a month), ``"month"``, ``"quarter"``,
             ``"year"``, or ``"other"``.
@@ -67,6 +70,7 @@ class Frequency:
         weekday: Weekday that every stamp must fall on, Monday 0; None for any.
         base: Alias of one step of the calendar, of which ``n`` make a step; None where the
             length is fixed.
+        usual: Parts of the usual season of a calendar; 0 for what suits the cycle.
     """
 
     alias: str
@@ -76,6 +80,7 @@ class Frequency:
     local: bool = True
     weekday: int | None = None
     base: str | None = None
+    usual: int = 0
 
     @staticmethod
     def parse(freq: Any) -> "Frequency":
@@ -93,27 +98,37 @@ class Frequency:
             "month": 12,
             "quarter": 4,
         }
-        if self.cycle in whole:
-            steps = whole[self.cycle]
+        if self.usual or self.cycle in whole:
+            steps = self.usual or whole[self.cycle]
             return steps // self.n if steps % self.n == 0 else 1
         if self.cycle in ("hour", "second") and self.length:
             span = DAY if self.cycle == "hour" else DAY // 24
             return span // self.length if span % self.length == 0 else 1
-        return 8 if self.cycle == "hour" else 1  # eight business hours
+        return 1
 
 
 def alias_of(freq: Any) -> str:
     """The alias of a frequency, which may be an offset or a duration of pandas."""
     if isinstance(freq, pd.Timedelta | pd.offsets.Tick) and not isinstance(freq, pd.offsets.Day):
         return fixed(int(pd.Timedelta(freq).as_unit("ns").value))
+    if type(freq) is pd.DateOffset:
+        return _relative(freq)
     if isinstance(freq, pd.offsets.BaseOffset):
-        return freq.freqstr
+        return written(freq)
     if isinstance(freq, str):
         return freq.strip()
     raise TimeError(
-        f"freq: expected a pandas alias for datetimes, found {freq!r}. Use one of {CHOICES}; "
+        f"freq: expected a pandas alias or offset for datetimes, found {freq!r}. Use one of "
+        f"{CHOICES}; "
         "whole numbers are for integer time columns."
     )
+
+
+def plain_freq(freq: Any) -> Any:
+    """A frequency without objects of pandas or numpy: None, a whole number or text."""
+    if isinstance(freq, pd.Timedelta | pd.offsets.BaseOffset):
+        return alias_of(freq)
+    return int(freq) if isinstance(freq, np.integer) else freq
 
 
 def fixed(length: int) -> str:
@@ -154,8 +169,46 @@ def _parse(alias: str) -> Frequency:
         return _days(alias, 7 * offset.n, None if free else offset.weekday)
     if isinstance(offset, pd.offsets.Tick):
         return _tick(alias, offset.nanos)
-    base = offset.base.freqstr
-    return Frequency(alias, _cycle(offset), offset.n, base=base)
+    return Frequency(
+        alias, _cycle(offset), offset.n, base=written(offset.base), usual=_usual(offset)
+    )
+
+
+def _relative(offset: Any) -> str:
+    """Alias of a ``DateOffset``, one of pandas where it only counts days or parts of them."""
+    kwds = {name: value for name, value in offset.kwds.items() if value}
+    if len(kwds) == 1:
+        (name, value) = next(iter(kwds.items()))
+        if name in ("weeks", "days") and value * offset.n >= 1 and value == int(value):
+            return written(
+                (pd.offsets.Week if name == "weeks" else pd.offsets.Day)(value * offset.n)
+            )
+        if name not in ("months", "years") and name.endswith("s"):
+            return fixed(int(pd.Timedelta(**{name: value * offset.n}).as_unit("ns").value))
+    if not any(name.endswith("s") for name in kwds):
+        raise TimeError(
+            f"freq: expected steps forward in time, found {offset!r}. Give what a step lasts, such "
+            "as pd.DateOffset(months=1, day=15)."
+        )
+    return written(offset)
+
+
+def _usual(offset: Any) -> int:
+    """Parts of the season that an offset with parameters most often has; 0 if its cycle says it."""
+    calendar = getattr(offset, "calendar", None)
+    if isinstance(offset, pd.offsets.BusinessHour):
+        length = sum(
+            (b.hour * 60 + b.minute - a.hour * 60 - a.minute - 1) % 1440 + 1
+            for a, b in zip(offset.start, offset.end, strict=True)
+        )
+        return length // 60 if length % 60 == 0 else 1
+    if _cycle(offset) == "business" and calendar is not None:
+        return int(calendar.weekmask.sum())
+    if type(offset) is pd.DateOffset:
+        months = offset.kwds.get("months", 0) + 12 * offset.kwds.get("years", 0)
+        whole = _cycle(offset) in ("month", "year") and months and 12 % months == 0
+        return int(12 // months) if whole else 1
+    return 0
 
 
 def _offset(alias: str) -> Any:
@@ -163,15 +216,12 @@ def _offset(alias: str) -> Any:
     if match and match[2] in RENAMED:
         new = f"{match[1]}{RENAMED[match[2]]}{match[3]}"
         raise TimeError(f"freq: expected a pandas alias, found {alias!r}. It is now {new!r}.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            offset: Any = pd.tseries.frequencies.to_offset(alias)
-    except (ValueError, TypeError, KeyError, Warning) as error:
+    offset = read_offset(alias)
+    if offset is None:
         raise TimeError(
-            f"freq: expected a pandas alias, found {alias!r}. Use one of {CHOICES}."
-        ) from error
-    if offset is None or offset.n < 1:
+            f"freq: expected a pandas alias, found {brief(alias)}. Use one of {CHOICES}."
+        )
+    if offset.n < 1:
         raise TimeError(f"freq: expected steps forward in time, found {alias!r}.")
     return offset
 
@@ -197,6 +247,10 @@ def _cycle(offset: Any) -> str:
     name = type(offset).__name__
     if "Hour" in name:
         return "hour"
+    if type(offset) is pd.DateOffset:
+        sizes = {key for key, value in offset.kwds.items() if value and key.endswith("s")}
+        names = {"months": "month", "years": "year"}
+        return names.get(min(sizes), "other") if sizes <= set(names) else "other"
     parts = (
         ("Quarter", "quarter"),
         ("Year", "year"),

@@ -9,8 +9,9 @@ import pandas as pd
 from seqlatent.forecasting.calendars import Calendar
 from seqlatent.forecasting.errors import TimeError
 from seqlatent.forecasting.frequencies import Frequency
+from seqlatent.forecasting.offsets import brief, on_offset, read_offset, written
 
-__all__ = ["Even", "Grid", "first_on_grid"]
+__all__ = ["Even", "Grid", "anchored", "first_on_grid"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Grid:
         except (pd.errors.OutOfBoundsDatetime, OverflowError) as error:
             raise TimeError(
                 f"expected stamps that datetimes can hold, found {count - 1} steps of "
-                f"{self.base!r} {side} of {self.calendar.index(np.array([self.origin]))[0]}. "
+                f"{brief(self.base)} {side} of {self.calendar.index(np.array([self.origin]))[0]}. "
                 "Use a shorter horizon."
             ) from error
 
@@ -120,7 +121,8 @@ class Grid:
         end = self.calendar.index(np.array([self.origin]))[0]
         ends: dict[str, Any] = {"start": end} if side == "ahead" else {"end": end}
         unit: Any = self.calendar.tick
-        ticks = self.calendar.ticks(pd.date_range(periods=count, freq=self.base, unit=unit, **ends))
+        index = pd.date_range(periods=count, freq=read_offset(self.base), unit=unit, **ends)
+        ticks = self.calendar.ticks(index)
         return ticks if side == "ahead" else ticks[::-1]
 
 
@@ -130,12 +132,27 @@ def _needed(run: np.ndarray, stamp: int) -> int:
     return max(2 * len(run), int(1.05 * abs(stamp - int(run[0])) / mean) + 2)
 
 
+def anchored(alias: str, local: np.ndarray, calendar: Calendar) -> str:
+    """A frequency of whole months that keeps to the day of the month that the stamps have.
+
+    Months from the 31st on would otherwise stay at the 28th after February, as pandas' do.
+    """
+    offset = read_offset(alias)
+    if type(offset) is not pd.DateOffset or not set(offset.kwds) <= {"months", "years"}:
+        return alias
+    index = calendar.index(local)
+    day = int(index.day.max())
+    if not (index.day == np.minimum(index.days_in_month, day)).all():
+        return alias
+    return written(pd.DateOffset(n=offset.n, **offset.kwds, day=day))
+
+
 def first_on_grid(ticks: np.ndarray, frequency: Frequency, calendar: Calendar) -> int | None:
     """The first stamp that steps can be counted from; None if all are off the grid.
 
     It is not the first moment of a summer time, which may stand for one that was left out.
     """
-    offset: Any = pd.tseries.frequencies.to_offset(frequency.alias)
+    offset = read_offset(frequency.alias)
     candidates = np.unique(ticks)
     for tick in candidates[:1000]:
         local = calendar.local(np.array([tick]))
@@ -144,7 +161,7 @@ def first_on_grid(ticks: np.ndarray, frequency: Frequency, calendar: Calendar) -
             and frequency.weekday != (local[0] // calendar.day + 3) % 7
         ):
             continue
-        if frequency.base is not None and not offset.is_on_offset(calendar.index(local)[0]):
+        if frequency.base is not None and not on_offset(offset, calendar.index(local)[0]):
             continue
         if frequency.local and calendar.tz and calendar.instants(local - 1)[0] == tick:
             continue

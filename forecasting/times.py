@@ -12,7 +12,7 @@ import pandas as pd
 from seqlatent.forecasting.calendars import zone
 from seqlatent.forecasting.clock import Clock
 from seqlatent.forecasting.errors import DataError, TimeError
-from seqlatent.forecasting.frequencies import IRREGULAR, of_period
+from seqlatent.forecasting.frequencies import IRREGULAR, of_period, plain_freq
 from seqlatent.forecasting.rows import Rows, shown
 
 __all__ = ["Times", "read_times"]
@@ -51,6 +51,7 @@ class Times:
 
     def own_freq(self, freq: Any) -> Any:
         """The frequency of a column of periods, if the one asked for is none or the same."""
+        freq = plain_freq(freq)
         same = isinstance(freq, str) and re.fullmatch(r"\d*[A-Za-z]+(-[A-Z]+)?", freq)
         if freq is None or (same and of_period(freq) == self.freq):
             return self.freq

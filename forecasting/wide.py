@@ -87,8 +87,8 @@ def _named(index: pd.Index) -> str:
 
 
 def _freq(index: pd.Index) -> str | None:
-    """Alias of the frequency of an index, if it has one that has an alias."""
-    freq = getattr(index, "freqstr", None) if isinstance(index, pd.DatetimeIndex) else None
+    """Alias of the frequency of an index, if it has one."""
+    freq = index.freq if isinstance(index, pd.DatetimeIndex) else None
     try:
         return None if freq is None else Frequency.parse(freq).alias
     except TimeError:

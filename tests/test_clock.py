@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from dateutil import relativedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,25 @@ LOCAL = ["D", "2D", "W", "W-MON", "2W-FRI"]
 CALENDAR = ["B", "MS", "ME", "2MS", "QS", "QE-DEC", "QS-FEB", "YS", "YE", "YE-MAR"]
 CALENDAR += ["BMS", "BME", "BQE", "SMS", "bh", "WOM-2TUE"]
 ZONES = [None, "UTC", "Europe/Berlin", "America/Sao_Paulo", "Asia/Kolkata", "UTC+02:00"]
+
+
+OFFSETS = [
+    pd.offsets.CustomBusinessDay(holidays=["2016-01-05", "2016-03-28"]),
+    pd.offsets.CustomBusinessDay(weekmask="Sun Mon Tue Wed Thu"),
+    pd.offsets.CustomBusinessDay(2, weekmask="Mon Tue Wed Thu Fri Sat", holidays=["2016-01-06"]),
+    pd.offsets.BusinessHour(start="08:00", end="12:00"),
+    pd.offsets.BusinessHour(start=["09:00", "13:00"], end=["12:00", "17:00"]),
+    pd.offsets.CustomBusinessHour(start="10:00", end="12:00", holidays=["2016-01-08"]),
+    pd.offsets.CustomBusinessMonthEnd(holidays=["2016-03-31"]),
+    pd.offsets.CustomBusinessMonthBegin(holidays=["2016-02-01"]),
+    pd.DateOffset(months=1, day=15),
+    pd.DateOffset(months=1, day=30),
+    pd.DateOffset(months=3, day=31),
+    pd.DateOffset(years=1, month=2, day=29),
+    pd.DateOffset(days=1, hours=12),
+    pd.offsets.FY5253(weekday=4, startingMonth=12, variation="last"),
+    pd.offsets.Easter(),
+]
 
 
 def stamps_of(freq, tz, start="2016-01-04", periods=60):
@@ -55,6 +75,84 @@ def test_steps_undo_stamps_before_and_beyond_the_data(freq, tz):
     clock = clock_of(stamps_of(freq, tz), freq)
     t = np.arange(-90, 200)
     np.testing.assert_array_equal(clock.steps(aware(clock.stamps(t), tz)), t)
+
+
+@pytest.mark.parametrize("tz", [None, "Europe/Berlin"])
+@pytest.mark.parametrize("offset", OFFSETS, ids=str)
+def test_offsets_keep_their_parameters(offset, tz):
+    index = pd.date_range("2016-01-04", periods=46, freq=offset)[1:]
+    wanted = index if tz is None else index.tz_localize(tz)
+    clock = Clock.of(wanted[:30], [0, 30], offset)
+    again = Clock.from_dict(json.loads(json.dumps(clock.to_dict())))
+    assert again == clock
+    assert Clock.of(wanted[:30], [0, 30], clock.freq) == clock  # as a saved model fits again
+    for found in (clock, again):
+        np.testing.assert_array_equal(found.steps(wanted), np.arange(45))
+        stamps = aware(found.stamps(np.arange(-8, 45)), tz)
+        np.testing.assert_array_equal(stamps[8:], wanted)
+        np.testing.assert_array_equal(found.steps(stamps), np.arange(-8, 45))
+
+
+def test_parameters_of_offsets_that_cannot_be_kept():
+    class Own(pd.offsets.Easter):
+        pass
+
+    with pytest.raises(TimeError, match=r"expected an offset of pandas.*CustomBusinessDay"):
+        Frequency.parse(Own())
+    with pytest.raises(TimeError, match=r"numbers, text or dates, found weekday=MO\(\+1\)"):
+        Frequency.parse(pd.DateOffset(months=1, weekday=relativedelta.MO(1)))
+    with pytest.raises(TimeError, match=r"freq: expected a pandas alias, found 'Custom"):
+        Frequency.parse('CustomBusinessDay{"weekmask": "Caturday"}')
+
+
+def test_errors_show_the_first_parameters_of_an_offset():
+    days = pd.bdate_range("2024-01-02", periods=200).strftime("%Y-%m-%d").tolist()
+    offset = pd.offsets.CustomBusinessDay(holidays=days)
+    with pytest.raises(TimeError, match="expected stamps on the grid of freq='Custom") as caught:
+        Clock.of(pd.DatetimeIndex(["2024-01-02", "2024-01-03"]), [0, 2], offset)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("day", [2, 15, 28, 29, 30])
+def test_one_day_of_each_month_is_a_frequency(day):
+    month = pd.date_range("2023-01-01", periods=30, freq="MS")
+    index = month + pd.to_timedelta(np.minimum(day, month.days_in_month) - 1, unit="D")
+    for freq in (None, pd.DateOffset(months=1)):
+        clock = clock_of(index[:14], freq)
+        assert (clock.freq, clock.default_season) == (
+            f'DateOffset{{"day": {day}, "months": 1}}',
+            12,
+        )
+        np.testing.assert_array_equal(clock.stamps(np.arange(30)), index)
+    assert clock_of(index[::3]).default_season == 4
+    assert clock_of(index[::12]).default_season == 1
+
+
+def test_months_without_a_common_day_go_on_as_pandas_does():
+    index = pd.date_range("2024-01-31", periods=6, freq=pd.DateOffset(months=1))
+    clock = clock_of(index, pd.DateOffset(months=1))
+    np.testing.assert_array_equal(clock.stamps(np.arange(6)), index)
+
+
+@pytest.mark.parametrize(
+    ("offset", "season"),
+    [
+        (pd.offsets.CustomBusinessDay(weekmask="Mon Tue Wed Thu Fri Sat"), 6),
+        (pd.offsets.CustomBusinessDay(2, weekmask="Sun Mon Tue Wed"), 2),
+        (pd.offsets.BusinessHour(start="08:00", end="12:00"), 4),
+        (pd.offsets.BusinessHour(start="22:00", end="02:00"), 4),
+        (pd.offsets.BusinessHour(start="08:00", end="12:30"), 1),
+        (pd.offsets.CustomBusinessMonthEnd(holidays=["2024-12-31"]), 12),
+        (pd.DateOffset(months=2), 6),
+        (pd.DateOffset(months=5), 1),
+        (pd.DateOffset(weeks=1), 52),
+        (pd.DateOffset(hours=2), 12),
+        (pd.offsets.Easter(), 1),
+    ],
+    ids=str,
+)
+def test_seasons_of_offsets(offset, season):
+    assert Frequency.parse(offset).season == season
 
 
 @given(
@@ -432,7 +530,7 @@ def test_old_aliases_are_told_the_new_one(old, new):
         Frequency.parse(old)
 
 
-@pytest.mark.parametrize("freq", ["fortnight", "0D", "-1h", "", "X-MON", pd.DateOffset(months=1)])
+@pytest.mark.parametrize("freq", ["fortnight", "0D", "-1h", "", "X-MON", pd.DateOffset(day=1)])
 def test_unknown_frequencies_are_told_what_to_give(freq):
     with pytest.raises(TimeError, match=r"freq: expected .*found"):
         Frequency.parse(freq)
@@ -469,7 +567,10 @@ def test_one_row_has_no_frequency():
 )
 def test_stamps_without_a_frequency(days, found):
     index = pd.Timestamp("2024-01-01") + pd.to_timedelta(days, unit="D")
-    with pytest.raises(TimeError, match=f"no multiples of its smallest one, {found}.*irregular"):
+    with pytest.raises(
+        TimeError,
+        match=f"no multiples of its smallest one, {found}.*irregular.*integers.*to_period",
+    ):
         clock_of(index)
 
 
@@ -480,6 +581,7 @@ def test_stamps_without_a_frequency(days, found):
         ("D", "W-MON", "step of 7 days here and of 1 day in id 0"),
         ("MS", "QS", "step of 3 months here and of 1 month in id 0"),
         ("D", "B", "no weekends here but some in id 0"),
+        ("D", "MS", "found 'MS' here and 'D' in id 0"),
     ],
 )
 def test_series_must_agree(one, other, match):
