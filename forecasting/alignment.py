@@ -107,12 +107,36 @@ def _once(rows: Rows, times: Times, order: np.ndarray) -> None:
     again = np.concatenate([[False], (np.diff(rows.owner) == 0) & (stamps[1:] == stamps[:-1])])
     if again.any():
         i = rows.first(again)
+        advice = "Drop or add up the rows that repeat it: df.drop_duplicates, df.groupby."
+        if times.tz is None and _clocks_go_back(stamps, again, rows.owner, i):
+            advice = (
+                "If the clocks went back then, say in which time zone, series by series: "
+                f"df[{rows.column!r}].dt.tz_localize('Europe/London', ambiguous='infer'); else "
+                "drop the row."
+            )
         raise rows.error(
             TimeError,
             i,
             f"expected each time stamp once per series, found {shown(stamps[i], times.tz)} again. "
-            "Drop or add up the rows that repeat it: df.drop_duplicates, df.groupby.",
+            f"{advice}",
         )
+
+
+def _clocks_go_back(stamps: np.ndarray, again: np.ndarray, owner: np.ndarray, i: int) -> bool:
+    """Whether all stamps that a series repeats on a day lie in one hour of the night."""
+    if stamps.dtype.kind != "M":
+        return False
+    day = stamps.astype("datetime64[D]")
+    series = owner == owner[i]
+    gaps = np.diff(np.unique(stamps[series]))
+    repeated = np.sort(stamps[again & series & (day == day[i])])
+    hour = np.timedelta64(1, "h")
+    return bool(
+        np.median(gaps) <= hour
+        and repeated[-1] - repeated[0] < hour
+        and repeated[-1] - day[i] < 4 * hour
+        and len(np.unique(repeated)) == len(repeated)
+    )
 
 
 def _located(

@@ -18,6 +18,7 @@ from seqlatent.forecasting.rows import Rows, shown
 __all__ = ["Clock"]
 
 SECOND = 1_000_000_000  # nanoseconds
+YEARS = ("0001", "10000")  # that datetimes hold, up to the second
 FINEST = 2**25  # parts of a step that phases are told apart by
 
 
@@ -285,6 +286,14 @@ class Clock:
     def _stamps(self, ticks: np.ndarray) -> np.ndarray:
         if not self.unit:
             return ticks
+        tick = self._calendar.tick
+        first, stop = (np.datetime64(year, tick).astype(np.int64) for year in YEARS)
+        if tick == "us" and ticks.size and not first <= ticks.min() <= ticks.max() < stop:
+            found = np.datetime64(int(ticks.max() if ticks.max() >= stop else ticks.min()), tick)
+            raise TimeError(
+                f"expected stamps of the years 1 to 9999, found {found.astype('datetime64[D]')}. "
+                "Use a shorter horizon, or number the rows with integers."
+            )
         return ticks.astype(f"datetime64[{self._calendar.tick}]").astype(f"datetime64[{self.unit}]")
 
     def _local(self, ticks: np.ndarray) -> np.ndarray:

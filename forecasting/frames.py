@@ -118,7 +118,8 @@ def read(
 
 _NO_NUMBERS = "Make numbers of them, for example with pd.to_numeric."
 _NO_COVARIATE = (
-    "Make numbers of them, or drop the column; what does not change with time belongs in static_df."
+    "Make numbers of them, such as indicator columns of a category, pd.get_dummies(df, "
+    "columns=[...]), or drop the column; what does not change with time belongs in static_df."
 )
 
 
@@ -131,6 +132,18 @@ def _open(frame: Any, columns: Columns) -> Table:
         if not isinstance(frame, pd.DataFrame) or _plain_index(frame)
         else " Make columns of the index: df.reset_index()."
     )
+    rest = {columns.time, *columns.targets}
+    if columns.id not in table.frame.columns and rest <= set(table.frame.columns):
+        way = (
+            f"df.assign({columns.id}='mine'), or pass "
+            f"df.set_index({columns.time!r})[{columns.targets[0]!r}]"
+            if table.pandas
+            else f"df.with_columns(pl.lit('mine').alias({columns.id!r}))"
+        )
+        hint = (
+            f" Name the series, if it is one: {way}; else say which column tells the series apart: "
+            "Columns(id='item_id')."
+        )
     table.require([columns.id, columns.time, *columns.targets], hint)
     table.require([*(columns.future or ()), *columns.past])
     return table
@@ -161,12 +174,22 @@ def _future_names(table: Table, columns: Columns, names: Sequence[str] | None) -
         if not (dtype.is_numeric() or dtype in (nw.Boolean, nw.Object)):
             raise ColumnError(
                 f"df: column {name!r}: expected numbers, since every column without another role "
-                f"is a covariate known ahead; found dtype {table.series(name).dtype}. Declare the "
-                f"covariates with Columns(future=[...], past=[...]), give {name!r} in static_df if "
-                "it does not change with time, or drop it.",
+                f"is a covariate known ahead; found dtype {table.series(name).dtype}. Make "
+                "indicator "
+                f"columns of a category, {_dummies(table, name)}; give {name!r} in static_df if it "
+                "does not change with time; declare the covariates with Columns(future=[...], "
+                "past=[...]); or drop it.",
                 column=name,
             )
     return found
+
+
+def _dummies(table: Table, name: str) -> str:
+    return (
+        f"df = pd.get_dummies(df, columns=[{name!r}], drop_first=True)"
+        if table.pandas
+        else f"df = df.to_dummies({name!r}, drop_first=True)"
+    )
 
 
 def _numbers(

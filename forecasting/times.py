@@ -15,7 +15,7 @@ from seqlatent.forecasting.errors import DataError, TimeError
 from seqlatent.forecasting.frequencies import IRREGULAR, of_period, plain_freq
 from seqlatent.forecasting.rows import Rows, shown
 
-__all__ = ["Times", "read_times"]
+__all__ = ["Times", "read_times", "times_of"]
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,19 @@ def read_times(column: nw.Series, rows: Rows) -> Times:
         TimeError: If it holds neither datetimes nor integers, or mixes time zones.
     """
     try:
-        pandas = column.implementation.is_pandas()
-        times = _of_pandas(column.to_native()) if pandas else _of_polars(column)
+        times = times_of(column)
     except TimeError as error:  # about its time zone
         raise rows.error(TimeError, 0, str(error)) from error
     if times is None:
         raise _no_times(column, rows)
     return times
+
+
+def times_of(column: nw.Series) -> Times | None:
+    """Reads a column without missing values; None if it holds neither datetimes nor integers."""
+    if column.implementation.is_pandas():
+        return _of_pandas(column.to_native())
+    return _of_polars(column)
 
 
 def _of_pandas(series: Any) -> Times | None:

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from seqlatent.forecasting import Forecaster
+from seqlatent.forecasting import Columns, DataError, Forecaster, TimeError
+from seqlatent.forecasting.frames import read
 
 
 def long(ds, y=None, id="a"):
@@ -42,3 +43,75 @@ def test_the_offset_of_an_index_is_kept():
     wide = pd.DataFrame({"shop": np.arange(16.0)}, index=ds)
     found = Forecaster("naive").fit(wide).predict(6)["ds"]
     assert found.tolist() == pd.date_range(ds[-1], periods=7, freq=OFFSETS[0])[1:].tolist()
+
+
+def test_stamps_beyond_the_last_year():
+    years = np.array([f"{year}-12-31" for year in range(9900, 9999)], "datetime64[us]")
+    model = Forecaster("naive").fit(long(years))
+    assert model.predict(1)["ds"].tolist() == [pd.Timestamp("9999-12-31")]
+    with pytest.raises(TimeError, match=r"years 1 to 9999.*10001-12-31.*shorter horizon"):
+        model.predict(3)
+
+
+def test_nanoseconds_that_run_out():
+    ds = pd.date_range("2262-01-01", periods=90, unit="ns")
+    with pytest.raises(TimeError, match="64 bits can hold"):
+        Forecaster("naive").fit(long(ds)).predict(30)
+
+
+# --- what errors advise ----------------------------------------------------------------------
+
+
+def refused(df, columns=None):
+    with pytest.raises(DataError) as caught:
+        read(df, columns)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("freq", ["h", "15min"])
+def test_a_naive_hour_that_comes_twice_is_about_time_zones(freq):
+    ds = pd.date_range("2024-10-25", "2024-10-29", freq=freq, tz="Europe/London")
+    df = pd.concat([long(ds.tz_localize(None)), long(ds.tz_localize(None), id="b")])
+    assert "found 2024-10-27 01:00:00 again. If the clocks went back" in refused(df)
+    advised = df.assign(
+        ds=df.groupby("unique_id")["ds"].transform(
+            lambda s: s.dt.tz_localize("Europe/London", ambiguous="infer")
+        )
+    )
+    assert read(advised).panel.clock.freq == freq
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        ["2024-10-26", "2024-10-27", "2024-10-27"],
+        ["2024-10-27 00:00", "2024-10-27 01:00", "2024-10-27 01:00", "2024-10-27 01:00"],
+        ["2024-10-27 11:00", "2024-10-27 12:00", "2024-10-27 12:00"],
+    ],
+)
+def test_other_stamps_that_come_twice_are_dropped_or_added_up(stamps):
+    assert "Drop or add up" in refused(long(pd.to_datetime(stamps)))
+
+
+@pytest.mark.parametrize("backend", ["pandas", "polars"])
+def test_a_frame_without_ids_is_told_how_to_name_its_series(backend):
+    df = long(pd.date_range("2024-01-01", periods=9)).drop(columns="unique_id")
+    if backend == "pandas":
+        assert "df.assign(unique_id='mine')" in refused(df)
+        assert read(df.assign(unique_id="mine")).panel.batch == 1
+        assert read(df.set_index("ds")["y"]).panel.batch == 1
+    else:
+        pl = pytest.importorskip("polars")
+        text = refused(pl.from_pandas(df))
+        assert "df.with_columns(pl.lit('mine').alias('unique_id'))" in text
+
+
+@pytest.mark.parametrize("dtype", ["str", "category"])
+def test_words_as_a_covariate_hear_of_indicator_columns(dtype):
+    ds = pd.date_range("2024-01-01", periods=9)
+    df = long(ds).assign(weather=pd.Series(["sun", "rain", "snow"] * 3).astype(dtype))
+    assert "df = pd.get_dummies(df, columns=['weather'], drop_first=True)" in refused(df)
+    if dtype == "str":
+        assert "pd.get_dummies(df, columns=[...])" in refused(df, Columns(past=["weather"]))
+    made = pd.get_dummies(df, columns=["weather"], drop_first=True)
+    assert read(made).names == ("weather_snow", "weather_sun")

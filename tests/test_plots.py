@@ -365,7 +365,7 @@ class TestFanRefuses:
     def test_stamps_of_two_kinds(self):
         with pytest.raises(TimeError, match="dates, found numbers"):
             fan(observed(), predicted(dates=True))
-        with pytest.raises(TimeError, match="dates or integers, found String"):
+        with pytest.raises(TimeError, match="dates, periods or integers, found"):
             fan(observed(), predicted().assign(ds="monday"))
 
     def test_text_for_numbers(self):
@@ -599,3 +599,14 @@ def test_pictures_can_be_written(tmp_path):
 
 def test_every_name_is_exported():
     assert all(callable(getattr(plots, name)) for name in plots.__all__)
+
+
+def test_periods_are_drawn_at_their_start():
+    period = pd.Series(pd.period_range("2019-01", periods=15, freq="M"))
+    history = pd.DataFrame({"unique_id": "a", "ds": period[:12], "y": np.arange(12.0)})
+    forecasts = pd.DataFrame({"unique_id": "a", "ds": period[12:], "m": np.arange(3.0)})
+    (axes,) = fans(history, forecasts, levels=())
+    start = date2num(period.dt.to_timestamp().to_numpy())
+    drawn = np.unique(np.concatenate([line.get_xdata() for line in axes.lines]))
+    np.testing.assert_array_equal(drawn[np.isin(drawn, start)], start)
+    plt.close("all")

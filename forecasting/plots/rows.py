@@ -12,6 +12,7 @@ from narwhals.exceptions import NarwhalsError
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError, DataError, TimeError
 from seqlatent.forecasting.plots.style import COLORS
+from seqlatent.forecasting.times import times_of
 
 __all__ = ["DEFAULT", "Rows", "Times", "choose", "drawn_levels", "listed", "models_of"]
 
@@ -135,18 +136,17 @@ class Rows:
         stamps = self.frame[name]
         if stamps.dtype.is_numeric():
             return Times(self.number(name), False, None)
-        if not isinstance(stamps.dtype, nw.Datetime | nw.Date):
+        found = times_of(stamps)
+        if found is None:
             raise TimeError(
-                f"column {name!r} of {self.what} must hold dates or integers, found "
-                f"{stamps.dtype}; convert it, for instance by pandas.to_datetime.",
+                f"column {name!r} of {self.what} must hold dates, periods or integers, found "
+                f"{stamps.to_native().dtype}; convert it, for instance by pandas.to_datetime.",
                 column=name,
             )
-        zone = stamps.dtype.time_zone if isinstance(stamps.dtype, nw.Datetime) else None
-        if zone is not None:
-            stamps = stamps.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         from matplotlib.dates import date2num
 
-        return Times(np.asarray(date2num(stamps.to_numpy().astype("datetime64[us]"))), True, zone)
+        days = date2num(found.values.astype("datetime64[us]"))
+        return Times(np.asarray(days), True, found.tz)
 
     def ordered(self) -> "Rows":
         """Sorts by time."""
