@@ -18,10 +18,10 @@ from seqlatent.forecasting.errors import TargetError, TimeError
 from seqlatent.forecasting.folder import read_tensors, write_tensors
 from seqlatent.forecasting.inputs import Inputs
 from seqlatent.forecasting.panel import Future, Panel
-from seqlatent.forecasting.scaling import LOCAL, scales
+from seqlatent.forecasting.scaling import LOCAL, Scales, scales, varied
 from seqlatent.forecasting.specs import Setting, Spec, Training, spec_of
 from seqlatent.forecasting.transforms import TRANSFORMS
-from seqlatent.forecasting.windows import Numbers, batches, whole
+from seqlatent.forecasting.windows import Numbers, batches, read, whole
 from seqlatent.inference import Kalman
 from seqlatent.model import Belief, LatentModel, moments
 from seqlatent.networks import reinitialise
@@ -87,6 +87,7 @@ class LatentEngine(Engine):
             longest=int(np.bincount(panel.owner[~np.isnan(panel.y[:, 0])]).max()),
             counts=_counts(panel.y),
             least=float(np.nanmin(panel.y)),
+            varied=varied(panel),
         )
         models = self._build(job.seed)
         self._note(panel)
@@ -123,7 +124,7 @@ class LatentEngine(Engine):
         return models
 
     def _note(self, panel: Panel) -> None:
-        """Says what is there and not read."""
+        """Says what is there and not read, and which series do not say where they stand."""
         unread = [
             what
             for what, there, read in (
@@ -133,6 +134,15 @@ class LatentEngine(Engine):
             if there and not read
         ]
         self.notes = {None: f"{' and '.join(unread)} are not read"} if unread else {}
+        count = np.add.reduceat(~np.isnan(panel.y), panel.offsets[:-1], 0, dtype=np.int64)
+        for i, d in np.argwhere(count < 2):
+            target = f"target {d + 1}: " if panel.y.shape[1] > 1 else ""
+            few = (
+                "one value: it moves as the other series do"
+                if count[i, d]
+                else "no value: it stands and moves as the other series do"
+            )
+            self.notes[_key(panel.ids[i])] = target + few
 
     def _check_gaps(self, model: LatentModel, panel: Panel) -> None:
         if panel.clock.kind == "irregular" and not model.transition.handles_gaps:
@@ -161,8 +171,15 @@ class LatentEngine(Engine):
         """The panel after a transform."""
         return replace(panel, y=self.transforms[kind].forward(panel.y))
 
-    def _scales(self, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
-        return scales(panel, self._scaling, season=self.setting.season, rows=self._context)
+    def _scales(self, panel: Panel, usual: Scales | None = None) -> Scales:
+        return scales(
+            panel,
+            self._scaling,
+            season=self.setting.season,
+            rows=self._context,
+            usual=usual,
+            digits=500 * torch.finfo(self.spec.dtype).eps,
+        )
 
     @property
     def _scaling(self) -> str:
@@ -180,7 +197,7 @@ class LatentEngine(Engine):
 
     def _numbers(self, panel: Panel, kind: str) -> Numbers:
         panel = self._view(panel, kind)
-        shift, scale = self._scales(panel)
+        shift, scale = self._scales(panel, self.standards[kind])
         codes = self._codes(panel)
         if self.spec.own:  # parameters are relative to the scale that they were fitted on
             known = codes[:, 0] < self.setting.series
@@ -221,9 +238,7 @@ class LatentEngine(Engine):
         numbers = self.prepared(panel)
         order, parts = [], []
         generator = torch.Generator().manual_seed(seed)
-        lengths = panel.lengths
-        if self._context is not None:
-            lengths = np.minimum(lengths, self._context)
+        lengths = read(panel, self._context)
         for index in batches(lengths, self._cells()):
             data = {k: whole(view, index, self._context) for k, view in numbers.items()}
             end = torch.from_numpy(lengths[index] - 1)

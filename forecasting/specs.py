@@ -41,6 +41,8 @@ class Setting:
         longest: Values of the series that has most.
         counts: Whether every target is a count, and small enough to be treated as one.
         least: Least value of all.
+        varied: Whether a series varies by more than a small part of its level, so that logarithms
+            say something else than the values.
     """
 
     obs_dim: int = 1
@@ -53,6 +55,7 @@ class Setting:
     longest: int = 100
     counts: bool = False
     least: float = 1.0
+    varied: bool = True
 
     @property
     def season(self) -> int:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from seqlatent.forecasting.panel import Panel
-from seqlatent.forecasting.scaling import local
+from seqlatent.forecasting.scaling import local, span
 from seqlatent.sequences import Sequences
 
-__all__ = ["Numbers", "Windows", "batches", "whole"]
+__all__ = ["Numbers", "Windows", "batches", "read", "whole"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ class Numbers:
         t = panel.t[rows] + over
         shift, scale = self.shift[series], self.scale[series]
         if self.local is not None and known is not None:
-            shift, scale = local(y[:, :known], self.season, self.local)
+            digits = 500 * torch.finfo(self.dtype).eps
+            usual = (shift, scale)
+            shift, scale = local(y[:, :known], self.season, self.local, usual=usual, digits=digits)
         return Sequences.of(
             self._tensor(y),
             t=torch.from_numpy(t),
@@ -162,7 +164,17 @@ def batches(lengths: np.ndarray, cells: int, most: int = 4096) -> Iterator[np.nd
 
 
 def whole(numbers: Numbers, series: np.ndarray, context: int | None = None) -> Sequences:
-    """All rows of some series, or the last ``context`` of each, padded to the longest."""
-    lengths = numbers.panel.lengths[series]
-    kept = lengths if context is None else np.minimum(lengths, context)
-    return numbers.cut(series, lengths - kept, int(kept.max()))
+    """All rows of some series, or those that are read before a forecast, padded to the longest."""
+    kept = read(numbers.panel, context)[series]
+    return numbers.cut(series, numbers.panel.lengths[series] - kept, int(kept.max()))
+
+
+def read(panel: Panel, context: int | None) -> np.ndarray:
+    """How many of its last rows are read of each series before a forecast ``(N,)``.
+
+    As many as the context up to the last value, and those without one that follow; all of them
+    without a context.
+    """
+    if context is None:
+        return panel.lengths
+    return panel.offsets[1:] - span(panel, context)[0]

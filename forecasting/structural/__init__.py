@@ -17,20 +17,29 @@ Order of calls, on padded values ``y (B, T)`` with NaN where nothing was observe
 
 from seqlatent.forecasting.structural.choice import CRITERIA
 from seqlatent.forecasting.structural.fit import Fitted, Member, fit_structural
-from seqlatent.forecasting.structural.forms import TRENDS, Form, candidates, form_of, reading
+from seqlatent.forecasting.structural.forms import (
+    TRENDS,
+    VARIED,
+    Form,
+    candidates,
+    form_of,
+    reading,
+)
 from seqlatent.forecasting.structural.mixtures import mixture_quantiles
 from seqlatent.forecasting.structural.report import Choice
-from seqlatent.forecasting.structural.rows import Rows, prepared, standards
+from seqlatent.forecasting.structural.rows import Rows, completed, prepared, standards
 
 __all__ = [
     "CRITERIA",
     "TRENDS",
+    "VARIED",
     "Choice",
     "Fitted",
     "Form",
     "Member",
     "Rows",
     "candidates",
+    "completed",
     "fit_structural",
     "form_of",
     "mixture_quantiles",

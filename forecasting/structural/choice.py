@@ -15,7 +15,7 @@ CRITERIA = ("heldout", "aic", "bic", "equal")
 
 _SHRINKAGE = 0.1  # of the CRPS, for a share that departs from the equal one
 _FEW = 20  # series that say as much of the shares as the wish for equal ones
-_NORMAL_80 = 1.2815515655446004
+_MOST = 0.9  # largest logarithm of a factor of the widths, both ways
 
 
 class Block(NamedTuple):
@@ -91,7 +91,7 @@ def by_heldout(blocks: Sequence[Block], log: Sequence[bool]) -> tuple[Tensor, He
         return equal, mean
     equal = equal.to(mean.A)
     norms = [p.of(equal) for p in parts]
-    pull = _SHRINKAGE * (1 + _FEW / len(blocks[0].y))
+    pull = _SHRINKAGE * (1 + _FEW / _counted(blocks))
     logits = torch.zeros_like(equal, requires_grad=True)
     descent = torch.optim.LBFGS([logits], max_iter=100, line_search_fn="strong_wolfe")
 
@@ -168,29 +168,26 @@ def widening(blocks: Sequence[Block], log: Sequence[bool], shares: Tensor) -> fl
         log: Whether a form describes logarithms.
         shares: Shares of the forms of each series ``(B, F)``.
     """
-    found, batch = [], 0
-    for block in blocks:
-        seen = ~block.y.isnan()
-        if not bool(seen.any()):
-            continue
-        batch = max(batch, int(seen.any(1).sum()))
-        found.append(_asked(block, log, shares))
-    if not found:
+    if not (count := _counted(blocks)):
         return 1.0
-    # what few series ask for is mostly chance
-    return math.exp(sum(found) / len(found) * batch / (batch + 10))
-
-
-def _asked(block: Block, log: Sequence[bool], shares: Tensor) -> float:
-    draws = block.mean.shape[1]
+    draws = blocks[0].mean.shape[1]
     weights = (shares.mT / draws).repeat_interleave(draws, 0)
     each = [x for x in log for _ in range(draws)]
-    mean, variance = block.mean.flatten(0, 1), block.variance.flatten(0, 1)
-    seen = ~block.y.isnan()
-    low, high = -0.3, 0.9
+    laws = [(b.mean.flatten(0, 1), b.variance.flatten(0, 1)) for b in blocks]
+    low, high = -_MOST, _MOST
     for _ in range(20):  # coverage grows with the factor
         middle = (low + high) / 2
-        rank = ranks(block.y, mean, variance * math.exp(2 * middle), each, weights)
-        enough = bool(((rank - 0.5).abs() <= 0.4)[seen].double().mean() >= 0.8)
+        factor = math.exp(2 * middle)
+        inside = [
+            ((ranks(b.y, m, v * factor, each, weights) - 0.5).abs() <= 0.4)[~b.y.isnan()]
+            for b, (m, v) in zip(blocks, laws, strict=True)
+        ]
+        enough = bool(torch.cat(inside).double().mean() >= 0.8)
         low, high = (low, middle) if enough else (middle, high)
-    return (low + high) / 2
+    # what few series ask for is mostly chance
+    return math.exp((low + high) / 2 * count / (count + 10))
+
+
+def _counted(blocks: Sequence[Block]) -> float:
+    """How many series the blocks speak of, two blocks one after the other as one."""
+    return sum(int((~b.y.isnan()).any(1).sum()) for b in blocks) / 2

@@ -15,7 +15,7 @@ from seqlatent.forecasting.structural.choice import (
     by_information,
     widening,
 )
-from seqlatent.forecasting.structural.forms import Form, candidates, reading, seasons_of
+from seqlatent.forecasting.structural.forms import Form, candidates, left_out, reading, varied
 from seqlatent.forecasting.structural.report import Choice, chosen
 from seqlatent.forecasting.structural.rows import Rows, at, hidden, length, prepared, without_end
 from seqlatent.model import LatentModel, moments
@@ -25,7 +25,9 @@ from seqlatent.training import EachHistory, draws_each, fit_each
 __all__ = ["Fitted", "Member", "fit_structural"]
 
 _POINTS = 32  # parameters from the best of which a series starts
-_BLOCKS = 2  # one after the other at the end of each series: what shocks one spares the other
+# Blocks that are hidden one after the other at the end of each series: what shocks one spares the
+# other. Few series have more of them, so many ends in all.
+_BLOCKS, _ENDS, _MOST_BLOCKS = 2, 24, 12
 
 
 @dataclass(frozen=True)
@@ -131,13 +133,13 @@ def fit_structural(
     y = y.double()
     seen = ~y.isnan()
     season = season_length if isinstance(season_length, int) else min(season_length)
-    longest, positive = int(seen.sum(1).max()), bool((y[seen] > 0).all())
+    allowed = {
+        "longest": int(seen.sum(1).max()),
+        "positive": bool((y[seen] > 0).all()),
+        "logarithms": varied(y),
+    }
     wanted = candidates(
-        season_length,
-        longest=longest,
-        positive=positive,
-        covariate_dim=0 if u is None else u.shape[-1],
-        forms=forms,
+        season_length, covariate_dim=0 if u is None else u.shape[-1], forms=forms, **allowed
     )
     usual = reading(wanted)
     rows = usual[0] if rows is None else rows
@@ -145,19 +147,20 @@ def fit_structural(
     # what a few series say of the law of their parameters is soon learned
     stages = 5 if len(y) >= 16 else 2
     data = prepared(y, season, rows, u=u)
-    trials = _trials(data, horizon, 2 * sample, seed) if calibrate or criterion == "heldout" else []
+    asked = calibrate or criterion == "heldout"
+    trials = _trials(data, horizon, 2 * sample, seed) if asked else None
     members: list[Member] = []
     histories: dict[str, EachHistory] = {}
-    found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in trials]
+    found: list[tuple[Tensor, Tensor]] = []
     for form in wanted:
         model, batch = form.model(len(y)), data.sequences(form.log)
         history = fit_each(model, batch, sample=sample, stages=stages, points=_POINTS, seed=seed)
         histories[form.name] = history
         members += [Member(form, m) for m in draws_each(model, batch, history, draws, seed=seed)]
-        for trial, forecasts in zip(trials, found, strict=True):
-            forecasts.append(_forecasts(form, model, trial.rows, history, horizon, draws, seed))
+        if trials is not None:
+            found.append(_forecasts(form, trials, history, draws, seed))
     log = [form.log for form in wanted]
-    blocks = [_block(trial, forecasts) for trial, forecasts in zip(trials, found, strict=True)]
+    blocks = [] if trials is None else _blocks(trials, found)
     shares, heldout = by_heldout(blocks, log)
     information = None
     if criterion in ("aic", "bic"):
@@ -166,15 +169,13 @@ def fit_structural(
         equal = torch.full_like(shares, 1 / len(wanted))
         each = (equal if criterion == "equal" else shares).to(y.device).expand(len(y), -1)
     factor = 1.0
-    if calibrate and blocks:
-        factor = widening(blocks, log, each[trials[0].rows.codes])
+    if calibrate and trials is not None:
+        factor = widening(blocks, log, each[trials.series])
         for member in members:
             _widen(member.model, factor)
-    left_out = [why] if (why := seasons_of(season_length, longest)[1]) else []
-    if not positive and forms is None:
-        left_out.append("logarithms: some values are not positive")
-    counted = len(y) if heldout is None else len(trials[0].rows.y)
-    choice = chosen(criterion, wanted, each, heldout, information, left_out, factor, counted)
+    absent = left_out(season_length, usual=forms is None, **allowed)
+    counted = len(y) if trials is None else len(trials.series)
+    choice = chosen(criterion, wanted, each, heldout, information, absent, factor, counted)
     return Fitted(
         tuple(members),
         (each / draws).repeat_interleave(draws, 1),
@@ -202,56 +203,70 @@ def _check(y: Tensor, criterion: str) -> None:
         )
 
 
-class _Trial(NamedTuple):
-    """Some series without their end, what was hidden ``(B, H)``, and scales ``(B,)``."""
+class _Trials(NamedTuple):
+    """Series without their end, several ends of each one after the other.
+
+    Attributes:
+        rows: What is left of them ``(K B, T)``.
+        y: What was hidden ``(K, B, H)``.
+        scale: Usual step of each ``(B,)``.
+        series: Which series of the panel each is ``(B,)``.
+    """
 
     rows: Rows
     y: Tensor
     scale: Tensor
+    series: Tensor
 
 
-def _trials(data: Rows, horizon: int, sample: int, seed: int) -> list[_Trial]:
-    """Some series without their end, then without more of it."""
+def _trials(data: Rows, horizon: int, sample: int, seed: int) -> _Trials | None:
+    """Some series without their end, then without more of it; None where nothing can be hidden."""
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(data.y), generator=generator)[:sample].to(data.y.device)
     whole = data.select(chosen)
     scale = whole.sequences(False).scale[:, 0]
-    trials: list[_Trial] = []
-    for _ in range(_BLOCKS):
+    parts, targets = [], []
+    for i in range(min(max(_BLOCKS, math.ceil(_ENDS / len(chosen))), _MOST_BLOCKS)):
         short = without_end(whole, horizon)
         target = hidden(whole, short, horizon)
+        if i >= _BLOCKS:  # enough must be left of a series
+            target = target.where(length(short.y)[:, None] >= 2 * horizon, torch.nan)
         if not bool((~target.isnan()).any()):
             break
-        trials.append(_Trial(short, target, scale))
+        parts.append(short)
+        targets.append(target)
         whole = short
-    return trials
+    if not parts:
+        return None
+    y, t, u = (torch.cat([getattr(p, name) for p in parts]) for name in ("y", "t", "u"))
+    rows = Rows(y, t, torch.arange(len(y), device=y.device), u, data.season_length)
+    return _Trials(rows, torch.stack(targets), scale, chosen)
 
 
 def _forecasts(
-    form: Form,
-    model: LatentModel,
-    short: Rows,
-    history: EachHistory,
-    horizon: int,
-    draws: int,
-    seed: int,
+    form: Form, trials: _Trials, history: EachHistory, draws: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Means and variances ``(D, B, H)`` of what follows, under parameters fitted to what was."""
-    batch = short.sequences(form.log)
+    """Means and variances ``(D, K, B, H)`` of what follows, under parameters of what was."""
+    rows = trials.rows
+    model, batch = form.model(len(rows.y)), rows.sequences(form.log)
     trial = fit_each(model, batch, pool=history.pool, points=_POINTS // 4, seed=seed)
-    place = length(short.y)[:, None] + torch.arange(horizon, device=short.y.device)
-    u = at(short.u, place)
+    horizon = trials.y.shape[-1]
+    place = length(rows.y)[:, None] + torch.arange(horizon, device=rows.y.device)
+    u = at(rows.u, place)
     found = [
         moments(m, m.belief(batch, end=False), horizon, u=u)
         for m in draws_each(model, batch, trial, draws, seed=seed)
     ]
     mean, variance = (torch.stack(x)[..., 0] for x in zip(*found, strict=True))
-    return mean, variance
+    shape = (draws, *trials.y.shape)
+    return mean.reshape(shape), variance.reshape(shape)
 
 
-def _block(trial: _Trial, forecasts: Sequence[tuple[Tensor, Tensor]]) -> Block:
+def _blocks(trials: _Trials, forecasts: Sequence[tuple[Tensor, Tensor]]) -> list[Block]:
     mean, variance = (torch.stack(x) for x in zip(*forecasts, strict=True))
-    return Block(trial.y, mean, variance, trial.scale)
+    return [
+        Block(y, mean[:, :, i], variance[:, :, i], trials.scale) for i, y in enumerate(trials.y)
+    ]
 
 
 def _by_information(

@@ -1,12 +1,18 @@
 """Forms of the structural model: which trend, which seasons, of the values or their logarithms."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
 from seqlatent.emissions import LinearGaussian
+from seqlatent.forecasting.structural.rows import VAGUE
 from seqlatent.inference import Kalman
 from seqlatent.model import LatentModel, per_series
 from seqlatent.transitions import (
+    AR,
     Component,
     DampedTrend,
     LocalLevel,
@@ -16,9 +22,19 @@ from seqlatent.transitions import (
     TrigonometricSeasonal,
 )
 
-__all__ = ["TRENDS", "Form", "candidates", "form_of", "reading", "seasons_of"]
+__all__ = [
+    "TRENDS",
+    "VARIED",
+    "Form",
+    "candidates",
+    "form_of",
+    "left_out",
+    "reading",
+    "seasons_of",
+    "varied",
+]
 
-_VAGUE = 20.0
+VARIED = 1.2  # greatest over least value of a series, above which its logarithm is no line of it
 _COEFFICIENT = 5.0  # in usual seasonal differences, per standard deviation of the covariate
 
 TRENDS = {
@@ -27,6 +43,7 @@ TRENDS = {
     "damped": "a slope that dies out",
     "smooth": "a wandering slope, no other noise of the level",
     "trend": "a wandering level with a wandering slope",
+    "reverting": "a level to which the series returns",
 }
 
 
@@ -69,7 +86,7 @@ class Form:
 
     def model(self, series: int) -> LatentModel:
         """A model of this form with a row of parameters for each of so many series."""
-        parts: list[Component] = [_trend(self.trend)]
+        parts = _trend(self.trend)
         parts += [
             TrigonometricSeasonal(
                 p, n, None if self.fixed else 0.02, initial_scale=0.5, learn_initial_scale=True
@@ -85,26 +102,30 @@ class Form:
         return per_series(LatentModel(transition, emission, Kalman()).double(), series)
 
 
-def _trend(kind: str) -> Component:
+def _trend(kind: str) -> list[Component]:
     if kind == "level":
-        return LocalLevel(0.6, initial_scale=_VAGUE)
+        return [LocalLevel(0.6, initial_scale=VAGUE)]
+    if kind == "reverting":
+        return [LocalLevel(None, initial_scale=VAGUE), AR(1, 0.6, coefficients=(0.9,))]
     if kind == "damped":
-        return DampedTrend(
+        slope = DampedTrend(
             0.3,
             0.03,
             damping=0.9,
-            initial_scale=_VAGUE,
+            initial_scale=VAGUE,
             initial_slope_scale=0.1,
             learn_initial_scale=True,
         )
+        return [slope]
     level, slope = {"drift": (0.6, None), "smooth": (None, 0.1), "trend": (0.3, 0.05)}[kind]
-    return LocalLinearTrend(
+    line = LocalLinearTrend(
         level,
         slope,
-        initial_scale=_VAGUE,
+        initial_scale=VAGUE,
         initial_slope_scale=0.1,
         learn_initial_scale=True,
     )
+    return [line]
 
 
 def form_of(text: str) -> Form:
@@ -159,11 +180,23 @@ def seasons_of(
     return tuple(seasons), why
 
 
+def varied(y: Tensor) -> bool:
+    """Whether one of some positive series ``(B, T)`` varies by a fifth of its level.
+
+    Where none does, a logarithm is a line of the values: its forms would repeat theirs, and lose
+    digits.
+    """
+    seen = ~y.isnan()
+    most = torch.where(seen, y, -math.inf).amax(1)
+    return bool((most > VARIED * torch.where(seen, y, math.inf).amin(1)).any())
+
+
 def candidates(
     season_length: int | Sequence[int],
     *,
     longest: int,
     positive: bool,
+    logarithms: bool = True,
     covariate_dim: int = 0,
     forms: Sequence[str | Form] | None = None,
 ) -> tuple[Form, ...]:
@@ -177,10 +210,11 @@ def candidates(
         season_length: Steps of a season, or of several; 1 for none.
         longest: Observations of the longest series: a season is used where two fit in.
         positive: Whether all values are positive.
+        logarithms: Whether logarithms say something else than the values; see :func:`varied`.
         covariate_dim: Covariates.
         forms: Forms that are wanted, in words (see :func:`form_of`) or as :class:`Form`; a form in
             words gets the seasons above, any other keeps its own. By default damped, drift and
-            level, and where all values are positive log damped and log drift.
+            level, and where logarithms are of use log damped and log drift.
 
     Raises:
         ValueError: If a form is unknown, none is wanted, or logarithms are and a value is not
@@ -188,7 +222,12 @@ def candidates(
     """
     seasons, _ = seasons_of(season_length, longest)
     if forms is None:
-        forms = ("damped", "drift", "level", *(("log damped", "log drift") if positive else ()))
+        forms = (
+            "damped",
+            "drift",
+            "level",
+            *(("log damped", "log drift") if positive and logarithms else ()),
+        )
     if isinstance(forms, str) or not len(forms):
         raise ValueError(
             f"forms must be a list of at least one form, found {forms!r}; for example "
@@ -207,6 +246,23 @@ def candidates(
                 "leave it out, or shift the values."
             )
         found.append(form)
+    return tuple(found)
+
+
+def left_out(
+    season_length: int | Sequence[int],
+    *,
+    longest: int,
+    positive: bool,
+    logarithms: bool = True,
+    usual: bool = True,
+) -> tuple[str, ...]:
+    """Why seasons, and forms of logarithms among the usual ones, are not compared."""
+    found = [why] if (why := seasons_of(season_length, longest)[1]) else []
+    if usual and not positive:
+        found.append("logarithms: some values are not positive")
+    elif usual and not logarithms:
+        found.append("logarithms: no series varies by a fifth of its level")
     return tuple(found)
 
 

@@ -1,7 +1,7 @@
 """The structural recipe: what a forecaster does under the name "structural"."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from seqlatent.forecasting.scaling import leading
 from seqlatent.forecasting.specs import Setting, Spec, Training, named
 from seqlatent.forecasting.structural.choice import CRITERIA
 from seqlatent.forecasting.structural.fit import fit_structural
-from seqlatent.forecasting.structural.forms import Form, candidates, form_of, reading
+from seqlatent.forecasting.structural.forms import Form, candidates, form_of, left_out, reading
 from seqlatent.model import LatentModel
 
 __all__ = ["one_target", "structural"]
@@ -49,6 +49,7 @@ class Pooled:
             setting.season_lengths or 1,
             longest=setting.longest,
             positive=setting.least > 0,
+            logarithms=setting.varied,
             covariate_dim=setting.covariate_dim,
             forms=self.wanted,
         )
@@ -77,7 +78,7 @@ class Pooled:
             setting.season_lengths or 1,
             steps_ahead(setting),
             u=torch.from_numpy(u) if setting.covariate_dim else None,
-            forms=None if self.wanted is None else self.forms(setting),
+            forms=self.forms(setting),
             criterion=self.criterion,
             draws=self.draws,
             rows=most,
@@ -86,7 +87,14 @@ class Pooled:
         )
         for model, member in zip(models, fitted.members, strict=True):
             model.load_state_dict(member.model.state_dict())
-        training.findings["choice"] = fitted.choice.to_dict()
+        absent = left_out(
+            setting.season_lengths or 1,
+            longest=setting.longest,
+            positive=setting.least > 0,
+            logarithms=setting.varied,
+            usual=self.wanted is None,
+        )
+        training.findings["choice"] = replace(fitted.choice, left_out=absent).to_dict()
         return fitted.weights.numpy()
 
 
