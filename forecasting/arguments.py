@@ -1,6 +1,6 @@
 """Arguments of a forecaster, checked before anything starts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,18 +9,20 @@ from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.engine import Engine
 from seqlatent.forecasting.errors import TargetError
 from seqlatent.forecasting.panel import Panel
+from seqlatent.forecasting.rows import plain
 
 __all__ = [
     "check_training",
     "check_values",
-    "count",
     "horizon",
     "levels_of",
     "objects",
     "quantiles_of",
     "samples_of",
     "seasons_of",
+    "seconds_of",
     "seed_of",
+    "whole",
 ]
 
 
@@ -74,60 +76,92 @@ def objects(values: Sequence[Any]) -> np.ndarray:
     return array
 
 
+def whole(name: str, value: Any, what: str, least: int = 1) -> int:
+    """Checks an integer, of Python or of numpy.
+
+    Raises:
+        ValueError: If it is none, or less than the least that makes sense.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be {what} of at least {least}, found {value!r}.")
+    return int(value)
+
+
 def horizon(h: Any) -> int:
     """Checks a number of steps."""
-    if isinstance(h, bool) or not isinstance(h, int | np.integer) or h < 1:
-        raise ValueError(f"h must be a number of steps of at least 1, found {h!r}.")
-    return int(h)
+    return whole("h", h, "a number of steps")
 
 
 def levels_of(level: Any) -> tuple[float | int, ...]:
-    """Checks levels of intervals, in percent."""
-    given = [level] if isinstance(level, int | float) else list(level)
+    """Checks levels of intervals, in percent; None is none."""
+    given = _numbers("level", level)
     for lv in given:
-        if isinstance(lv, bool) or not isinstance(lv, int | float) or not 0 < lv < 100:
+        if not 0 < lv < 100:
             raise ValueError(f"level must lie between 0 and 100 percent, found {lv!r}.")
-    return tuple(given)
-
-
-def quantiles_of(quantiles: Any) -> tuple[float, ...]:
-    """Checks levels of quantiles."""
-    given = () if quantiles is None else tuple(quantiles)
-    for q in given:
-        if isinstance(q, bool) or not isinstance(q, int | float) or not 0 < q < 1:
-            raise ValueError(f"quantiles must lie between 0 and 1, found {q!r}.")
+    _told_apart("level", given)
     return given
+
+
+def quantiles_of(quantiles: Any) -> tuple[float | int, ...]:
+    """Checks levels of quantiles; None is none."""
+    given = _numbers("quantiles", quantiles)
+    for q in given:
+        if not 0 < q < 1:
+            raise ValueError(f"quantiles must lie between 0 and 1, found {q!r}.")
+    _told_apart("quantiles", given)
+    return given
+
+
+def _numbers(name: str, given: Any) -> tuple[float | int, ...]:
+    """One number or several, in whatever holds them, as numbers of Python."""
+    found = () if given is None else _several(given)
+    for one in found:
+        if isinstance(one, bool) or not isinstance(one, int | float):
+            raise ValueError(f"{name} must be a list of numbers, found {one!r}.")
+    return found
+
+
+def _several(given: Any) -> tuple[Any, ...]:
+    """One value or several, without numpy around them."""
+    given = given.item() if isinstance(given, np.ndarray) and given.ndim == 0 else given
+    alone = isinstance(given, str | bytes) or not isinstance(given, Iterable)
+    return tuple(plain(one) for one in ([given] if alone else given))
+
+
+def _told_apart(name: str, given: Sequence[float | int]) -> None:
+    """Refuses numbers that would have one name as columns."""
+    seen: dict[str, float | int] = {}
+    for one in given:
+        other = seen.setdefault(f"{one:g}", one)
+        if abs(one - other) > 1e-9:
+            raise ValueError(
+                f"{name} must differ in the first six digits, after which columns are named, found "
+                f"{other!r} and {one!r}."
+            )
 
 
 def samples_of(samples: Any, engine: Engine) -> int:
     """Checks a number of paths; None is what the engine prefers."""
-    if samples is None:
-        return engine.samples
-    if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 1:
-        raise ValueError(f"samples must be a number of paths of at least 1, found {samples!r}.")
-    return int(samples)
+    return engine.samples if samples is None else whole("samples", samples, "a number of paths")
 
 
 def seed_of(seed: Any) -> int:
     """Checks a seed."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed must be an integer of at least 0, found {seed!r}.")
-    return int(seed)
+    return whole("seed", seed, "an integer", 0)
 
 
 def seasons_of(given: Any) -> tuple[int, ...] | None:
     """Checks season lengths; None is left to the clock."""
     if given is None:
         return None
-    seasons = (given,) if isinstance(given, int | np.integer) else tuple(given)
-    for s in seasons:
-        if isinstance(s, bool) or not isinstance(s, int | np.integer) or s < 1:
-            raise ValueError(f"season_length must be a number of steps of at least 1, found {s!r}.")
-    return tuple(int(s) for s in seasons)
+    return tuple(whole("season_length", s, "a number of steps") for s in _several(given))
 
 
-def count(name: str, n: Any, what: str) -> int:
-    """Checks a number of paths or draws."""
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"{name} must be a number of {what} of at least 1, found {n!r}.")
-    return int(n)
+def seconds_of(time_limit: Any) -> float | None:
+    """Checks a number of seconds; None is no limit."""
+    if time_limit is None:
+        return None
+    limit = plain(time_limit)
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
+        raise ValueError(f"time_limit must be a positive number of seconds, found {time_limit!r}.")
+    return float(limit)

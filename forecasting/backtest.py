@@ -1,10 +1,10 @@
 """Backtests: forecasts of windows at the end of a frame from what came before each."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seqlatent.forecasting.arguments import levels_of, quantiles_of, whole
 from seqlatent.forecasting.errors import TargetError
 from seqlatent.forecasting.frames import read
 from seqlatent.forecasting.panel import Panel
@@ -20,21 +20,20 @@ def cross_validation(
     df: Any,
     h: int,
     *,
-    n_windows: int,
-    step_size: int | None,
-    refit: bool | int,
+    n_windows: Any,
+    step_size: Any,
+    refit: Any,
     static_df: Any,
-    level: Sequence[int | float],
-    quantiles: Sequence[float] | None,
-    samples: int | None,
+    level: Any,
+    quantiles: Any,
+    samples: Any,
 ) -> Any:
     """Forecasts windows; see :meth:`Forecaster.cross_validation`."""
-    step = h if step_size is None else step_size
-    for name, value in (("n_windows", n_windows), ("step_size", step)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, found {value!r}.")
-    if not isinstance(refit, bool | int) or refit < 0:
-        raise ValueError(f"refit must be True, False or a number of windows, found {refit!r}.")
+    step = h if step_size is None else whole("step_size", step_size, "a number of steps")
+    n_windows = whole("n_windows", n_windows, "a number of windows")
+    if not isinstance(refit, bool | np.bool_):
+        refit = whole("refit", refit, "True, False or a number of windows", 0)
+    _, _ = levels_of(level), quantiles_of(quantiles)
     panel, style, statics, names = read(
         df, forecaster.columns, freq=forecaster.freq, static=static_df
     )
@@ -43,7 +42,7 @@ def cross_validation(
     for w in range(n_windows):
         hidden = h + (n_windows - 1 - w) * step
         past = panel.drop_tail(hidden)
-        again = w == 0 if refit is False else w % int(refit) == 0
+        again = w % int(refit) == 0 if refit else w == 0
         model = model.fitted(past, style, statics, names) if again else model.standing(past)
         frames.append(_window(model, panel, hidden, h, level, quantiles, samples))
     return style.frame({k: np.concatenate([f[k] for f in frames]) for k in frames[0]})
@@ -67,9 +66,9 @@ def _window(
     panel: Panel,
     hidden: int,
     h: int,
-    level: Sequence[int | float],
-    quantiles: Sequence[float] | None,
-    samples: int | None,
+    level: Any,
+    quantiles: Any,
+    samples: Any,
 ) -> dict[str, np.ndarray]:
     rows = (panel.offsets[1:] - hidden)[:, None] + np.arange(h)
     data = model.forecast_rows(

@@ -2,7 +2,15 @@
 
 from typing import Any
 
-__all__ = ["ColumnError", "CovariateError", "DataError", "FolderError", "TargetError", "TimeError"]
+__all__ = [
+    "ColumnError",
+    "CovariateError",
+    "DataError",
+    "DigitsWarning",
+    "FolderError",
+    "TargetError",
+    "TimeError",
+]
 
 
 class DataError(ValueError):
@@ -42,3 +50,7 @@ class CovariateError(DataError):
 
 class FolderError(ValueError):
     """A model folder that is damaged, foreign, or newer than this version."""
+
+
+class DigitsWarning(UserWarning):
+    """Integers with more digits than float64 holds, which are rounded."""

@@ -13,14 +13,15 @@ from seqlatent.forecasting import outputs
 from seqlatent.forecasting.arguments import (
     check_training,
     check_values,
-    count,
     horizon,
     levels_of,
     objects,
     quantiles_of,
     samples_of,
     seasons_of,
+    seconds_of,
     seed_of,
+    whole,
 )
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.engine import Engine, Job
@@ -30,6 +31,7 @@ from seqlatent.forecasting.frames import Statics, Style, read, read_future
 from seqlatent.forecasting.frequencies import Frequency, plain_freq
 from seqlatent.forecasting.innovations import burnt
 from seqlatent.forecasting.models import engines_of, load_engine
+from seqlatent.forecasting.naming import check_names, check_words
 from seqlatent.forecasting.panel import Future, Panel
 from seqlatent.forecasting.rows import plain
 from seqlatent.forecasting.specs import Spec
@@ -95,26 +97,23 @@ class Forecaster:
         freq: Any = None,
         season_length: Any = None,
         columns: Columns | None = None,
-        members: int | None = None,
+        members: Any = None,
         emission: str | Callable[..., Emission] | None = None,
         seed: Any = 0,
-        time_limit: int | float | None = None,
+        time_limit: Any = None,
         progress: bool = False,
         device: str = "cpu",
     ) -> None:
-        if time_limit is not None and not time_limit > 0:
-            raise ValueError(
-                f"time_limit must be a positive number of seconds, found {time_limit}."
-            )
         self.columns = Columns() if columns is None else columns
         if not isinstance(self.columns, Columns):
             raise TypeError(
                 f"columns must be Columns(id=..., time=..., target=...), found {columns!r}."
             )
-        self.freq, self.season_length = freq, seasons_of(season_length)
+        self.freq, self.season_length = plain(freq), seasons_of(season_length)
         self.seed = seed_of(seed)
-        self.time_limit = None if time_limit is None else float(time_limit)
+        self.time_limit = seconds_of(time_limit)
         self.progress, self.device = progress, device
+        members = None if members is None else whole("members", members, "a number of networks")
         self._model, self._options = model, {"members": members, "emission": emission}
         self._engines: dict[str, Engine] = engines_of(model, **self._options)
         self._states: dict[str, Any] = {}
@@ -212,8 +211,8 @@ class Forecaster:
         df: Any = None,
         X_df: Any = None,
         *,
-        level: Sequence[int | float] = (80, 95),
-        quantiles: Sequence[float] | None = None,
+        level: Any = (80, 95),
+        quantiles: Any = None,
         samples: Any = None,
         static_df: Any = None,
         seed: Any = None,
@@ -229,7 +228,7 @@ class Forecaster:
             df: Rows to forecast from instead of those last seen; its series may be new. Nothing is
                 fitted again.
             X_df: Covariates known ahead, the next ``h`` rows of each series.
-            level: Levels of central intervals, in percent.
+            level: Levels of central intervals, in percent: one or several; None for none.
             quantiles: Levels of quantiles, between 0 and 1.
             samples: Sample paths behind the quantiles of models without a closed form.
             static_df: Static features of series in ``df`` that are new.
@@ -256,8 +255,8 @@ class Forecaster:
         t: np.ndarray,
         u: np.ndarray,
         *,
-        level: Sequence[int | float],
-        quantiles: Sequence[float] | None = None,
+        level: Any,
+        quantiles: Any = None,
         samples: Any = None,
         seed: Any = None,
     ) -> dict[str, np.ndarray]:
@@ -302,7 +301,7 @@ class Forecaster:
             One row per series, path and step, with the number of the path in ``sample_id``.
         """
         h = horizon(h)
-        n = count("n", n, "paths")
+        n = whole("n", n, "a number of paths")
         there, style = self._standing(df, static_df)
         future = there._future(X_df, h)
         seed = self.seed if seed is None else seed_of(seed)
@@ -341,6 +340,7 @@ class Forecaster:
         self: Self, panel: Panel, style: Style, statics: Statics, names: Sequence[str]
     ) -> Self:
         """A copy that is fitted on a panel."""
+        check_names(self.columns, self.aliases)
         check_training(panel, self.columns)
         other = copy(self)
         other._engines = engines_of(self._model, **self._options)
@@ -370,6 +370,7 @@ class Forecaster:
             clock=self._tails.clock,
             statics=self._statics if given else None,
             names=self._names,
+            known=list(self._tails.ids),
         )
         if not given and self._statics.names:
             panel = self._tails.with_statics(panel, self._statics.names)
@@ -412,9 +413,7 @@ class Forecaster:
         self._tails, self._states, self._seen = tails, states, None
         return self
 
-    def smooth(
-        self, df: Any = None, *, level: Sequence[int | float] = (80, 95), static_df: Any = None
-    ) -> Any:
+    def smooth(self, df: Any = None, *, level: Any = (80, 95), static_df: Any = None) -> Any:
         """Latent states and components at every row, given all rows.
 
         Models without states, such as most baselines, have no rows in what is returned.
@@ -429,6 +428,7 @@ class Forecaster:
             is. Components are those of :meth:`components`, in the units of the data; states are as
             the model has them.
         """
+        check_words(self.columns, "smooth", outputs.SMOOTHED)
         levels = levels_of(level)
         points = [p for lv in levels for p in outputs.interval(lv)]
         panel, style = self._rows(df, static_df)
@@ -453,7 +453,7 @@ class Forecaster:
         self,
         df: Any = None,
         *,
-        level: Sequence[int | float] = (80, 95),
+        level: Any = (80, 95),
         kind: str = "smoothed",
         forms: bool = False,
         h: Any = None,
@@ -489,6 +489,7 @@ class Forecaster:
         """
         if kind not in ("smoothed", "filtered"):
             raise ValueError(f"kind must be 'smoothed' or 'filtered', found {kind!r}.")
+        check_words(self.columns, "components", outputs.COMPONENTS)
         levels = levels_of(level)
         points = [p for lv in levels for p in outputs.interval(lv)]
         panel, style = self._rows(df, static_df)
@@ -520,7 +521,7 @@ class Forecaster:
         self,
         df: Any = None,
         *,
-        burn: int | None = None,
+        burn: Any = None,
         static_df: Any = None,
         seed: Any = None,
     ) -> Any:
@@ -548,10 +549,7 @@ class Forecaster:
         )
 
     def _innovated(self, panel: Panel, burn: Any, seed: Any) -> dict[str, np.ndarray]:
-        if burn is not None and (isinstance(burn, bool) or not isinstance(burn, int) or burn < 0):
-            raise ValueError(
-                f"burn must be a number of observations of at least 0, found {burn!r}."
-            )
+        burn = None if burn is None else whole("burn", burn, "a number of observations", 0)
         seed = self.seed if seed is None else seed_of(seed)
         return {
             alias: burnt(panel, e.innovations(panel, seed), e.burn if burn is None else burn)
@@ -564,7 +562,7 @@ class Forecaster:
         lags: Any = None,
         *,
         pooled: bool = False,
-        burn: int | None = None,
+        burn: Any = None,
         static_df: Any = None,
         seed: Any = None,
     ) -> Any:
@@ -587,7 +585,8 @@ class Forecaster:
             if the model is right, and ``uniform_p``, the p-value of Kolmogorov and Smirnov's test
             that their p-values are uniform.
         """
-        lags = None if lags is None else count("lags", lags, "steps")
+        check_words(self.columns, "diagnose", outputs.DIAGNOSED)
+        lags = None if lags is None else whole("lags", lags, "a number of steps")
         panel, style = self._rows(df, static_df)
         season = next(iter(self._season_lengths(panel)), 1)
         data = outputs.diagnosed(
@@ -600,7 +599,7 @@ class Forecaster:
         df: Any,
         n: Any = None,
         *,
-        level: Sequence[int | float] | None = None,
+        level: Any = None,
         complete: bool = False,
         static_df: Any = None,
         seed: Any = None,
@@ -640,7 +639,8 @@ class Forecaster:
             return style.frame(
                 outputs.completed(self.columns, panel, mean, quantiles, levels, complete)
             )
-        draws = engine.impute(panel, count("n", 1 if n is None else n, "draws"), seed)
+        n = whole("n", 1 if n is None else n, "a number of draws")
+        draws = engine.impute(panel, n, seed)
         return style.frame(outputs.imputed(self.columns, panel, draws, complete))
 
     def score(self, df: Any, *, static_df: Any = None) -> Any:
@@ -666,12 +666,12 @@ class Forecaster:
         df: Any,
         h: Any,
         *,
-        n_windows: int = 1,
-        step_size: int | None = None,
-        refit: bool | int = True,
+        n_windows: Any = 1,
+        step_size: Any = None,
+        refit: Any = True,
         static_df: Any = None,
-        level: Sequence[int | float] = (80, 95),
-        quantiles: Sequence[float] | None = None,
+        level: Any = (80, 95),
+        quantiles: Any = None,
         samples: Any = None,
     ) -> Any:
         """Forecasts the last windows of a frame from what came before each of them.

@@ -22,6 +22,7 @@ from seqlatent.forecasting.rows import Rows
 from seqlatent.forecasting.statics import Statics, read_static
 from seqlatent.forecasting.style import Style, as_given
 from seqlatent.forecasting.tables import Table
+from seqlatent.forecasting.values import is_object
 from seqlatent.forecasting.wide import lengthen
 
 __all__ = ["Reading", "Statics", "Style", "as_given", "read", "read_future", "read_static"]
@@ -52,6 +53,7 @@ def read(
     clock: Clock | None = None,
     statics: Statics | None = None,
     names: Sequence[str] | None = None,
+    known: Sequence[Any] = (),
 ) -> Reading:
     """Reads a frame of many series.
 
@@ -72,6 +74,7 @@ def read(
         statics: Static features of training; None in training.
         names: Covariates known ahead of training, of which none may be absent, while other
             columns are ignored; None in training.
+        known: Identifiers of training, of which those of the frame may be some.
 
     Raises:
         ColumnError: If a column is missing, of a wrong type, or comes twice.
@@ -90,12 +93,13 @@ def read(
     columns = Columns() if columns is None else columns
     table = _open(frame, columns)
     ids, codes = table.factorised()
+    table.agree(ids, codes, known)
     rows = table.rows(ids, codes)
     times = table.times(rows)
     future = _future_names(table, columns, names)
-    y = _numbers(table, columns.targets, rows, TargetError, _NO_NUMBERS)
-    u = _numbers(table, future, rows, CovariateError, _NO_COVARIATE)
-    past = _numbers(table, columns.past, rows, CovariateError, _NO_COVARIATE)
+    y = _numbers(table, columns.targets, rows, TargetError)
+    u = _numbers(table, future, rows, CovariateError)
+    past = _numbers(table, columns.past, rows, CovariateError)
     _known(u, future, rows)
     freq = table.freq if freq is None else freq
     grid = align(ids, codes, times, rows, clock, freq, bool(future))
@@ -116,37 +120,32 @@ def read(
     return Reading(panel, style, statics, future)
 
 
-_NO_NUMBERS = "Make numbers of them, for example with pd.to_numeric."
-_NO_COVARIATE = (
-    "Make numbers of them, such as indicator columns of a category, pd.get_dummies(df, "
-    "columns=[...]), or drop the column; what does not change with time belongs in static_df."
-)
-
-
 def _open(frame: Any, columns: Columns) -> Table:
     table = lengthen(frame, columns)
     if table is None:
         table = Table.open(frame, columns)
-    hint = (
-        " Name yours, for example Columns(id='item_id', time='timestamp', target='target')."
-        if not isinstance(frame, pd.DataFrame) or _plain_index(frame)
-        else " Make columns of the index: df.reset_index()."
-    )
-    rest = {columns.time, *columns.targets}
-    if columns.id not in table.frame.columns and rest <= set(table.frame.columns):
+    table.require([columns.id, columns.time, *columns.targets], _hint(frame, table, columns))
+    table.require([*(columns.future or ()), *columns.past])
+    return table
+
+
+def _hint(frame: Any, table: Table, columns: Columns) -> str:
+    """What to do where a column is absent."""
+    held = set(table.frame.columns)
+    if columns.id not in held and {columns.time, *columns.targets} <= held:
+        one = columns.targets[0]
         way = (
-            f"df.assign({columns.id}='mine'), or pass "
-            f"df.set_index({columns.time!r})[{columns.targets[0]!r}]"
+            f"df.assign({columns.id}='mine'), or pass df.set_index({columns.time!r})[{one!r}]"
             if table.pandas
             else f"df.with_columns(pl.lit('mine').alias({columns.id!r}))"
         )
-        hint = (
+        return (
             f" Name the series, if it is one: {way}; else say which column tells the series apart: "
             "Columns(id='item_id')."
         )
-    table.require([columns.id, columns.time, *columns.targets], hint)
-    table.require([*(columns.future or ()), *columns.past])
-    return table
+    if isinstance(frame, pd.DataFrame) and not _plain_index(frame):
+        return " Make columns of the index: df.reset_index()."
+    return " Name yours, for example Columns(id='item_id', time='timestamp', target='target')."
 
 
 def _plain_index(frame: pd.DataFrame) -> bool:
@@ -170,34 +169,48 @@ def _future_names(table: Table, columns: Columns, names: Sequence[str] | None) -
     taken |= {columns.sample, columns.cutoff}
     found = tuple(name for name in table.frame.columns if name not in taken)
     for name in found:
-        dtype = table.frame.schema[name]
-        if not (dtype.is_numeric() or dtype in (nw.Boolean, nw.Object)):
+        column = table.frame.get_column(name)
+        dtype = column.dtype
+        if not (dtype.is_numeric() or dtype == nw.Boolean or is_object(column)):
             raise ColumnError(
                 f"df: column {name!r}: expected numbers, since every column without another role "
-                f"is a covariate known ahead; found dtype {table.series(name).dtype}. Make "
-                "indicator "
-                f"columns of a category, {_dummies(table, name)}; give {name!r} in static_df if it "
-                "does not change with time; declare the covariates with Columns(future=[...], "
-                "past=[...]); or drop it.",
+                f"is a covariate known ahead; found dtype {table.series(name).dtype}. "
+                f"{_as_numbers(table, name)}; give {name!r} in static_df if it does not change "
+                "with time; declare the covariates with Columns(future=[...], past=[...]); or drop "
+                "it.",
                 column=name,
             )
     return found
 
 
-def _dummies(table: Table, name: str) -> str:
-    return (
+def _numbers(table: Table, names: Sequence[str], rows: Rows, kind: type[DataError]) -> np.ndarray:
+    """Columns as float64 ``(R, F)``."""
+    values = []
+    for name in names:
+        advice = "Make numbers of them, for example with pd.to_numeric."
+        if kind is CovariateError:
+            advice = (
+                f"{_as_numbers(table, name)}, or drop the column; what does not change with time "
+                "belongs in static_df."
+            )
+        values.append(table.numbers(name, rows, kind, advice))
+    return np.stack(values, -1) if values else np.zeros((len(table), 0))
+
+
+def _as_numbers(table: Table, name: str) -> str:
+    """How numbers are made of a covariate that holds none."""
+    column = table.frame.get_column(name)
+    texts = column.dtype in (nw.String, nw.Categorical, nw.Enum)
+    if is_object(column):
+        texts = any(isinstance(value, str) for value in column.to_list())
+    if not texts:
+        return "Make numbers of them"
+    make = (
         f"df = pd.get_dummies(df, columns=[{name!r}], drop_first=True)"
         if table.pandas
         else f"df = df.to_dummies({name!r}, drop_first=True)"
     )
-
-
-def _numbers(
-    table: Table, names: Sequence[str], rows: Rows, kind: type[DataError], advice: str
-) -> np.ndarray:
-    """Columns as float64 ``(R, F)``."""
-    values = [table.numbers(name, rows, kind, advice) for name in names]
-    return np.stack(values, -1) if values else np.zeros((len(table), 0))
+    return f"Make numbers of them, or indicator columns of a category, {make}"
 
 
 def _known(u: np.ndarray, names: Sequence[str], rows: Rows) -> None:

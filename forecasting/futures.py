@@ -65,6 +65,7 @@ def read_future(
     table = Table.open(frame, columns, "X_df")
     table.require([columns.id, columns.time, *names])
     found, codes = table.factorised()
+    table.agree(found, codes, ids.tolist())
     series = _matched(found, codes, ids, columns)
     rows = table.rows(found, codes)
     t = _times(table, rows, clock)

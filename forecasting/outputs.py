@@ -16,6 +16,9 @@ from seqlatent.forecasting.panel import Panel
 from seqlatent.forecasting.style import as_given
 
 __all__ = [
+    "COMPONENTS",
+    "DIAGNOSED",
+    "SMOOTHED",
     "columns_to_dict",
     "completed",
     "components",
@@ -32,6 +35,11 @@ __all__ = [
 ]
 
 Data = dict[str, np.ndarray]
+
+# Columns of ours in the frames of some verbs, beside identifiers, stamps and bands.
+SMOOTHED = ("target", "model", "kind", "name", "mean")
+COMPONENTS = ("target", "model", "form", "component", "scale", "mean")
+DIAGNOSED = ("model", "target", "test", "lag", "n", "statistic", "p_value")
 
 
 def interval(level: int | float) -> tuple[float, float]:
@@ -179,9 +187,8 @@ def diagnosed(
                     most = max(1, min(most, int((~np.isnan(series)).sum()) // 5))
                 made += [(i, alias, target, *check) for check in innovations.checks(series, most)]
     index, *rest = zip(*made, strict=True)
-    names = ("model", "target", "test", "lag", "n", "statistic", "p_value")
     data: Data = {columns.id: panel.ids[np.array(index)]}
-    for name, values in zip(names, rest, strict=True):
+    for name, values in zip(DIAGNOSED, rest, strict=True):
         text = name in ("model", "target", "test")
         data[name] = _names(values) if text else np.array(values)
     if len(columns.targets) == 1:

@@ -53,8 +53,12 @@ class Rows:
         """An error about row ``i``, with its place in front of the message."""
         column = self.column if column is None else column
         id, row = plain(self.ids[self.owner[i]]), int(self.row[i])
-        place = f"{self.frame}: column {column!r}, id {id!r}, row {row}"
-        return kind(f"{place}: {message}", column=column, id=id, row=row)
+        return kind(f"{self.place(i, column)}: {message}", column=column, id=id, row=row)
+
+    def place(self, i: int, column: str) -> str:
+        """Row ``i`` as messages call it."""
+        id, row = plain(self.ids[self.owner[i]]), int(self.row[i])
+        return f"{self.frame}: column {column!r}, id {id!r}, row {row}"
 
 
 def plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ import torch
 from seqlatent import emissions
 from seqlatent.emissions import Emission
 from seqlatent.forecasting.engine import Job
+from seqlatent.forecasting.rows import plain
 from seqlatent.forecasting.windows import Numbers
 from seqlatent.model import LatentModel
 
@@ -159,6 +160,7 @@ def named(name: str) -> Callable[[Callable[..., Spec]], Callable[..., Spec]]:
         @wraps(factory)
         def made(*given: Any, **options: Any) -> Spec:
             options = {**dict(zip(known, given, strict=False)), **options}
+            options = {k: plain(v) for k, v in options.items()}
             for option in options:
                 if option not in known:
                     raise TypeError(
@@ -170,12 +172,12 @@ def named(name: str) -> Callable[[Callable[..., Spec]], Callable[..., Spec]]:
                     f"emission must be one of {', '.join(EMISSIONS)}, or a class, found "
                     f"{emission!r}."
                 )
-            plain = {k: v for k, v in options.items() if v is not None}
+            written = {k: v for k, v in options.items() if v is not None}
             for key, kind in EMISSIONS.items():
-                if plain.get("emission") is kind:
-                    plain["emission"] = key
-            config = {"name": name, "options": plain}
-            if callable(plain.get("emission")):
+                if written.get("emission") is kind:
+                    written["emission"] = key
+            config = {"name": name, "options": written}
+            if callable(written.get("emission")):
                 config = {}
             return replace(factory(**options), name=name, config=config)
 

@@ -11,6 +11,7 @@ from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError, CovariateError
 from seqlatent.forecasting.rows import plain
 from seqlatent.forecasting.tables import Table
+from seqlatent.forecasting.values import floats, is_object, kind_of, missing
 
 __all__ = ["Statics", "read_static"]
 
@@ -132,6 +133,7 @@ def _places(table: Table, ids: np.ndarray) -> np.ndarray:
             id=id,
             row=row,
         )
+    table.agree(found, codes, ids.tolist())
     place = {id: row for row, id in enumerate(found.tolist())}
     for id in ids.tolist():
         if id not in place:
@@ -153,18 +155,26 @@ def other_type(id: Any, found: Sequence[Any] | np.ndarray) -> str:
 
 
 def _kind(table: Table, name: str) -> str:
-    dtype = table.frame.schema[name]
-    if dtype in (nw.String, nw.Categorical, nw.Enum, nw.Boolean):
+    column = table.frame.get_column(name)
+    dtype = column.dtype
+    found: Any = None
+    if is_object(column):
+        values = np.array(column.to_list(), object)[~missing(column)]
+        kinds = {"category" if isinstance(v, str | bool | np.bool_) else "other" for v in values}
+        if kinds <= {"category"}:
+            return "category"
+        if not floats(column).wrong.any():
+            return "real"
+        found = plain(values[0])
+    elif dtype in (nw.String, nw.Categorical, nw.Enum, nw.Boolean):
         return "category"
-    if dtype.is_numeric():
+    elif dtype.is_numeric():
         return "real"
-    values = table.series(name)
-    if dtype == nw.Object and values.dropna().map(lambda v: isinstance(v, str | bool)).all():
-        return "category"
+    else:
+        found = plain(column[0])
     raise ColumnError(
         f"static_df: column {name!r}: expected numbers, strings, categories or booleans, found "
-        f"{values.iloc[0] if table.pandas else values[0]!r} in a column of dtype {values.dtype}. "
-        "Convert it or drop it.",
+        f"{found!r} in a column of dtype {table.series(name).dtype}. Convert it or drop it.",
         column=name,
     )
 
@@ -189,7 +199,7 @@ def _learned(table: Table, place: np.ndarray, kinds: dict[str, str], ids: np.nda
 
 def _key(value: Any) -> tuple[str, Any]:
     """A value that is equal to no value of another type: 1 is not True."""
-    return type(value).__name__, value
+    return kind_of(value), value
 
 
 def _reals(table: Table, name: str, place: np.ndarray, ids: np.ndarray) -> np.ndarray:

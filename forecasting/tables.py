@@ -1,9 +1,8 @@
 """Tables, the columns of a pandas or polars frame as arrays."""
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 import narwhals as nw
@@ -12,8 +11,9 @@ import pandas as pd
 
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError, DataError, TimeError
-from seqlatent.forecasting.rows import Rows
+from seqlatent.forecasting.rows import Rows, plain
 from seqlatent.forecasting.times import Times, read_times
+from seqlatent.forecasting.values import floats, is_object, kind_of, missing, warn_of_digits
 
 __all__ = ["Table"]
 
@@ -81,14 +81,7 @@ class Table:
 
     def missing(self, name: str) -> np.ndarray:
         """Which cells of a column are None, NaN, NA or NaT ``(R,)``."""
-        series = self.series(name)
-        if self.pandas:
-            return series.isna().to_numpy(bool)
-        column = self.frame.get_column(name)
-        empty = column.is_null()
-        if column.dtype.is_float():
-            empty = empty | column.is_nan().fill_null(True)
-        return empty.to_numpy()
+        return missing(self.frame.get_column(name))
 
     def position(self, i: int) -> int:
         """Row of the frame as given."""
@@ -126,7 +119,43 @@ class Table:
                     column=name,
                     row=row,
                 )
+        if is_object(self.frame.get_column(name)):
+            self._of_one_kind(ids, np.asarray(codes))
         return ids, np.asarray(codes)
+
+    def _of_one_kind(self, ids: np.ndarray, codes: np.ndarray) -> None:
+        """Refuses identifiers that are equal but of another type, such as 1 and True."""
+        name = self.columns.id
+        kinds = np.array([kind_of(id) for id in ids], object)
+        found = self.series(name).to_list()
+        for i in np.flatnonzero((kinds != "str")[codes]):
+            if kind_of(found[i]) != kinds[codes[i]]:
+                raise self._equal(self.position(int(i)), found[i], ids[codes[i]])
+
+    def agree(self, ids: np.ndarray, codes: np.ndarray, known: Iterable[Any]) -> None:
+        """Refuses identifiers that are equal to known ones only as True is to 1.
+
+        Args:
+            ids: Identifiers of the frame ``(N,)``.
+            codes: Number of each row ``(R,)``.
+            known: Identifiers seen before.
+        """
+        before = {id: id for id in known}
+        for i, id in enumerate(ids.tolist()):
+            other = before.get(id, id)
+            if (kind_of(other) == "bool") != (kind_of(id) == "bool"):
+                raise self._equal(self.position(int(np.argmax(codes == i))), id, other)
+
+    def _equal(self, row: int, id: Any, other: Any) -> ColumnError:
+        id, other, name = plain(id), plain(other), self.columns.id
+        return ColumnError(
+            f"{self.name}: column {name!r}, row {row}: expected identifiers that differ, found "
+            f"{id!r} of type {type(id).__name__}, which is equal to {other!r} of type "
+            f"{type(other).__name__}. Make strings of them: df[{name!r}].astype(str).",
+            column=name,
+            id=id,
+            row=row,
+        )
 
     def rows(self, ids: np.ndarray, codes: np.ndarray, column: str | None = None) -> Rows:
         """The rows of the frame, as errors call them."""
@@ -166,14 +195,16 @@ class Table:
             DataError: Of the ``kind`` asked for, if it holds no numbers or an infinite one.
         """
         column = self.frame.get_column(name)
-        dtype = column.dtype
-        if dtype.is_numeric() or dtype == nw.Boolean:
-            if self.pandas:
-                values = self.series(name).to_numpy(dtype=np.float64, na_value=np.nan)
-            else:
-                values = column.cast(nw.Float64).to_numpy()
-        else:
-            values = self._objects(name, rows, kind, advice)
+        values, wrong, rounded = floats(column)
+        if wrong.any():
+            i = rows.first(wrong)
+            raise rows.error(
+                kind,
+                i,
+                f"expected numbers, found {plain(column[i])!r} in a column of dtype "
+                f"{self.series(name).dtype}. {advice}",
+                name,
+            )
         infinite = np.isinf(values)
         infinite = infinite if inside is None else infinite & inside
         if infinite.any():
@@ -185,27 +216,10 @@ class Table:
                 "value (NaN) if it is not known.",
                 name,
             )
+        if rounded.any():
+            i = rows.first(rounded)
+            warn_of_digits(rows.place(i, name), plain(column[i]), float(values[i]))
         return values
-
-    def _objects(self, name: str, rows: Rows, kind: type[DataError], advice: str) -> np.ndarray:
-        """Numbers in a column of Python objects, such as Decimals."""
-        dtype = self.series(name).dtype
-        found = np.empty(len(self), object)
-        found[:] = self.series(name).to_list()
-        empty = self.missing(name)
-        wrong = ~empty
-        if self.frame.schema[name] == nw.Object:
-            number = [isinstance(value, numbers.Real | Decimal | np.bool_) for value in found]
-            wrong &= ~np.array(number, bool)
-        if not wrong.any():
-            return np.where(empty, np.nan, found).astype(np.float64)
-        i = rows.first(wrong)
-        raise rows.error(
-            kind,
-            i,
-            f"expected numbers, found {found[i]!r} in a column of dtype {dtype}. {advice}",
-            name,
-        )
 
 
 def _check_labels(frame: pd.DataFrame, name: str) -> None:

@@ -95,8 +95,12 @@ def times_of(column: nw.Series) -> Times | None:
 def _of_pandas(series: Any) -> Times | None:
     dtype = series.dtype
     if isinstance(dtype, pd.PeriodDtype):
-        start = series.dt.to_timestamp(how="start")
-        return Times(start.to_numpy(), freq=of_period(pd.PeriodIndex(series).freqstr))
+        index = pd.PeriodIndex(series)
+        unit = index.freqstr.lstrip("0123456789")
+        unit = unit if unit in ("ms", "us", "ns") else "s"  # nanoseconds begin in 1678
+        start = index.asfreq(unit, how="start").asi8.astype(f"datetime64[{unit}]")
+        start = start.astype("datetime64[us]") if unit == "s" else start
+        return Times(start, freq=of_period(index.freqstr))
     date = False
     if isinstance(dtype, pd.ArrowDtype):
         kind = nw.from_native(series, series_only=True).dtype

@@ -17,6 +17,7 @@ HINTS = {
     "emission": "--emission",
     "time_limit": "--time-limit",
     "season_length": "--season-length",
+    "columns": "--model, --id-col, --time-col, --target-col",
 }
 
 
@@ -67,12 +68,13 @@ class Settings(NamedTuple):
         self, models: Sequence[str], members: int | None, emission: str | None
     ) -> "Forecaster":
         from seqlatent.forecasting.forecaster import Forecaster
+        from seqlatent.forecasting.naming import check_names
 
         freq: Any = self.freq
         if freq is not None and freq.lstrip("-").isdigit():
             freq = int(freq)
         try:
-            return Forecaster(
+            made = Forecaster(
                 list(models),
                 freq=freq,
                 season_length=None if self.seasons is None else list(self.seasons),
@@ -84,9 +86,11 @@ class Settings(NamedTuple):
                 progress=self.bars,
                 device=self.device,
             )
+            check_names(self.columns, made.aliases)
         except (TypeError, ValueError) as error:
             word = str(error).split(" ", 1)[0]
             raise usage(str(error), HINTS.get(word, "--model")) from error
+        return made
 
 
 def check_levels(levels: Sequence[float | int], quantiles: Sequence[float | int]) -> None:

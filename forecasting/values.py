@@ -1,0 +1,114 @@
+"""Values, a column read as numbers: one way for every frame that comes in."""
+
+import numbers
+import warnings
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import narwhals as nw
+import numpy as np
+
+from seqlatent.forecasting.errors import DigitsWarning
+from seqlatent.forecasting.rows import plain
+
+__all__ = ["Floats", "floats", "is_object", "kind_of", "missing", "warn_of_digits"]
+
+EXACT = 2**53  # integers up to here are float64 numbers
+
+
+class Floats(NamedTuple):
+    """A column as numbers.
+
+    Attributes:
+        values: The numbers, NaN where one is missing or is none ``(R,)``.
+        wrong: Cells that hold no number ``(R,)``.
+        rounded: Cells whose integer has more digits than a float64 holds ``(R,)``.
+    """
+
+    values: np.ndarray
+    wrong: np.ndarray
+    rounded: np.ndarray
+
+
+def is_object(column: Any) -> bool:
+    """Whether a column holds Python objects, of which each cell has to be looked at."""
+    if column.implementation.is_pandas():  # narwhals judges by the first cells alone
+        return column.to_native().dtype == object
+    return column.dtype == nw.Object
+
+
+def missing(column: Any) -> np.ndarray:
+    """Which cells of a column are None, NaN, NA or NaT ``(R,)``."""
+    if column.implementation.is_pandas():
+        return column.to_native().isna().to_numpy(bool)
+    empty = column.is_null()
+    if column.dtype.is_float():
+        empty = empty | column.is_nan().fill_null(True)
+    return empty.to_numpy()
+
+
+def floats(column: Any) -> Floats:
+    """Reads numbers: of any numeric type, booleans, and objects such as Decimals.
+
+    Args:
+        column: Column of a frame behind narwhals.
+    """
+    dtype = column.dtype
+    if not is_object(column) and (dtype.is_numeric() or dtype == nw.Boolean):
+        if column.implementation.is_pandas():
+            values = column.to_native().to_numpy(dtype=np.float64, na_value=np.nan)
+        else:
+            values = column.cast(nw.Float64).to_numpy()
+        wrong, whole = np.zeros(len(values), bool), dtype.is_integer() or dtype.is_decimal()
+    else:
+        found, empty = column.to_list(), missing(column)
+        wrong = np.zeros(len(found), bool)
+        values = np.full(len(found), np.nan)
+        for i in np.flatnonzero(~empty):
+            number = _number(found[i])
+            wrong[i] = number is None
+            values[i] = np.nan if number is None else number
+        whole = True
+    rounded = (
+        np.isfinite(values) & (np.abs(values) >= EXACT) if whole else np.zeros(len(values), bool)
+    )
+    for i in np.flatnonzero(rounded):
+        rounded[i] = _differs(column[int(i)], float(values[i]))
+    return Floats(values, wrong, rounded)
+
+
+def warn_of_digits(place: str, found: Any, value: Any) -> None:
+    """Says that an integer has lost digits."""
+    warnings.warn(
+        f"{place}: expected numbers that float64 holds, found {found}, read as {value:.0f}; "
+        "integers beyond 2**53 lose their last digits. Count from another origin, or in a larger "
+        "unit, if they matter.",
+        DigitsWarning,
+        stacklevel=2,
+    )
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, so that none is taken for another that Python holds equal: 1 and True."""
+    if isinstance(value, bool | np.bool_):
+        return "bool"
+    if isinstance(value, numbers.Integral):
+        return "int"
+    return "float" if isinstance(value, numbers.Real) else type(value).__name__
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, Decimal):
+        return float("nan") if value.is_nan() else float(value)
+    if not isinstance(value, numbers.Real | np.bool_):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond every float
+        return float("-inf" if str(value).startswith("-") else "inf")
+
+
+def _differs(found: Any, value: float) -> bool:
+    found = plain(found)
+    whole = isinstance(found, int | Decimal) and np.isfinite(value) and found == int(found)
+    return whole and int(found) != int(value)

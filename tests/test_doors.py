@@ -1,0 +1,258 @@
+"""What every door takes, refuses and types alike: names, arguments, identifiers, numbers."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from seqlatent.forecasting import (
+    ColumnError,
+    Columns,
+    DigitsWarning,
+    Forecaster,
+    TargetError,
+    spec_of,
+)
+from seqlatent.forecasting.models import names
+from seqlatent.forecasting.naming import check_names, check_words
+from seqlatent.forecasting.outputs import SMOOTHED
+
+
+def frame(ids=("a",), steps=30, **more):
+    parts = [
+        pd.DataFrame({"unique_id": id, "ds": range(steps), "y": np.arange(steps) % 7 + 10.0 * i})
+        for i, id in enumerate(ids)
+    ]
+    return pd.concat(parts, ignore_index=True).assign(**more)
+
+
+# --- names -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["id", "time", "target", "sample", "cutoff"])
+@pytest.mark.parametrize("end", ["", "-mean", "-lo-80", "-hi-97.5", "_ql0.1", "-log_score", "-pit"])
+def test_no_column_is_called_as_a_model_calls_its_own(role, end):
+    columns = Columns(**{role: f"theta{end}"})
+    with pytest.raises(ColumnError, match=f"'theta{end}'.*'theta'") as caught:
+        check_names(columns, ["naive", "theta"])
+    assert caught.value.column == f"theta{end}"
+    check_names(Columns(**{role: f"thetas{end}"}), ["naive", "theta"])
+
+
+def test_a_target_called_like_a_model_is_refused_by_every_verb():
+    df = frame().rename(columns={"y": "theta"})
+    model = Forecaster("theta", columns=Columns(target="theta"))
+    for act in (model.fit, lambda df: model.cross_validation(df, 3)):
+        with pytest.raises(ColumnError, match="target column 'theta' and the model 'theta'"):
+            act(df)
+
+
+@pytest.mark.parametrize(
+    "name", ["y", "target", "metric", "step", "naive-mean", "a-lo-80", "a_ql0.5"]
+)
+def test_no_spec_is_called_as_a_column_of_ours(name):
+    spec = dataclasses.replace(spec_of("srnn"), name=name)
+    with pytest.raises(ColumnError, match=name):
+        Forecaster([spec, "naive"]).fit(frame())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"target": ["a", "b"], "id": "target"},
+        {"target": ["a", "b"], "time": "y"},
+        {"target": ["a", "b"], "cutoff": "y-mean"},
+        {"target": "a", "id": "a-mean"},
+        {"target": "a", "sample": "a-hi-80"},
+    ],
+)
+def test_no_column_is_called_as_one_that_is_made_of_the_target(given):
+    with pytest.raises(ColumnError, match="must differ in name"):
+        check_names(Columns(**given), ["naive"])
+
+
+def test_names_that_meet_nothing_are_taken():
+    check_names(Columns(target=["y", "target"], id="model", time="name"), names())
+    check_names(Columns(target="target"), names())
+
+
+@pytest.mark.parametrize("name", ["name", "mean", "kind", "lo-80"])
+def test_verbs_with_columns_of_their_own_refuse_identifiers_of_that_name(name):
+    for columns in (Columns(id=name), Columns(time=name)):
+        with pytest.raises(ColumnError, match=f"smooth has a column '{name}' of its own"):
+            check_words(columns, "smooth", SMOOTHED)
+    check_words(Columns(id="target"), "smooth", SMOOTHED)  # a single target is not told apart
+    with pytest.raises(ColumnError, match="'target'"):
+        check_words(Columns(id="target", target=["a", "b"]), "smooth", SMOOTHED)
+
+
+def test_a_verb_refuses_before_it_works():
+    model = Forecaster("naive", columns=Columns(id="test"))
+    df = frame().rename(columns={"unique_id": "test"})
+    assert model.fit(df).innovations(df)["test"].unique().tolist() == ["a"]
+    with pytest.raises(ColumnError, match="diagnose has a column 'test'"):
+        model.diagnose(df)
+
+
+# --- arguments -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return Forecaster("naive").fit(frame())
+
+
+@pytest.mark.parametrize(
+    "level", [np.array([80, 95]), (np.int64(80), np.float64(95)), pd.Series([80, 95]), {80, 95}]
+)
+def test_levels_come_in_whatever_holds_numbers(fitted, level):
+    assert set(fitted.predict(2, level=level)) == set(fitted.predict(2, level=[80, 95]))
+
+
+@pytest.mark.parametrize("level", [80, np.int64(80), np.array(80)])
+def test_a_level_comes_alone(fitted, level):
+    assert "naive-lo-80" in fitted.predict(2, level=level)
+
+
+def test_no_levels(fitted):
+    assert list(fitted.predict(2, level=None)) == ["unique_id", "ds", "naive", "naive-mean"]
+    assert "y-lo-80" not in fitted.impute(frame().assign(y=[1.0, None] * 15), level=None)
+    found = fitted.cross_validation(frame(), 2, level=None, quantiles=np.array([0.1]))
+    assert [name for name in found if name.startswith("naive")] == [
+        "naive",
+        "naive-mean",
+        "naive_ql0.1",
+    ]
+
+
+@pytest.mark.parametrize("level", [True, "80", [np.nan], 0, 100, [None], [80, 80.0000001]])
+def test_levels_that_are_none(fitted, level):
+    with pytest.raises(ValueError, match="level must"):
+        fitted.predict(2, level=level)
+
+
+def test_integers_of_numpy_are_integers(fitted, tmp_path):
+    two = np.int16(2)
+    df = frame()
+    spec = spec_of("srnn", members=np.int64(1), steps=two, hidden_dim=np.int64(4))
+    given = {"freq": np.int64(1), "season_length": np.array([7]), "seed": np.uint8(3)}
+    model = Forecaster([spec, "naive"], time_limit=np.float32(9), **given).fit(df)
+    model.save(tmp_path / "m")
+    assert Forecaster.load(tmp_path / "m").predict(two).equals(model.predict(2))
+    assert fitted.sample(two, n=two).equals(fitted.sample(2, n=2))
+    assert fitted.innovations(burn=two).equals(fitted.innovations(burn=2))
+    windows = {"n_windows": two, "step_size": np.int64(1), "refit": two}
+    assert len(fitted.cross_validation(df, two, **windows)) == 4
+
+
+@pytest.mark.parametrize("refit", [0, False, np.bool_(False)])
+def test_a_backtest_that_fits_once(fitted, refit):
+    assert len(fitted.cross_validation(frame(), 2, n_windows=2, refit=refit)) == 4
+
+
+@pytest.mark.parametrize("wrong", [2.5, "3", True, -1])
+def test_arguments_that_are_no_integers(fitted, wrong):
+    for name, act in {
+        "h": lambda: fitted.predict(wrong),
+        "n": lambda: fitted.sample(2, n=wrong),
+        "n_windows": lambda: fitted.cross_validation(frame(), 2, n_windows=wrong),
+        "step_size": lambda: fitted.cross_validation(frame(), 2, step_size=wrong),
+        "burn": lambda: fitted.innovations(burn=wrong),
+        "season_length": lambda: Forecaster("naive", season_length=wrong),
+        "members": lambda: Forecaster("srnn", members=wrong),
+        "seed": lambda: Forecaster("naive", seed=wrong),
+    }.items():
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            act()
+
+
+@pytest.mark.parametrize("wrong", ["3", True, 0, -1.0, float("nan")])
+def test_time_limits_that_are_none(wrong):
+    with pytest.raises(ValueError, match="time_limit must be"):
+        Forecaster("naive", time_limit=wrong)
+
+
+# --- identifiers -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", [True, 1.0, np.bool_(True)])
+def test_identifiers_that_are_equal_and_not_the_same(other):
+    ids = pd.Series([1] * 5 + [other] * 5, dtype=object)
+    df = pd.DataFrame({"unique_id": ids, "ds": [*range(5)] * 2, "y": 1.0})
+    with pytest.raises(ColumnError, match="equal to 1 of type int") as caught:
+        Forecaster("naive").fit(df)
+    assert caught.value.row == 5
+
+
+def test_booleans_are_no_integers_at_any_door():
+    model = Forecaster("naive").fit(frame((0, 1), x=1.0))
+    other = frame((False, True), x=1.0)
+    with pytest.raises(ColumnError, match="False of type bool, which is equal to 0 of type int"):
+        model.predict(1, df=other, X_df=other)
+    with pytest.raises(ColumnError, match="equal to 0"):
+        model.predict(1, X_df=other)
+    for verb in (model.update, model.score, model.impute, model.innovations):
+        with pytest.raises(ColumnError, match="equal to 0"):
+            verb(other)
+    static = pd.DataFrame({"unique_id": [False, True], "size": [1.0, 2.0]})
+    with pytest.raises(ColumnError, match=r"static_df.*equal to 0"):
+        Forecaster("naive").fit(frame((0, 1)), static_df=static)
+
+
+# --- numbers ---------------------------------------------------------------------------------
+
+
+def objects(values):
+    return pd.Series(values, dtype=object)
+
+
+def test_objects_are_judged_by_all_their_cells():
+    """What comes first in a column, such as a leading gap of a query, says nothing of the rest."""
+    steps = 130
+    values = [None] * 110 + [1.0, 2.0] * 10
+    df = frame(steps=steps).assign(y=objects(values))
+    plain = frame(steps=steps).assign(y=np.array(values, float))
+    assert Forecaster("naive").fit(df).predict(2).equals(Forecaster("naive").fit(plain).predict(2))
+    x = {"x": objects([1] * 110 + [2.5] * 20)}
+    Forecaster("sarimax").fit(frame(steps=steps, **x))
+    with pytest.raises(TargetError, match="expected numbers, found 'x'") as caught:
+        Forecaster("naive").fit(df.assign(y=objects([None] * 110 + ["x"] * 20)))
+    assert caught.value.row == 110
+
+
+def test_statics_are_judged_by_all_their_cells():
+    ids = [f"s{i}" for i in range(120)]
+    df = frame(ids, 3)
+    size = objects([1.0] * 110 + [2] * 10)
+    model = Forecaster("naive").fit(df, pd.DataFrame({"unique_id": ids, "size": size}))
+    assert model._statics.reals == ("size",)
+
+
+def test_integers_that_lose_digits_are_named():
+    y = np.arange(30) + 2**53 - 28
+    with pytest.warns(DigitsWarning, match="column 'y', id 'a', row 29.*9007199254740993") as found:
+        Forecaster("naive").fit(frame().assign(y=y))
+    assert len(found) == 1
+    with pytest.warns(DigitsWarning, match="row 3"):
+        Forecaster("naive").fit(frame().assign(y=objects([1, 2, 3, 10**30 + 1] + [5] * 26)))
+    with pytest.warns(DigitsWarning, match="row 29"):
+        Forecaster("naive").fit(pl.from_pandas(frame().assign(y=y)))
+    Forecaster("naive").fit(frame().assign(y=(y // 2) * 2))
+
+
+def test_an_integer_beyond_every_float():
+    with pytest.raises(TargetError, match="expected a finite number, found -inf"):
+        Forecaster("naive").fit(frame().assign(y=objects([1] * 29 + [-(10**400)])))
+
+
+# --- stamps ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("freq", ["Y", "M", "D", "h", "15min", "s", "ms"])
+@pytest.mark.parametrize("year", [1600, 2024, 9000])
+def test_periods_of_any_year(freq, year):
+    periods = pd.period_range(f"{year}-01-02", periods=32, freq=freq)
+    found = Forecaster("naive").fit(frame(ds=periods[:30])).predict(2)
+    assert found["ds"].tolist() == list(periods[30:])
