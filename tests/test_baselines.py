@@ -11,6 +11,7 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 import pytest
+from local_engines import LEVELS, SEASON, ahead, fitted, holes, make_panel, waves
 
 from seqlatent.forecasting import baselines
 from seqlatent.forecasting.baselines import ETS, SARIMAX, LocalEngine, Naive, SeasonalNaive, Theta
@@ -19,64 +20,13 @@ from seqlatent.forecasting.baselines.initial import filled, initial
 from seqlatent.forecasting.baselines.orders import candidates
 from seqlatent.forecasting.baselines.quiet import quiet
 from seqlatent.forecasting.baselines.spread import Pool, difference_scale, positive
-from seqlatent.forecasting.clock import Clock
 from seqlatent.forecasting.engine import Job
 from seqlatent.forecasting.errors import CovariateError, FolderError, TargetError, TimeError
-from seqlatent.forecasting.panel import Future, Panel
+from seqlatent.forecasting.panel import Future
 
 DATA = Path(os.environ.get("SEQLATENT_DATA", Path(__file__).parents[2] / "shared" / "data"))
-SEASON = Job(season_lengths=(4,))
-LEVELS = (0.1, 0.5, 0.9)
 ENGINES = (Naive, SeasonalNaive, ETS, Theta, SARIMAX)
 each_engine = pytest.mark.parametrize("kind", ENGINES, ids=lambda kind: kind.alias)
-
-
-def make_panel(series, *, u=None, ids=None, start=0.0, kind="integer", t=None):
-    lengths = np.array([len(y) for y in series])
-    rows, n = lengths.sum(), len(series)
-    y = np.concatenate([np.asarray(s, float).reshape(len(s), -1) for s in series])
-    return Panel(
-        ids=np.array(ids or [f"s{i}" for i in range(n)], dtype=object),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        t=np.concatenate([start + np.arange(n, dtype=float) for n in lengths]) if t is None else t,
-        y=y,
-        future=np.zeros((rows, 0)) if u is None else u,
-        past=np.zeros((rows, 0)),
-        real=np.zeros((n, 0)),
-        codes=np.zeros((n, 0), np.int64),
-        row=np.arange(rows),
-        clock=Clock(kind, 1 if kind == "integer" else "irregular", 0, unit=""),
-    )
-
-
-def ahead(panel, h, u=None):
-    t = panel.last[:, None] + 1 + np.arange(h)
-    return Future(t, np.zeros((panel.batch, h, 0)) if u is None else u)
-
-
-def waves(lengths=(40, 33, 52), season=4, seed=0):
-    """Positive series with level, trend and season."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for n in lengths:
-        t = np.arange(n)
-        noise = np.cumsum(rng.standard_normal(n)) * 0.3 + 0.2 * rng.standard_normal(n)
-        found.append(30 + 0.1 * t + 4 * np.sin(2 * np.pi * t / season) + noise)
-    return found
-
-
-def holes(series, seed=1):
-    rng = np.random.default_rng(seed)
-    return [np.where(rng.random(len(y)) < 0.15, np.nan, y) for y in series]
-
-
-def fitted(kind, panel, job=SEASON, **options):
-    """A fitted engine; without options, SARIMAX of the airline's order, for speed."""
-    if kind is SARIMAX and not options and job.season_lengths:
-        options = {"order": (0, 1, 1), "seasonal_order": (0, 1, 1)}
-    engine = kind(**options)
-    engine.fit(panel, job)
-    return engine
 
 
 def same(a, b, rtol=1e-9):
@@ -235,14 +185,24 @@ def test_ets_agrees_with_statsmodels():
 @pytest.mark.parametrize("shift", [0.0, -30.0], ids=["factors", "sums"])
 @pytest.mark.parametrize("season", [1, 4])
 def test_theta_agrees_with_statsmodels(shift, season):
-    from statsmodels.tsa.forecasting.theta import ThetaModel
+    from statsmodels.tsa.api import ExponentialSmoothing
+    from statsmodels.tsa.forecasting.theta import ThetaModel, ThetaModelResults
 
     y = waves()[1] + shift
     panel = make_panel([y], start=3.0)
     engine = fitted(Theta, panel, Job(season_lengths=(season,)))
-    law = engine.law(engine.start(panel, 0), ahead(panel, 9), LEVELS, 1, 0)
-    expected = ThetaModel(y, period=season, deseasonalize=season > 1).fit().forecast(9)
-    np.testing.assert_allclose(law.mean[0, :, 0], expected, rtol=1e-9)
+    mean = engine.law(engine.start(panel, 0), ahead(panel, 9), LEVELS, 1, 0).mean[0, :, 0]
+    model = ThetaModel(y, period=season, deseasonalize=season > 1)
+    found = model.fit()
+    # Its parameter has four digits, so that its forecast has five.
+    np.testing.assert_allclose(mean, found.forecast(9), rtol=1e-5, atol=1e-4)
+    alpha, (slope, theirs) = engine._fitted["alpha"][0, 0], found.params
+    rest, parts = model._deseasonalize_data()
+    smoothing = ExponentialSmoothing(rest, initial_level=rest[0], initialization_method="known")
+    ours, other = (smoothing.fit(smoothing_level=a, optimized=False) for a in (alpha, theirs))
+    assert ours.sse <= other.sse
+    same = ThetaModelResults(slope, alpha, None, ours.forecast(1), parts, False, model)
+    np.testing.assert_allclose(mean, same.forecast(9), rtol=1e-9)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 1), (1, 0, 1)])
@@ -664,13 +624,13 @@ def test_difference_scale_divides_by_the_seasons_between():
 
 
 def test_positive_scales():
-    pool = Pool(np.array([0.0]), np.array([2.0]), np.array([0.5]))
-    scale, level = (
-        np.array([[3.0], [np.nan], [0.0], [0.0], [np.nan]]),
-        np.array([[1.0], [4.0], [10.0], [0.0], [np.nan]]),
-    )
-    expected = [[3.0], [2.0], [1e-3], [2e-4], [1.0]]
-    np.testing.assert_allclose(positive(scale, level, pool), expected)
+    pool = Pool(np.array([0.0]), np.array([2.0]), np.array([0.0]), np.array([0.5]))
+    n = np.nan
+    scale = np.array([[3.0], [n], [0.0], [0.0], [n], [1e-3], [n], [0.0]])
+    step = np.array([[n], [n], [n], [n], [n], [1.0], [7.0], [7.0]])
+    level = np.array([[1.0], [4.0], [10.0], [0.0], [n], [1e6], [10.0], [10.0]])
+    expected = [[3.0], [2.0], [5e-4], [1e-4], [1.0], [1e-3], [7.0], [7e-4]]
+    np.testing.assert_allclose(positive(scale, step, level, pool), expected)
 
 
 def test_filled_takes_the_season_before_then_lines():

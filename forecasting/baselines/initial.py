@@ -1,8 +1,67 @@
-"""Initial level, trend and season of a series, from its first rows."""
+"""Initial states: which rows of a series to fit, and its level, trend and season before them."""
+
+from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["filled", "initial"]
+from seqlatent.forecasting.baselines.spread import ROUNDING
+
+__all__ = ["Standard", "filled", "initial", "season_gap", "window"]
+
+DIGITS = 2.0**33
+"""Steps to one standard deviation that an optimiser sees."""
+
+
+class Standard(NamedTuple):
+    """A series with mean zero and standard deviation one, and the way back.
+
+    Attributes:
+        y: The series ``(T,)``.
+        digits: The same to ten digits, for optimisers: their paths magnify the sixteenth, which
+            differs between a series and its multiple, to the third of a forecast ``(T,)``.
+        shift: Its mean before.
+        unit: Its standard deviation before.
+        rounding: Size of the rounding errors that the series came with.
+    """
+
+    y: np.ndarray
+    digits: np.ndarray
+    shift: float
+    unit: float
+    rounding: float
+
+    @classmethod
+    def of(cls, y: np.ndarray) -> "Standard":
+        """Standardises a series ``(T,)``, NaN where missing, that is not constant."""
+        shift, unit = float(np.nanmean(y)), float(np.nanstd(y))
+        rounding = ROUNDING * float(np.nanmax(np.abs(y))) / unit
+        y = (y - shift) / unit
+        return cls(y, np.round(y * DIGITS) / DIGITS, shift, unit, rounding)
+
+
+def window(y: np.ndarray, values: int, rows: int | None = None) -> slice:
+    """Rows with the last values of a series, of which the first and the last have one.
+
+    Args:
+        y: A series, NaN where missing ``(T,)``.
+        values: Number of values, at most.
+        rows: Number of rows, at most; None for any number.
+    """
+    seen = np.flatnonzero(np.isfinite(y))
+    if not len(seen):
+        return slice(0, 0)
+    chosen = seen[-values:]
+    if rows is not None:
+        chosen = chosen[chosen > chosen[-1] - rows]
+    return slice(int(chosen[0]), int(chosen[-1]) + 1)
+
+
+def season_gap(y: np.ndarray, season: int) -> str:
+    """What a series lacks to show a season, empty if nothing: two seasons, and all phases."""
+    if len(y) < 2 * season:
+        return f"{len(y)} rows are fewer than two seasons"
+    never = season - len(np.unique(np.flatnonzero(np.isfinite(y)) % season))
+    return f"{never} of its phases have no value" if never else ""
 
 
 def filled(y: np.ndarray, season: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from seqlatent.forecasting.baselines.initial import filled, initial
+from seqlatent.forecasting.baselines.initial import filled, initial, season_gap, window
 from seqlatent.forecasting.baselines.local import (
     Deadline,
     LocalEngine,
@@ -16,7 +16,14 @@ from seqlatent.forecasting.baselines.local import (
     rows_by_step,
 )
 from seqlatent.forecasting.baselines.responses import response, skip, variance
-from seqlatent.forecasting.baselines.spread import magnitude, phase_of, positive
+from seqlatent.forecasting.baselines.sparse import smoothing_of_gaps
+from seqlatent.forecasting.baselines.spread import (
+    difference_scale,
+    magnitude,
+    phase_of,
+    positive,
+    same_everywhere,
+)
 from seqlatent.forecasting.engine import Law, Smoothed
 from seqlatent.forecasting.panel import Future, Panel
 
@@ -45,6 +52,7 @@ class Fit:
         factor: Factors of the first ``m`` rows, or None for ones.
         parameters: Number of parameters that the errors were fitted with.
         remark: What went wrong on the way here.
+        flat: Why there is no season, where one was asked for.
     """
 
     alpha: float
@@ -57,6 +65,7 @@ class Fit:
     factor: np.ndarray | None = None
     parameters: int = 1
     remark: str = ""
+    flat: str = ""
 
 
 class InnovationsEngine(LocalEngine):
@@ -69,11 +78,12 @@ class InnovationsEngine(LocalEngine):
 
     :math:`w_t` are fixed seasonal factors. A missing value counts as one that was as expected; the
     law of what follows is exact for gaps at the end, where :math:`h` counts from the last value.
-    Rows before the ``max_rows`` that were fitted have no score and no components.
+    Rows before those that were fitted have no score and no components. Of a series that has values
+    in less than half of its rows, only a level is fitted, with the gaps as part of its law.
 
     Args:
         season_length: Steps of the season; None for the shortest that the job names.
-        max_rows: Rows at the end of each series to fit; None for ten seasons, and at least 200.
+        max_rows: Values at the end of each series to fit; None for ten seasons, and at least 200.
         options: What the constructor was called with.
     """
 
@@ -84,6 +94,10 @@ class InnovationsEngine(LocalEngine):
         if max_rows is not None and max_rows < 1:
             raise ValueError(f"max_rows must be a positive number of rows, found {max_rows}.")
         self._max_rows = max_rows
+
+    def _window(self) -> int:
+        """Number of values to fit."""
+        return self._max_rows or max(200, 10 * self._season)
 
     @abstractmethod
     def _fit_one(self, y: np.ndarray, season: int) -> Fit:
@@ -147,17 +161,18 @@ class InnovationsEngine(LocalEngine):
         names = ("alpha", "beta", "gamma", "phi", "level0", "trend0", "parameters")
         table = {name: np.zeros(shape) for name in names}
         table |= {"season0": np.zeros((*shape, m)), "factor": np.ones((*shape, m))}
-        tail = panel.tail(self._max_rows or max(200, 10 * m))
-        table["origin"] = np.repeat(tail.t[tail.offsets[:-1], None], shape[1], axis=1)
+        table["origin"] = np.repeat(panel.last[:, None], shape[1], axis=1)
+        starts = panel.offsets[1:] - 1
         for i in range(panel.batch):
             for d in range(shape[1]):
-                rows = tail.series(i)
-                y = tail.y[rows, d]
-                skipped = int(np.argmax(np.isfinite(y)))
-                t0 = tail.t[rows][skipped]
-                fit = self._attempt(panel, i, d, y[skipped:], deadline)
-                table["origin"][i, d] = t0
-                phases = phase_of(t0 + np.arange(m), m)
+                rows = panel.series(i)
+                y = panel.y[rows, d]
+                chosen = window(y, self._window())
+                fit = self._attempt(panel, i, d, y[chosen], deadline)
+                if chosen.stop:
+                    starts[i] = min(starts[i], rows.start + chosen.start)
+                    table["origin"][i, d] = panel.t[rows.start + chosen.start]
+                phases = phase_of(table["origin"][i, d] + np.arange(m), m)
                 for name in ("alpha", "beta", "gamma", "phi", "parameters"):
                     table[name][i, d] = getattr(fit, name)
                 table["level0"][i, d], table["trend0"][i, d] = fit.level, fit.trend
@@ -165,36 +180,46 @@ class InnovationsEngine(LocalEngine):
                     table["season0"][i, d, phases] = fit.season
                 if fit.factor is not None:
                     table["factor"][i, d, phases] = fit.factor
-        return self._with_scale(table, tail)
+        return self._with_scale(table, panel.keep(np.arange(panel.rows) >= starts[panel.owner]))
 
     def _attempt(
         self, panel: Panel, series: int, target: int, y: np.ndarray, deadline: Deadline
     ) -> Fit:
         """The model asked for, or a walk and a note."""
-        seen = np.isfinite(y)
-        if not seen.any():
+        if not len(y):
             self._note(panel, series, target, "no value: the law of the whole panel's values")
             return Fit(alpha=0.0, level=float(self._pool.center[target]))
-        m = self._season
-        y = filled(y, m)
+        m, constant = self._season, same_everywhere(y)
+        gap = season_gap(y, m) if m > 1 else ""
         try:
             if deadline.passed:
                 raise Misfit("time_limit passed")
-            if seen.sum() < 4:
-                raise Misfit(f"{seen.sum()} values are too few to fit")
-            if np.ptp(y) <= 1e-12 * np.abs(y).max():
+            if constant:
                 raise Misfit("it is constant")
-            fit = self._fit_one(y, m if m > 1 and len(y) >= 2 * m else 1)
-            if fit.remark:
-                self._note(panel, series, target, fit.remark)
-            return fit
+            fit = self._fit(y, 1 if gap else m)
         except Misfit as error:
-            reason = str(error)
-        if m > 1 and len(y) >= 2 * m:
-            self._note(panel, series, target, f"{reason}: seasonal naive")
-            return Fit(alpha=0.0, gamma=1.0, season=y[:m], parameters=m)
-        self._note(panel, series, target, f"{reason}: naive")
-        return Fit(alpha=1.0, level=float(y[0]))
+            if m > 1 and not gap and not constant:
+                self._note(panel, series, target, f"{error}: seasonal naive")
+                return Fit(alpha=0.0, gamma=1.0, season=filled(y, m)[:m], parameters=m)
+            why = f", without the season of {m} ({gap})" if gap and not constant else ""
+            self._note(panel, series, target, f"{error}: naive{why}")
+            return Fit(alpha=1.0, level=float(y[0]))
+        if fit.remark:
+            self._note(panel, series, target, fit.remark)
+        if m > 1 and fit.season is None and fit.factor is None:
+            self._note(panel, series, target, f"without the season of {m}: {gap or fit.flat}")
+        return fit
+
+    def _fit(self, y: np.ndarray, season: int) -> Fit:
+        """The model asked for, or a level where most values are missing."""
+        seen = int(np.isfinite(y).sum())
+        if seen < 4:
+            raise Misfit(f"{seen} values are too few to fit")
+        if 2 * seen >= len(y):
+            return self._fit_one(filled(y, season), season)
+        level, alpha = smoothing_of_gaps(y)
+        sparse = f"{seen} of {len(y)} rows have a value"
+        return Fit(alpha=alpha, level=level, remark=f"{sparse}: a level alone", flat=sparse)
 
     def _with_scale(self, table: Table, panel: Panel) -> Table:
         """Adds the standard deviation of the errors, from those of the rows that were fitted."""
@@ -208,7 +233,7 @@ class InnovationsEngine(LocalEngine):
         known = count > table["parameters"]
         scale = np.sqrt(np.divide(total, free, where=known, out=np.full_like(total, np.nan)))
         blank = np.add.reduceat(np.isfinite(panel.y), panel.offsets[:-1], axis=0) == 0
-        scale = positive(scale, magnitude(panel), self._pool)
+        scale = positive(scale, difference_scale(panel, 1), magnitude(panel), self._pool)
         return {**table, "scale": np.where(blank, self._pool.spread, scale)}
 
     def _begin(self, parameters: Table, panel: Panel) -> Table:

@@ -88,7 +88,7 @@ class LocalEngine(Engine):
         self._covariates = 0
         self._index: dict[Any, int] = {}
         self._fitted: Table = {}
-        self._pool = Pool(np.zeros(1), np.ones(1), np.ones(1))
+        self._pool = Pool(np.zeros(1), np.ones(1), np.zeros(1), np.ones(1))
 
     @abstractmethod
     def _estimate(self, panel: Panel, deadline: Deadline) -> Table:

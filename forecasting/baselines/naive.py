@@ -102,16 +102,33 @@ class LastValue(LocalEngine):
             few = "no value" if np.isnan(level[i, d]) else "one value"
             self._note(panel, int(i), int(d), f"{few}: the spread is that of the whole panel")
         if self._season > 1:
-            for i in np.flatnonzero(panel.lengths < self._season):
-                self._note(panel, int(i), 0, "fewer rows than a season: naive")
+            self._note_seasons(panel)
         shape = (panel.batch, 1)
-        step = positive(step, level, self._pool)
         return {
-            "step": step,
-            "cycle": positive(np.where(np.isnan(cycle), step, cycle), level, self._pool),
+            "step": positive(step, step, level, self._pool),
+            "cycle": positive(cycle, step, level, self._pool),
             "center": np.tile(self._pool.center, shape),
             "spread": np.tile(self._pool.spread, shape),
         }
+
+    def _note_seasons(self, panel: Panel) -> None:
+        """Says which series, or which phases of them, have no season to repeat."""
+        m, starts = self._season, panel.offsets[:-1]
+        phase = phase_of(panel.t, m)
+        for d in range(panel.y.shape[1]):
+            seen = np.isfinite(panel.y[:, d])
+            first = np.minimum.reduceat(np.where(seen, panel.t, np.inf), starts)
+            last = np.maximum.reduceat(np.where(seen, panel.t, -np.inf), starts)
+            visited = np.zeros((panel.batch, m), bool)
+            visited[panel.owner[seen], phase[seen]] = True
+            never = m - visited.sum(1)
+            for i in np.flatnonzero((never > 0) & (never < m)):
+                rows = int(last[i] - first[i] + 1)
+                if rows < m:
+                    text = f"{rows} rows with values are fewer than a season of {m}: naive"
+                else:
+                    text = f"{never[i]} of {m} phases of the season have no value: naive at those"
+                self._note(panel, int(i), d, text)
 
     def _begin(self, parameters: Table, panel: Panel) -> Table:
         shape = (panel.batch, panel.y.shape[1])

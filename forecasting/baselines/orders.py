@@ -4,12 +4,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["LONGEST_SEASON", "Order", "candidates", "fourier", "sarimax_model"]
+from seqlatent.forecasting.baselines.polish import polish
+
+__all__ = [
+    "LONGEST_SEASON",
+    "Order",
+    "candidates",
+    "corrected",
+    "exact",
+    "fourier",
+    "polished",
+    "sarimax_model",
+]
 
 LONGEST_SEASON = 12
 """Longest season in the state; longer ones become regressors."""
 
 HARMONICS = 3
+
+UNIT = 1 - 1e-3
+"""Largest autoregressive coefficient whose neighbours are stationary, too."""
 
 
 class Order(NamedTuple):
@@ -43,7 +57,7 @@ def candidates(y: np.ndarray, season: int) -> list[Order]:
 
     Args:
         y: A series, NaN where missing ``(T,)``.
-        season: Steps of the season, 1 for none.
+        season: Steps of the season, 1 for none or where there are not two of them.
     """
     seen = y[np.isfinite(y)]
     pairs = len(y) >= 2 * season and season > 1
@@ -61,6 +75,39 @@ def candidates(y: np.ndarray, season: int) -> list[Order]:
     found = [Order(0, d, 1, P, c=1 - d, k=k), Order(1, d, 0, P, c=1 - d, k=k)]
     found.append(Order(1, d, 1, P, c=1 - d, k=k))
     return found if not d or P else [*found, Order(0, 1, 1, P, c=1, k=k)]
+
+
+def exact(
+    y: np.ndarray, x: np.ndarray, season: int, error: float
+) -> tuple[Order, np.ndarray] | None:
+    """Differences and a constant that leave no error, and their regression; None if none do.
+
+    A likelihood without errors has no maximum, so that no optimiser finds these.
+
+    Args:
+        y: A series, NaN where missing ``(T,)``.
+        x: Regressors ``(T, U)``.
+        season: Steps of the season, 1 for none.
+        error: Largest root mean square error that is none.
+
+    Returns:
+        The order, and its constant and coefficients ``(1 + U,)``.
+    """
+    design = np.concatenate([np.ones((len(y), 1)), x], axis=1)
+    for d, D in ((0, 0), (1, 0), (0, 1), (1, 1))[: 2 if season == 1 else 4]:
+        left, right = y, design
+        if D:
+            left, right = left[season:] - left[:-season], right[season:] - right[:-season]
+        if d:
+            left, right = np.diff(left), np.diff(right, axis=0)
+        right = np.concatenate([np.ones((len(left), 1)), right[:, 1:]], axis=1)
+        seen = np.isfinite(left)
+        if seen.sum() < 2 * right.shape[1] + 2:
+            continue
+        found = np.linalg.lstsq(right[seen], left[seen], rcond=None)[0]
+        if np.sqrt(np.mean((left[seen] - right[seen] @ found) ** 2)) <= error:
+            return Order(d=d, D=D, c=1), found
+    return None
 
 
 def fourier(t: np.ndarray, season: int, pairs: int) -> np.ndarray:
@@ -83,3 +130,33 @@ def sarimax_model(y: np.ndarray, x: np.ndarray, order: Order, season: int) -> An
         # it refuses a regressor that happens to be constant over the horizon
         validate_specification=False,
     )
+
+
+def corrected(found: Any, y: np.ndarray) -> float:
+    """Corrected AIC of a model that statsmodels fitted; missing values count as no rows."""
+    k, n = found.df_model, found.nobs_effective - int(np.isnan(y).sum())
+    return float(found.aic + 2 * k * (k + 1) / (n - k - 1)) if n > k + 1 else np.inf
+
+
+def polished(model: Any, order: Order, values: np.ndarray) -> np.ndarray:
+    """Parameters of a model that statsmodels fitted, to all the digits of its likelihood.
+
+    Models with a second autoregressive or moving average term are left as they are: their
+    coefficients have no box.
+    """
+    if max(order.p, order.q, order.P, order.Q) > 1:
+        return values
+    rest = len(values) - (order.p + order.q + order.P + order.Q) - 1
+    bounds = [np.inf] * rest + [UNIT] * order.p + [1.0] * order.q + [UNIT] * order.P
+    box = np.array([*bounds, *[1.0] * order.Q, np.inf])
+    if (np.abs(values) > box).any() or values[-1] <= 0:
+        return values
+
+    def loss(x: np.ndarray) -> float:
+        return -float(model.loglike(np.array([*x[:-1], np.exp(x[-1])]), transformed=True))
+
+    try:
+        found = polish(loss, np.array([*values[:-1], np.log(values[-1])]), -box, box)
+    except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+        return values
+    return np.array([*found[:-1], np.exp(found[-1])])

@@ -1,22 +1,47 @@
 """Seasonal ARIMA with regressors."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from seqlatent.forecasting.baselines.initial import Standard, season_gap, window
 from seqlatent.forecasting.baselines.local import Deadline, LocalEngine, Predicted, Table
-from seqlatent.forecasting.baselines.orders import Order, candidates, fourier, sarimax_model
+from seqlatent.forecasting.baselines.orders import (
+    Order,
+    candidates,
+    corrected,
+    exact,
+    fourier,
+    polished,
+    sarimax_model,
+)
 from seqlatent.forecasting.baselines.quiet import quiet
 from seqlatent.forecasting.baselines.series import Form, Series, each, root, standard, trim
-from seqlatent.forecasting.baselines.spread import difference_scale, magnitude, positive
+from seqlatent.forecasting.baselines.spread import (
+    difference_scale,
+    magnitude,
+    positive,
+    same_everywhere,
+)
 from seqlatent.forecasting.engine import Law, Smoothed
 from seqlatent.forecasting.panel import Future, Panel
 
 __all__ = ["SARIMAX"]
 
+EXACT = 1e-9
+"""Root mean square error, in standard deviations of the series, that is none."""
+
 DIFFUSE = 1e5
 """Variance, in units of the series', above which nothing is known yet (it begins at a million)."""
+
+
+class Scales(NamedTuple):
+    """Standard deviations of one series: of a step, of a season's step, of what has no error."""
+
+    step: float
+    cycle: float
+    exact: float
 
 
 class SARIMAX(LocalEngine):
@@ -27,9 +52,10 @@ class SARIMAX(LocalEngine):
 
     Of three or four orders each series takes the one with the least corrected AIC; ``order`` and
     ``seasonal_order`` fix it. Differences are taken where they make the series vary less. Seasons
-    of more than 12 steps become three pairs of sines and cosines. Missing values are exact. A
-    series that cannot be fitted, is constant or whose turn comes after the time limit is forecast
-    as a (seasonal) random walk, with a note.
+    of more than 12 steps become three pairs of sines and cosines. A season needs two of them, with
+    a value at every phase, else a note says that there is none. Missing values are exact. A series
+    that cannot be fitted, is constant or whose turn comes after the time limit is forecast as a
+    (seasonal) random walk, with a note.
 
     Each fit takes from a tenth of a second to seconds: give thousands of series a time limit.
 
@@ -37,7 +63,8 @@ class SARIMAX(LocalEngine):
         season_length: Steps of the season; None for the shortest that the job names.
         order: ``(p, d, q)`` instead of a search.
         seasonal_order: ``(P, D, Q)`` with it.
-        max_rows: Rows at the end of each series to fit.
+        max_rows: Values at the end of each series to fit, within five times as many rows; None for
+            three seasons, and at least 200.
 
     References:
         Time Series Analysis by State Space Methods (Durbin & Koopman, 2012), section 3.4.
@@ -52,7 +79,7 @@ class SARIMAX(LocalEngine):
         season_length: int | None = None,
         order: Sequence[int] | None = None,
         seasonal_order: Sequence[int] = (0, 0, 0),
-        max_rows: int = 200,
+        max_rows: int | None = None,
     ) -> None:
         fixed = None if order is None else (*order, *seasonal_order)
         if fixed is not None and (len(fixed) != 6 or min(fixed) < 0):
@@ -60,7 +87,7 @@ class SARIMAX(LocalEngine):
                 f"order and seasonal_order must be three numbers each, found {order} and "
                 f"{seasonal_order}; write order=(0, 1, 1), seasonal_order=(0, 1, 1)."
             )
-        if max_rows < 1:
+        if max_rows is not None and max_rows < 1:
             raise ValueError(f"max_rows must be a positive number of rows, found {max_rows}.")
         super().__init__(
             {
@@ -93,11 +120,11 @@ class SARIMAX(LocalEngine):
         scale = np.empty_like(mean)
         for i, d, one in each(state):
             form, lead = self._form(state, i, d, one, future)
-            a, P = form.mean, form.covariance
+            a, P, least = form.mean, form.covariance, one.unit**2 * one.values[-1]
             for h in range(-lead, future.horizon):
                 if h >= 0:
                     mean[i, h, d] = form.offset[h] + form.Z @ a
-                    scale[i, h, d] = np.sqrt(form.Z @ P @ form.Z)
+                    scale[i, h, d] = np.sqrt(max(form.Z @ P @ form.Z, least))
                 a, P = form.F @ a + form.c, form.F @ P @ form.F.T + form.R @ form.R.T
         z = ndtri(np.asarray(levels, dtype=np.float64))[:, None, None, None]
         return Law(mean + z * scale, mean)
@@ -143,22 +170,30 @@ class SARIMAX(LocalEngine):
     def _estimate(self, panel: Panel, deadline: Deadline) -> Table:
         shape = (panel.batch, panel.y.shape[1])
         level, step = magnitude(panel), difference_scale(panel, 1)
-        cycle = difference_scale(panel, self._season)
-        step = positive(step, level, self._pool)
-        cycle = positive(np.where(np.isnan(cycle), step, cycle), level, self._pool)
-        tail = panel.tail(self._max_rows)
+        cycle = positive(difference_scale(panel, self._season), step, level, self._pool)
+        exact = positive(np.zeros(shape), step, level, self._pool)
+        step = positive(step, step, level, self._pool)
+        limit = self._max_rows or max(200, 3 * self._season)
+        windows = [
+            [window(panel.y[panel.series(i), d], limit, 5 * limit) for d in range(shape[1])]
+            for i in range(shape[0])
+        ]
+        starts = panel.offsets[1:] - 1
+        for i, chosen in enumerate(windows):
+            first = [rows.start for rows in chosen if rows.stop]
+            starts[i] = min([starts[i], *(panel.offsets[i] + np.array(first, np.int64))])
+        center, spread = standard(panel.keep(np.arange(panel.rows) >= starts[panel.owner]))
         orders = np.zeros((*shape, len(Order._fields)), np.int64)
-        center, spread = standard(tail)
         shift, unit = np.zeros(shape), np.ones(shape)
         found: list[np.ndarray] = []
         for i in range(shape[0]):
             for d in range(shape[1]):
-                rows = tail.series(i)
-                y = tail.y[rows, d]
-                walk = (float(step[i, d]), float(cycle[i, d]))
-                x = (tail.future[rows] - center[i]) / spread[i]
+                chosen = windows[i][d]
+                rows = slice(panel.offsets[i] + chosen.start, panel.offsets[i] + chosen.stop)
+                scales = Scales(float(step[i, d]), float(cycle[i, d]), float(exact[i, d]))
+                x = (panel.future[rows] - center[i]) / spread[i]
                 order, values, shift[i, d], unit[i, d] = self._attempt(
-                    panel, i, d, y, tail.t[rows], x, walk, deadline
+                    panel, i, d, panel.y[rows, d], panel.t[rows], x, scales, deadline
                 )
                 orders[i, d] = order
                 found.append(values)
@@ -175,38 +210,58 @@ class SARIMAX(LocalEngine):
         y: np.ndarray,
         t: np.ndarray,
         x: np.ndarray,
-        walk: tuple[float, float],
+        scales: Scales,
         deadline: Deadline,
     ) -> tuple[Order, np.ndarray, float, float]:
         """The best of the candidates, or a walk and a note."""
-        seen = y[np.isfinite(y)]
         free = np.zeros(x.shape[1])
-        if not len(seen):
+        if not len(y):
             self._note(panel, series, target, "no value: the law of the whole panel's values")
             pool = self._pool
             center, spread = float(pool.center[target]), float(pool.spread[target])
             return Order(), np.array([*free, 1.0]), center, spread
-        shift, unit = float(seen.mean()), float(seen.std())
-        m = self._season
-        if len(seen) < 8 + x.shape[1]:
-            reason = f"{len(seen)} values are too few to fit"
-        elif unit <= 1e-12 * np.abs(seen).max():
+        m, count = self._season, int(np.isfinite(y).sum())
+        gap = season_gap(y, m) if m > 1 else ""
+        lost = f"without the season of {m} ({gap})" if gap else ""
+        constant = same_everywhere(y)
+        if constant:
             reason = "it is constant"
+        elif count < 8 + x.shape[1]:
+            reason = f"{count} values are too few to fit"
         else:
-            with quiet():
-                orders = [self._order] if self._order else candidates(y, m)
-            best, reason = self._search((y - shift) / unit, t, x, orders, deadline)
+            data = Standard.of(y)
+            best, reason = self._fit(data, t, x, 1 if gap else m, scales, deadline)
             if best is not None:
                 if reason:
                     self._note(panel, series, target, f"best of the orders fitted: {reason}")
-                return *best, shift, unit
-        periodic = m > 1 and len(y) >= 2 * m
+                if lost and not self._order:
+                    self._note(panel, series, target, lost)
+                return *best, data.shift, data.unit
+        periodic = m > 1 and not gap and not constant
         name = "seasonal naive" if periodic else "naive"
-        ignored = ", without covariates" if x.shape[1] else ""
-        self._note(panel, series, target, f"{reason}: {name}{ignored}")
-        scale = walk[1] if periodic else walk[0]
-        order = Order(D=1) if periodic else Order(d=1)
-        return order, np.array([*free, 1.0]), shift, scale
+        without = [lost] if lost and not constant else []
+        without += ["without covariates"] if x.shape[1] else []
+        self._note(panel, series, target, ", ".join([f"{reason}: {name}", *without]))
+        order, scale = (Order(D=1), scales.cycle) if periodic else (Order(d=1), scales.step)
+        return order, np.array([*free, 1.0]), float(np.nanmean(y)), scale
+
+    def _fit(
+        self,
+        data: Standard,
+        t: np.ndarray,
+        x: np.ndarray,
+        season: int,
+        scales: Scales,
+        deadline: Deadline,
+    ) -> tuple[tuple[Order, np.ndarray] | None, str]:
+        """Order and parameters, without a search where there is nothing left to explain."""
+        sure = exact(data.y, x, season, EXACT + data.rounding)
+        if sure is not None and not self._order:
+            order, values = sure
+            return (order, np.array([*values, (scales.exact / data.unit) ** 2])), ""
+        with quiet():
+            orders = [self._order] if self._order else candidates(data.digits, season)
+        return self._search(data.digits, t, x, orders, deadline)
 
     def _search(
         self,
@@ -216,7 +271,7 @@ class SARIMAX(LocalEngine):
         orders: Sequence[Order],
         deadline: Deadline,
     ) -> tuple[tuple[Order, np.ndarray] | None, str]:
-        best, least, reason = None, np.inf, ""
+        best, least, reason, model = None, np.inf, "", None
         for order in orders:
             if deadline.passed:
                 reason = "time_limit passed"
@@ -224,9 +279,9 @@ class SARIMAX(LocalEngine):
             try:
                 with quiet():
                     u = np.concatenate([x, fourier(t, self._season, order.k)], axis=1)
-                    model = sarimax_model(y, u, order, self._season)
-                    found = model.fit(disp=0, maxiter=100, cov_type="none", warn_convergence=False)
-                    values, criterion = np.asarray(found.params), float(found.aicc)
+                    tried = sarimax_model(y, u, order, self._season)
+                    found = tried.fit(disp=0, maxiter=100, cov_type="none", warn_convergence=False)
+                    values, criterion = np.asarray(found.params), corrected(found, y)
                     converged = found.mle_retvals["converged"]
             except (ValueError, IndexError, ArithmeticError, np.linalg.LinAlgError) as error:
                 reason = f"statsmodels: {error}"
@@ -238,7 +293,10 @@ class SARIMAX(LocalEngine):
                 reason = f"{np.isfinite(y).sum()} values are too few to fit"
                 continue
             if criterion < least:
-                best, least = (order, values), criterion
+                best, least, model = (order, values), criterion, tried
+        if best is not None and not deadline.passed:
+            with quiet():
+                best = (best[0], polished(model, *best))
         return best, reason
 
     def _begin(self, parameters: Table, panel: Panel) -> Table:
@@ -262,7 +320,8 @@ class SARIMAX(LocalEngine):
             if len(a):
                 model.ssm.initialize_known(a, P)
             found = model.ssm.filter()
-            variance = found.forecasts_error_cov[0, 0, lead:]
+            # An error is never less than what is new in it; rounding beside a diffuse start is.
+            variance = np.maximum(found.forecasts_error_cov[0, 0, lead:], one.values[-1])
             known = variance < DIFFUSE
             expected = one.shift + one.unit * found.forecasts[0, lead:]
             mean[rows, d] = np.where(known, expected, np.nan)

@@ -6,40 +6,73 @@ import numpy as np
 
 from seqlatent.forecasting.panel import Panel
 
-__all__ = ["Pool", "difference_scale", "magnitude", "phase_of", "positive"]
+__all__ = [
+    "ROUNDING",
+    "Pool",
+    "difference_scale",
+    "magnitude",
+    "phase_of",
+    "positive",
+    "same_everywhere",
+]
 
 FLOOR = 1e-4
-"""Least standard deviation, as a part of a series' mean absolute value."""
+"""What a spread of zero becomes, as a part of the series' steps, or of its magnitude."""
+
+ROUNDING = 64 * np.finfo(np.float64).eps
+"""Spread that is no more than rounding, as a part of a series' mean absolute value."""
 
 
 class Pool(NamedTuple):
     """What a whole panel says about a series that says nothing of itself.
 
+    The scale of a step is ``step`` plus ``ratio`` times the series' magnitude. One of the two is
+    zero: series move in proportion to their magnitudes where that explains most of how their steps
+    differ, and else by a typical step, wherever zero lies.
+
     Attributes:
         center: Mean of all cells ``(D,)``.
         spread: Standard deviation of all cells, positive ``(D,)``.
+        step: Median over series of the scale of a step ``(D,)``.
         ratio: Median over series of the scale of a step by the mean absolute value ``(D,)``.
     """
 
     center: np.ndarray
     spread: np.ndarray
+    step: np.ndarray
     ratio: np.ndarray
 
     @classmethod
     def of(cls, panel: Panel) -> "Pool":
-        """Summarises a panel; 0, 1 and 1 where it has no value at all."""
+        """Summarises a panel; 0, 1, 0 and 1 where it has no value at all."""
         targets = panel.y.shape[1]
-        center, spread, ratio = np.zeros(targets), np.ones(targets), np.ones(targets)
+        center, spread = np.zeros(targets), np.ones(targets)
+        step, ratio = np.zeros(targets), np.ones(targets)
         steps, levels = difference_scale(panel, 1), magnitude(panel)
         for d in range(targets):
             values = panel.y[np.isfinite(panel.y[:, d]), d]
             if len(values):
                 center[d] = values.mean()
-                spread[d] = values.std() or np.abs(values).mean() or 1.0
-            known = (steps[:, d] > 0) & (levels[:, d] > 0)
+                spread[d] = np.abs(center[d]) or 1.0
+                if not same_everywhere(values):
+                    spread[d] = values.std()
+            known = steps[:, d] > ROUNDING * levels[:, d]
             if known.any():
-                ratio[d] = np.median(steps[known, d] / levels[known, d])
-        return cls(center, spread, ratio)
+                step[d], ratio[d] = _typical(steps[known, d], levels[known, d])
+        return cls(center, spread, step, ratio)
+
+
+def _typical(step: np.ndarray, level: np.ndarray) -> tuple[float, float]:
+    """A typical step and 0, or 0 and a typical ratio to the level."""
+    ratio = step / level
+    if 2 * np.log(ratio).std() < np.log(step).std():
+        return 0.0, float(np.median(ratio))
+    return float(np.median(step)), 0.0
+
+
+def same_everywhere(y: np.ndarray) -> bool:
+    """Whether values ``(T,)``, of which at least one is finite, are equal up to rounding."""
+    return bool(np.nanmax(y) - np.nanmin(y) <= ROUNDING * np.nanmax(np.abs(y)))
 
 
 def phase_of(t: np.ndarray, season: int) -> np.ndarray:
@@ -83,12 +116,20 @@ def magnitude(panel: Panel) -> np.ndarray:
     return np.divide(total, count, where=count > 0, out=np.full_like(total, np.nan))
 
 
-def positive(scale: np.ndarray, level: np.ndarray, pool: Pool) -> np.ndarray:
-    """Scales that are never NaN nor zero.
+def positive(scale: np.ndarray, step: np.ndarray, level: np.ndarray, pool: Pool) -> np.ndarray:
+    """Scales that are never NaN nor zero; those that are known stay as they are.
 
-    Where none is known, it is in proportion to the series' magnitude, as in the rest of the panel;
-    where it is zero, as of a constant series, it becomes a ten-thousandth of the magnitude.
+    Args:
+        scale: Scales ``(N, D)``. Where one is NaN it is the series' step, and where this is NaN,
+            too, what the rest of the panel says. Where one is zero, as of a series that its model
+            fits without error, it becomes a ten-thousandth of the step, and of the magnitude where
+            this is zero, too, as of a constant series.
+        step: Scales of the difference between neighbours ``(N, D)``.
+        level: Magnitudes ``(N, D)``.
+        pool: What the rest of the panel says.
     """
-    level = np.where(np.isnan(level), pool.spread, level)
-    floor = FLOOR * np.where(level > 0, level, pool.spread)
-    return np.maximum(np.where(np.isnan(scale), pool.ratio * level, scale), floor)
+    level = np.where(level > 0, level, pool.spread)
+    known = np.where(np.isnan(step), pool.step + pool.ratio * level, step)
+    scale = np.where(np.isnan(scale), known, scale)
+    floor = FLOOR * np.where(known > ROUNDING * level, known, level)
+    return np.where(scale > ROUNDING * level, scale, floor)
