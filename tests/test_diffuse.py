@@ -430,7 +430,7 @@ def test_a_series_that_starts_later_is_exact(generator):
         sequences.y, late, sequences.t, sequences.u, sequences.codes,
         sequences.shift, sequences.scale,
     )  # fmt: skip
-    start = model.belief(sequences.window(0, 8))
+    start = model.belief(sequences.window(0, 8), end=False)
     assert start.latest.started.tolist() == [True, False, True]
     rows = sequences.window(8, 30)
     moved = model.update(start.select(slice(1, 2)), rows.select(slice(1, 2)))

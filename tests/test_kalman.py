@@ -547,13 +547,43 @@ def test_an_observation_without_variance_is_refused(obs_dim):
         potentials(model, y, observed)
 
 
-@pytest.mark.parametrize("smoother", SMOOTHERS)
-def test_smoothing_needs_noise_in_the_step_or_in_the_observation(smoother):
-    model = random_system(2, 1)
-    model = model._replace(R=0 * model.R, Q=0 * model.Q)
-    y, observed = random_data((), 2, 1, 0.0)
-    with pytest.raises(ValueError, match=r"observation given a state.*R a positive variance"):
-        smooth(smoother, model, y, observed)
+@pytest.mark.parametrize("run", [0, 1], ids=["sequential", "scan"])
+@pytest.mark.parametrize("rank", [0, 1, None])
+def test_a_state_may_foretell_the_next_observation(run, rank):
+    for seed in range(4):
+        g = torch.Generator().manual_seed(seed)
+        model = random_system(3, 2, 6 if seed % 2 else None, rank=rank, generator=g)
+        R = torch.diag_embed(model.R.diagonal(dim1=-2, dim2=-1) * torch.arange(2))
+        model = model._replace(R=R if rank is not None else torch.zeros_like(R))
+        y, observed = random_data((2,), 6, 2, 0.3, g)
+        if rank == 0:  # so that the last cells are not determined by those before
+            model, observed = model._replace(Q=torch.zeros_like(model.Q)), observed & False
+            observed[:, :2, 0], observed[:, 2:, 1] = True, True
+        joint = each(dense_posterior, model, y, observed)
+        filtered = FILTERS[run](*model, y, observed)
+        expected = each(loop_filter, model, y, observed)
+        for found, right in zip(filtered, expected, strict=True):
+            assert_close(found, right, rtol=1e-7, atol=1e-7)
+        smoothed = smooth(SMOOTHERS[run], model, y, observed)
+        for found, right in zip(smoothed, joint[1:], strict=True):
+            assert_close(found, right, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("run", [*FILTERS, kalman.log_likelihood])
+def test_a_row_that_does_not_see_the_last_direction_has_the_gradient_of_one_that_might(run):
+    # the first row would see the level, were its loading not zero; the second one determines it
+    H = torch.tensor([[0.0, 1.0], [1.0, 0.5]], dtype=torch.float64)
+    model = random_system(2, 2)._replace(H=H, F=torch.tensor([[1.0, 0.0], [0.3, 0.8]]).double())
+    y, observed = random_data((), 4, 2, 0.0)
+    diffuse = torch.tensor([True, False])
+
+    def evidence(F, H):
+        law = model._replace(F=F, H=H)
+        found = run(*law, y, observed, diffuse=diffuse)
+        return found if isinstance(found, torch.Tensor) else found.log_evidence.sum()
+
+    free = [x.clone().requires_grad_() for x in (model.F, model.H)]
+    assert torch.autograd.gradcheck(evidence, free, eps=1e-4, atol=1e-5, rtol=1e-5)
 
 
 # --- against statsmodels

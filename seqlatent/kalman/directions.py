@@ -12,8 +12,8 @@ from seqlatent.kalman.elements import System, innovation_factor, matrix_lead
 class Settled(NamedTuple):
     """What an observation determines, and what it leaves.
 
-    ``gain`` is that of the rows that see a direction for the first time, ``rows`` the unit lower
-    triangular combination of rows after which the ``plain`` ones see none, ``log_size`` the sum of
+    ``gain`` is that of the rows that see a direction for the first time, ``rows`` the combinations
+    of rows, of unit determinant, with which the ``plain`` ones see none, ``log_size`` the sum of
     the logarithms of the squared sizes with which the others do.
     """
 
@@ -46,10 +46,11 @@ def directions(s: System, diffuse: Bool[Tensor, " K"]) -> Directions:
     """
     with torch.no_grad():
         found, steps = _directions(s, diffuse, s.steps)
-    tracked = torch.is_grad_enabled() and (s.F.requires_grad or s.H.requires_grad)
-    return (
-        found if not tracked else found._replace(settled=_directions(s, diffuse, steps)[0].settled)
-    )
+    if not torch.is_grad_enabled() or not (s.F.requires_grad or s.H.requires_grad):
+        return found
+    tracked = _directions(s, diffuse, steps)[0]
+    after = torch.cat([tracked.after, found.after[len(tracked.after) :]])
+    return found._replace(settled=tracked.settled, after=after)
 
 
 def _directions(s: System, diffuse: Tensor, limit: int) -> tuple[Directions, int]:
@@ -108,7 +109,7 @@ def settle(
     rank = rank.expand(lead)
     gain = B.new_zeros(*lead, size, rows)
     unit = torch.eye(rows, dtype=B.dtype, device=B.device)
-    combination, plain, log_size = [], [], B.new_zeros(lead)
+    plain, log_size = [], B.new_zeros(lead)
     for i in range(rows):
         h = H[..., i : i + 1, :]
         w = h @ B
@@ -117,7 +118,6 @@ def settle(
         new = beyond & (rank > 0)[..., None, None]
         square = torch.where(new, square, 1.0)
         row = unit[i] - h @ gain
-        combination.append(row[..., 0, :])
         plain.append(~new[..., 0, 0])
         log_size = log_size + square[..., 0, 0].log()
         u = torch.where(new, w, 0.0) / square.sqrt()
@@ -129,7 +129,9 @@ def settle(
         B, left = B - seen @ u, left - (left @ u.mT) @ u
         B = torch.where(keep, B - (B @ u.mT) @ u, 0.0)
         left = torch.where(keep, left - (left @ u.mT) @ u, 0.0)
-    settled = Settled(gain, torch.stack(combination, -2), torch.stack(plain, -1), log_size)
+    # of a row without a direction all others take out what a change of it would see, not only those
+    # before it: that is zero by itself, but not its gradient
+    settled = Settled(gain, unit - H @ gain, torch.stack(plain, -1), log_size)
     return settled, B.expand(*lead, size, count), left, rank
 
 

@@ -159,6 +159,23 @@ def innovation_factor(S: Float[Tensor, "*s D D"], what: str) -> Float[Tensor, "*
     return S.sqrt() if S.shape[-1] == 1 else cholesky(S, what=what)
 
 
+def regular(S: Float[Tensor, "*s D D"]) -> bool:
+    """Whether covariances can be divided by, at the cost of less than half of the digits.
+
+    Judged by the least share of a variance that the variables before leave open.
+    """
+    S = S.detach()
+    variances = S.diagonal(dim1=-2, dim2=-1)
+    if not bool((variances > 0).all()):
+        return False
+    if S.shape[-1] == 1 or not S.numel():
+        return True
+    scale = variances.sqrt()
+    L, info = torch.linalg.cholesky_ex(S / (scale.unsqueeze(-1) * scale.unsqueeze(-2)))
+    least = L.diagonal(dim1=-2, dim2=-1).amin()
+    return not bool(info.any()) and bool(least > torch.finfo(S.dtype).eps ** 0.2)
+
+
 def elements(s: System) -> Elements:
     """Elements of the steps from the second on: a Kalman update of each step's own noise.
 
@@ -204,27 +221,23 @@ def tilted(P: Tensor, J: Tensor, eye: Tensor) -> Tensor:
     """
     L, info = torch.linalg.cholesky_ex(P)
     if bool(info.any()):
-        return symmetric(torch.linalg.solve(eye + P @ J, P))
+        return symmetric(torch.linalg.solve_ex(eye + P @ J, P)[0])
     C = cholesky(eye + L.mT @ J @ L, what="precision of the first state")
     half = torch.linalg.solve_triangular(C, L.mT, upper=False)
     return half.mT @ half
 
 
 def posterior_chain(
-    s: System,
-    e: Elements,
-    precision: Tensor,
-    shift: Tensor,
-    first: tuple[Tensor, Tensor] | None = None,
+    s: System, e: Elements, precision: Tensor, shift: Tensor, first: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Matrices, offsets and noise covariances of the posterior, from the potentials after steps.
 
-    The moments ``first`` of the first state are :func:`first_law` where they are not given.
+    ``first`` are the moments of the first state.
     """
-    m, P = first_law(s, shift[:1], precision[:1]) if first is None else first
+    m, P = first
     precision, shift = precision[1:], shift[1:]
     eye = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
-    V = symmetric(torch.linalg.solve(eye + e.C @ precision, e.C))
+    V = symmetric(torch.linalg.solve_ex(eye + e.C @ precision, e.C)[0])
     offset = e.b + apply(V, shift - apply(precision, e.b))
     A = join(torch.zeros_like(P), e.A - V @ (precision @ e.A), s.steps)
     return A, join(m, offset, s.steps), join(P, V, s.steps)

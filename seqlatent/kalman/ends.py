@@ -11,11 +11,12 @@ from seqlatent.kalman.elements import (
     join,
     matrix_lead,
     path,
+    regular,
     rest,
     symmetric,
     tilted,
 )
-from seqlatent.kalman.initial import Moments, marked, shared
+from seqlatent.kalman.initial import Moments, after, marked, shared
 from seqlatent.kalman.paths import Smoothed
 from seqlatent.kalman.recursions import congruence, stack, unstack
 from seqlatent.kalman.validation import check_diffuse
@@ -32,12 +33,13 @@ def starting(predicted_cov: Tensor, diffuse: Tensor | None) -> Tensor | None:
     return diffuse if bool(diffuse.any()) else None
 
 
-def first_law(
+def diffuse_law(
     s: System, eta: Tensor, J: Tensor, diffuse: Bool[Tensor, " K"], left: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor] | None:
     """Moments of z_1 given y_1 and the potential ``(J, eta)`` of what follows.
 
-    What the directions that are ``left`` would add, which nothing determines, is not in them.
+    What the directions that are ``left`` would add, which nothing determines, is not in them. None
+    where what follows says so little of another direction that its precision has lost its digits.
     """
     eye = torch.eye(len(diffuse), dtype=J.dtype, device=J.device)
     count = int(diffuse.sum())
@@ -51,12 +53,14 @@ def first_law(
     keep = eye - gain @ H
     P = symmetric(keep @ s.P0 @ keep.mT + gain @ R @ gain.mT)
     shape = torch.broadcast_shapes(P.shape[:-2], J.shape[:-2], B.shape[:-2])
-    moved = torch.linalg.solve(eye + P @ J, B.expand(*shape, -1, -1))
+    moved = torch.linalg.solve_ex(eye + P @ J, B.expand(*shape, -1, -1))[0]
     G = symmetric(moved.mT @ J @ B)
-    unused = unit - still + left
     level = G.detach().diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     level = torch.where(level > 0, level, 1.0)
-    L = cholesky(G + level * unused, what="precision of the first state")
+    G = G + level * (unit - still + left)
+    if not regular(G):
+        return None
+    L = cholesky(G, what="precision of the first state")
     X = torch.cholesky_solve(unit.expand(L.shape), L) - left / level
     P = tilted(P, J, eye)
     news = eta - apply(J, m)
@@ -89,45 +93,58 @@ def open_ended(
     return smoothed._replace(cov=cov)
 
 
-def divisible(s: System) -> bool:
-    """Whether observations have a density given the state of the step before."""
-    H, Q, R = (rest(x, s.steps) for x in (s.H, s.Q, s.R))
-    variances = (H @ Q @ H.mT + R).detach().diagonal(dim1=-2, dim2=-1)
-    return bool((variances > 0).all())
-
-
 def backwards(
-    s: System, diffuse: Tensor, undetermined: float, found: Directions, moments: Moments
+    s: System, found: Directions, first: Moments, later: System | None, smoothed: Smoothed | None
 ) -> Smoothed:
-    """Smoothed moments from filtered ones: each state observes the next, which is known.
+    r"""Smoothed moments of all steps, time first, from those of the ``later`` ones.
 
-    For observations without noise, of which a state determines the next. A gain that is the limit
-    of vast variances serves here as it does in the filter.
+    .. math::
+        z_t \mid z_{t+1} \sim N(m_t + J_t (z_{t+1} - m^-_{t+1}),\;
+        (I - J_t F) P_t (I - J_t F)^\top + J_t Q J_t^\top)
+
+    Each of the ``first`` states is observed by the next one. The gain J of that observation is the
+    limit of vast variances, as it is in the filter.
     """
-    mean, cov, predicted_mean, _, _ = moments
-    steps, (size, count) = s.steps, found.after.shape[-2:]
-    F, Q = rest(s.F, steps), rest(s.Q, steps)
-    P = cov[:-1]
-    missing = (0, 0) * (found.after.dim() - 1) + (0, steps - len(found.after))
-    B = torch.nn.functional.pad(found.after, missing)[:-1]
-    scale = torch.nn.functional.pad(found.scale, missing[2:])[:-1]
-    rank = torch.full(B.shape[:-2], count, device=B.device)
-    one = settle(F, B, B.new_zeros(count, count), rank, scale)[0]
-    S = F @ P @ F.mT + Q
-    N = torch.where(one.plain.unsqueeze(-1), one.rows, 0.0)
-    inverse = torch.linalg.pinv(symmetric(N @ S @ N.mT), rtol=1e-12, hermitian=True)
-    gain = one.gain + (P @ F.mT - one.gain @ S) @ N.mT @ inverse @ N
-    keep = torch.eye(size, dtype=P.dtype, device=P.device) - gain @ F
-    noise = torch.cat([symmetric(keep @ P @ keep.mT + gain @ Q @ gain.mT), cov[-1:]])
+    mean, cov, predicted_mean, _, _ = first
+    steps = len(mean)
+    if later is not None and smoothed is not None:
+        mean, cov = after(mean, smoothed.mean[:1]), after(cov, smoothed.cov[:1])
+        predicted_mean = after(predicted_mean, later.m0)
+    elif steps == 1:
+        return Smoothed(mean, cov, torch.zeros_like(cov))
+    gain, noise = _gains(s, found, cov)
     lead = matrix_lead(gain, noise)
     cov = unstack(congruence(stack(gain, lead), stack(noise, lead), reverse=True), lead)
     offset = mean[:-1] - apply(gain, predicted_mean[1:])
-    still = torch.zeros_like(gain[:1])
-    closed = torch.cat([gain, still]).expand(steps, *gain.shape[1:])
-    own = torch.cat([offset, mean[-1:]])
-    mean = path(closed, own, reverse=True)
-    cross = join(torch.zeros_like(cov[:1]), cov[1:] @ gain.mT, steps)
-    mean = mean.movedim(0, -2)
-    shape = (*mean.shape, size)
-    smoothed = Smoothed(mean, *(x.movedim(0, -3).expand(shape) for x in (cov, cross)))
-    return open_ended(s, smoothed, diffuse, found.left.detach(), undetermined)
+    last = gain.new_zeros(1, *gain.shape[1:])
+    mean = path(torch.cat([gain, last]), after(offset, mean[-1:]), reverse=True)
+    cross = join(torch.zeros_like(cov[:1]), cov[1:] @ gain.mT, len(cov))
+    if smoothed is None:
+        return Smoothed(mean, cov, cross)
+    rest_of = (x[1:] for x in smoothed)
+    return Smoothed(*(after(x, y) for x, y in zip((mean, cov, cross), rest_of, strict=True)))
+
+
+def _gains(s: System, found: Directions, cov: Tensor) -> tuple[Tensor, Tensor]:
+    """Gains with which states observe the next ones, and what covariance that leaves."""
+    count, size, directions = len(cov) - 1, cov.shape[-1], found.after.shape[-1]
+    F, Q = (x[:count] for x in (rest(s.F, s.steps), rest(s.Q, s.steps)))
+    P, B, scale = cov[:-1], found.after[:count], found.scale[:count]
+    rank = torch.full(B.shape[:-2], directions, device=B.device)
+    one = settle(F, B, B.new_zeros(directions, directions), rank, scale)[0]
+    S = F @ P @ F.mT + Q
+    N = torch.where(one.plain.unsqueeze(-1), one.rows, 0.0)
+    gain = (
+        one.gain + (P @ F.mT - one.gain @ S) @ N.mT @ _pseudo_inverse(symmetric(N @ S @ N.mT)) @ N
+    )
+    keep = torch.eye(size, dtype=P.dtype, device=P.device) - gain @ F
+    return gain, after(symmetric(keep @ P @ keep.mT + gain @ Q @ gain.mT), cov[-1:])
+
+
+def _pseudo_inverse(S: Tensor) -> Tensor:
+    """The inverse of covariances where they are more than rounding, in units of their own."""
+    size = S.detach().diagonal(dim1=-2, dim2=-1).clamp_min(0.0).sqrt()
+    scale = torch.where(size > 0, size, 1.0)
+    unit = scale.unsqueeze(-1) * scale.unsqueeze(-2)
+    limit = torch.finfo(S.dtype).eps ** 0.75
+    return torch.linalg.pinv(S / unit, rtol=limit, hermitian=True) / unit

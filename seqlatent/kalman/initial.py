@@ -218,10 +218,11 @@ def continued(first: Moments, later: Moments | None) -> Moments:
     """The moments of the first steps, then those of the later ones."""
     if later is None:
         return first
-    return Moments(*(_after(x, y) for x, y in zip(first, later, strict=True)))
+    return Moments(*(after(x, y) for x, y in zip(first, later, strict=True)))
 
 
-def _after(x: Tensor, y: Tensor) -> Tensor:
+def after(x: Tensor, y: Tensor) -> Tensor:
+    """What has time first, then what comes later, under the leading axes of both."""
     shape = torch.broadcast_shapes(x.shape[1:], y.shape[1:])
     return torch.cat([x.expand(-1, *shape), y.expand(-1, *shape)])
 
@@ -240,4 +241,4 @@ def marked(cov: Tensor, B: Tensor, scale: Tensor, undetermined: float) -> Tensor
     if len(more) == len(cov):
         return cov + more
     first = cov[: len(more)] + more
-    return _after(first, cov[len(more) :])
+    return after(first, cov[len(more) :])

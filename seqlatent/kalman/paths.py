@@ -213,7 +213,7 @@ def path_moments(kernels: Kernels) -> Smoothed:
     """
     *lead, steps, _ = kernels.offset.shape
     A, factor = (align(x, tuple(lead), 2) for x in (kernels.A, kernels.factor))
-    return chain_moments(A, kernels.offset.movedim(-2, 0), factor @ factor.mT, steps)
+    return time_last(chain_moments(A, kernels.offset.movedim(-2, 0), factor @ factor.mT, steps))
 
 
 def backward(
@@ -241,21 +241,25 @@ def chain_moments(
     V: Float[Tensor, "_ *v K K"],
     steps: int,
 ) -> Smoothed:
-    """Moments of a chain z_t = A_t z_{t-1} + offset_t + N(0, V_t) whose tensors have time first."""
+    """Moments of a chain z_t = A_t z_{t-1} + offset_t + N(0, V_t); all has time first."""
     lead, later = matrix_lead(A, V), rest(A, steps)
     V = V.expand(steps, *V.shape[1:])
     cov = unstack(symmetric(congruence(stack(later, lead), stack(V, lead))), lead)
-    return smoothed_result(path(A, offset), cov, later)
+    return with_cross(path(A, offset), cov, later)
 
 
-def smoothed_result(
+def with_cross(
     mean: Float[Tensor, "T *L K"], cov: Float[Tensor, "T *c K K"], A: Float[Tensor, "_ *a K K"]
 ) -> Smoothed:
-    """What a smoother returns, from moments, and matrices from the second step on, time first."""
-    cross = join(torch.zeros_like(cov[:1]), A @ cov[:-1], len(cov))
-    mean = mean.movedim(0, -2)
+    """Moments, time first, with covariances of neighbours: ``A`` has steps from the second on."""
+    return Smoothed(mean, cov, join(torch.zeros_like(cov[:1]), A @ cov[:-1], len(cov)))
+
+
+def time_last(x: Smoothed) -> Smoothed:
+    """What a smoother returns, from moments that have time first."""
+    mean = x.mean.movedim(0, -2)
     shape = (*mean.shape, mean.shape[-1])
-    return Smoothed(mean, *(x.movedim(0, -3).expand(shape) for x in (cov, cross)))
+    return Smoothed(mean, *(P.movedim(0, -3).expand(shape) for P in (x.cov, x.cross)))
 
 
 def _tilt(

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from seqlatent.kalman.directions import directions
 from seqlatent.kalman.elements import (
     Elements,
     System,
     apply,
     elements,
+    first_law,
     join,
     matrix_lead,
     posterior_chain,
@@ -24,11 +24,10 @@ from seqlatent.kalman.elements import (
     system,
     then_nothing,
 )
-from seqlatent.kalman.elements import first_law as finite_law
-from seqlatent.kalman.ends import first_law, open_ended, starting
+from seqlatent.kalman.fixed_interval import FirstLaw, by_innovations, divisible, either
 from seqlatent.kalman.initial import Moments
-from seqlatent.kalman.paths import Smoothed, smoothed_result
-from seqlatent.kalman.sequential import Filtered, scored
+from seqlatent.kalman.paths import Smoothed, with_cross
+from seqlatent.kalman.sequential import Filtered, forward, scored, smoothed
 from seqlatent.kalman.sequential import filtered as filtered_by
 
 
@@ -51,7 +50,8 @@ def filter_scan(
 
     Arguments, shapes and results are those of :func:`filter`. Two neighbouring elements compose
     into one, with the help of :math:`(I + C_1 J_2)^{-1}`; composing pairs recursively takes
-    :math:`2 \log_2 T` rounds. H Q H^T + R must be positive definite.
+    :math:`2 \log_2 T` rounds. Where H Q H^T + R is singular, so that a state foretells some of the
+    next observation, steps do not compose, and the filter goes step by step.
 
     Example:
         >>> one, zero = torch.ones(1, 1), torch.zeros(1)
@@ -68,11 +68,21 @@ def filter_scan(
 
 
 def _run(s: System) -> Moments:
+    if not divisible(s):
+        return forward(s)
+    try:
+        found = _composed(s)
+    except ValueError:
+        found = None  # arguments were verified before: it is a precision that is none by rounding
+    return found if found is not None and _consistent(s, found) else forward(s)
+
+
+def _composed(s: System) -> Moments:
     e = Elements(*_scan(_compose, _written_out(elements(s), s.lead, s.steps - 1)))
     # Before any step the state is what it was, and nothing has been said about it.
     eye = torch.eye(e.A.shape[-1], dtype=e.A.dtype, device=e.A.device)[None]
     zero, none = torch.zeros_like(eye), torch.zeros_like(eye[0, :1])
-    m, P = finite_law(s, join(none, e.eta, s.steps), join(zero, e.J, s.steps))
+    m, P = first_law(s, join(none, e.eta, s.steps), join(zero, e.J, s.steps))
     A, C = join(eye, e.A, s.steps), join(zero, e.C, s.steps)
     mean, cov = apply(A, m) + join(none, e.b, s.steps), symmetric(A @ P @ A.mT + C)
     F, b, Q = rest(s.F, s.steps), rest(s.b, s.steps), rest(s.Q, s.steps)
@@ -80,6 +90,23 @@ def _run(s: System) -> Moments:
     predicted_cov = join(s.P0, symmetric(F @ cov[:-1] @ F.mT + Q), s.steps)
     S = s.H @ predicted_cov @ s.H.mT + s.R
     return scored(s, mean, cov, predicted_mean, predicted_cov, S)
+
+
+@torch.no_grad()
+def _consistent(s: System, found: Moments) -> bool:
+    """Whether each step's moments are what an update of its predicted ones gives."""
+    PH = found.predicted_cov @ s.H.mT
+    L, info = torch.linalg.cholesky_ex(s.H @ PH + s.R)
+    if bool(info.any()):
+        return False
+    gain = torch.cholesky_solve(PH.mT, L).mT
+    news = apply(gain, s.y - s.d - apply(s.H, found.predicted_mean))
+    mean, cov = found.predicted_mean + news, found.predicted_cov - gain @ PH.mT
+    variance = found.predicted_cov.diagonal(dim1=-2, dim2=-1)
+    limit = torch.finfo(L.dtype).eps ** 0.6
+    close = (mean - found.mean).square() <= limit**2 * (variance + mean.square())
+    alike = (cov - found.cov).diagonal(dim1=-2, dim2=-1).abs() <= limit * variance
+    return bool(close.all()) and bool(alike.all())
 
 
 def smoother_scan(
@@ -106,23 +133,32 @@ def smoother_scan(
         >>> smoother_scan(one, zero, one, filtered, one, zero, one, y, observed).mean.T
         tensor([[0.8000, 1.4000]])
     """
-    diffuse = starting(filtered.predicted_cov, diffuse)
-    prior = filtered.predicted_mean[..., 0, :], filtered.predicted_cov[..., 0, :, :]
-    s = system(F, b, Q, *prior, H, d, R, y, observed, diffuse=diffuse)
+    return smoothed(F, b, Q, filtered, H, d, R, y, observed, diffuse, undetermined, _smooth, _chain)
+
+
+def _smooth(s: System) -> Smoothed:
+    moments = _run(s)
+    return either(s, moments, by_innovations(s, moments, _backward), _chain)
+
+
+def _chain(s: System, law: FirstLaw) -> Smoothed | None:
     e = elements(s)
     ahead = [x.flip(0) for x in _written_out(e, s.lead, s.steps - 1)]
     ahead = _scan(lambda x, y: _compose(y, x), ahead)
     eta, J = (then_nothing(x.flip(0), s.steps) for x in ahead[3:])
-    left = None if diffuse is None else directions(s, diffuse).left.detach()
-    first = None
-    if diffuse is not None and left is not None:
-        first = first_law(s, eta[:1], J[:1], diffuse, left)
+    first = law(s, eta[:1], J[:1])
+    if first is None:
+        return None
     A, offset, V = posterior_chain(s, e, J, eta, first)
     _, mean, cov = _scan(_follow, _written_out([A, offset, V], s.lead, s.steps))
-    smoothed = smoothed_result(mean, symmetric(cov), rest(A, s.steps))
-    if diffuse is None or left is None:
-        return smoothed
-    return open_ended(s, smoothed, diffuse, left, undetermined)
+    return with_cross(mean, symmetric(cov), rest(A, s.steps))
+
+
+def _backward(kept: Tensor, news: Tensor, said: Tensor) -> tuple[Tensor, Tensor]:
+    lead = torch.broadcast_shapes(kept.shape[1:-2], news.shape[1:-1], said.shape[1:-2])
+    parts = _written_out([x.flip(0) for x in (kept, news, said)], lead, len(news))
+    _, r, N = (x.flip(0) for x in _scan(_follow, parts))
+    return r, symmetric(N)
 
 
 def _compose(x: list[Tensor], y: list[Tensor]) -> list[Tensor]:

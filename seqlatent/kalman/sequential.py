@@ -21,9 +21,17 @@ from seqlatent.kalman.elements import (
     system,
     then_nothing,
 )
-from seqlatent.kalman.ends import backwards, divisible, first_law, open_ended, starting
+from seqlatent.kalman.ends import backwards, diffuse_law, open_ended, starting
+from seqlatent.kalman.fixed_interval import (
+    Chain,
+    FirstLaw,
+    attempt,
+    by_innovations,
+    either,
+    one_by_one,
+)
 from seqlatent.kalman.initial import Moments, continued, initial_phase, marked
-from seqlatent.kalman.paths import Smoothed, backward, chain_moments
+from seqlatent.kalman.paths import Smoothed, backward, chain_moments, time_last
 from seqlatent.kalman.recursions import closed_loop, covariances, stack, unstack
 
 
@@ -118,10 +126,11 @@ def filter(
         diffuse first state.
     """
     s = system(F, b, Q, m0, P0, H, d, R, y, observed, diffuse=diffuse)
-    return filtered(s, diffuse, undetermined, _run)
+    return filtered(s, diffuse, undetermined, forward)
 
 
-def _run(s: System) -> Moments:
+def forward(s: System) -> Moments:
+    """Moments of a filter, step by step."""
     lead = matrix_lead(s.F, s.Q, s.P0, s.H, s.R)
     informed = s.observed.flatten(1).any(-1).expand(s.steps).tolist()
     F, Q, P0, H, R = (stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R))
@@ -183,19 +192,24 @@ def smoother(
     diffuse: Tensor | None = None,
     undetermined: float = math.inf,
 ) -> Smoothed:
-    r"""Smoothed moments, by a backward pass of information and a forward pass of moments.
+    r"""Smoothed moments, from what later innovations say of each filtered state.
 
-    Given the next observation, a step is :math:`N(E_t z_{t-1} + e_t, C_t)`; what follows it is a
-    potential of precision :math:`\Lambda_t`. The posterior is the forward chain of both, and its
-    covariance a sum:
+    .. math::
+        \hat z_t = m_t + P_t F_{t+1}^\top r_{t+1}, \quad
+        V_t = P_t - P_t F_{t+1}^\top N_{t+1} F_{t+1} P_t
+
+    Where later data shrink a filtered covariance by orders of magnitude, as they do under a vast
+    prior, that difference has no digit left. Then a backward pass of information and a forward pass
+    of moments take its place: given the next observation, a step is
+    :math:`N(E_t z_{t-1} + e_t, C_t)`; what follows it is a potential of precision
+    :math:`\Lambda_t`. The posterior is the forward chain of both, and its covariance a sum:
 
     .. math::
         P_t = A_t P_{t-1} A_t^\top + (I + C_t \Lambda_t)^{-1} C_t, \quad
         A_t = (I + C_t \Lambda_t)^{-1} E_t
 
-    No covariance of the state is inverted and none is subtracted from another. So singular Q and
-    P0 need no care, and under a prior variance of 1e7 the result is right to rounding, where the
-    form of Bryson and Frazier has no digit left.
+    No covariance of the state is inverted in either form, so singular Q and P0 need no care. The
+    first steps of a diffuse state follow backwards from the next ones.
 
     Args:
         F: Transition, as in :func:`filter`; the other matrices likewise.
@@ -204,11 +218,11 @@ def smoother(
         filtered: What :func:`filter` returned; its first predicted moments are the prior.
         H: Loadings.
         d: Offset of the observation.
-        R: Covariance of the observation noise; may be singular where H Q H^T + R is not.
+        R: Covariance of the observation noise, possibly singular.
         y: Observations.
         observed: Which of them count.
         diffuse: Which coordinates of the first state are diffuse; by default those whose first
-            predicted variance is infinite. R and H Q H^T may vanish together then.
+            predicted variance is infinite.
         undetermined: Variance along directions that no observation determines, as in
             :func:`filter`.
 
@@ -223,18 +237,56 @@ def smoother(
         >>> seqlatent.kalman.smoother(one, zero, one, filtered, one, zero, one, y, observed).mean.T
         tensor([[0.8000, 1.4000]])
     """
-    diffuse = starting(filtered.predicted_cov, diffuse)
-    prior = filtered.predicted_mean[..., 0, :], filtered.predicted_cov[..., 0, :, :]
-    s = system(F, b, Q, *prior, H, d, R, y, observed, diffuse=diffuse)
-    if diffuse is not None and not divisible(s):
-        found = directions(s, diffuse)
-        return backwards(s, diffuse, undetermined, found, through(s, found, _run))
+    return smoothed(F, b, Q, filtered, H, d, R, y, observed, diffuse, undetermined, _smooth, _chain)
+
+
+def _smooth(s: System) -> Smoothed:
+    moments = forward(s)
+    return either(s, moments, by_innovations(s, moments, one_by_one), _chain)
+
+
+def _chain(s: System, law: FirstLaw) -> Smoothed | None:
     e = elements(s)
     eta = e.eta.expand(-1, *s.lead, -1)
     precision, shift = backward(e.A, e.b, e.C, *(then_nothing(x, s.steps) for x in (e.J, eta)))
+    first = law(s, shift[:1], precision[:1])
+    if first is None:
+        return None
+    return chain_moments(*posterior_chain(s, e, precision, shift, first), s.steps)
+
+
+def smoothed(
+    F: Tensor,
+    b: Tensor,
+    Q: Tensor,
+    filtered: Filtered,
+    H: Tensor,
+    d: Tensor,
+    R: Tensor,
+    y: Tensor,
+    observed: Tensor,
+    diffuse: Tensor | None,
+    undetermined: float,
+    run: Callable[[System], Smoothed],
+    chain: Chain,
+) -> Smoothed:
+    """What a smoother returns: of a diffuse state by a chain of the posterior.
+
+    Where that is ill-conditioned, its first steps follow backwards from the later ones.
+    """
+    diffuse = starting(filtered.predicted_cov, diffuse)
+    prior = filtered.predicted_mean[..., 0, :], filtered.predicted_cov[..., 0, :, :]
+    s = system(F, b, Q, *prior, H, d, R, y, observed, diffuse=diffuse)
     if diffuse is None:
-        return chain_moments(*posterior_chain(s, e, precision, shift), s.steps)
-    left = directions(s, diffuse).left.detach()
-    first = first_law(s, shift[:1], precision[:1], diffuse, left)
-    smoothed = chain_moments(*posterior_chain(s, e, precision, shift, first), s.steps)
-    return open_ended(s, smoothed, diffuse, left, undetermined)
+        return time_last(run(s))
+    found = directions(s, diffuse)
+    left = found.left.detach()
+
+    def law(s: System, eta: Tensor, J: Tensor) -> tuple[Tensor, Tensor] | None:
+        return diffuse_law(s, eta, J, diffuse, left)
+
+    result = attempt(s, law, chain)
+    if result is None:
+        first, later = initial_phase(s, found)
+        result = backwards(s, found, first, later, None if later is None else run(later))
+    return open_ended(s, time_last(result), diffuse, left, undetermined)
