@@ -1,6 +1,7 @@
 """The log likelihood by blocks: the filter's, the dense one, statsmodels'; gradients; bad cases."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import (
+    LinearGaussian,
     dense_posterior,
     each,
     random_covariance,
@@ -19,7 +21,7 @@ from statsmodels.tsa.statespace.structural import UnobservedComponents
 from torch.autograd import gradcheck
 
 from seqlatent import kalman
-from seqlatent.kalman import groups, likelihood, reduced
+from seqlatent.kalman import groups, reduced
 from seqlatent.kalman.lifted import lift
 
 
@@ -231,12 +233,12 @@ def test_moving_averages_are_dense_gaussians():
     lag = (torch.arange(20)[:, None] - torch.arange(20)).abs()
     cov = torch.where(lag < 4, gamma[lag.clamp_max(3)], 0.0)
     dense = torch.distributions.MultivariateNormal(torch.zeros_like(w[0]), cov).log_prob(w)
-    torch.testing.assert_close(reduced.moving_average(gamma, w, None), dense)
+    torch.testing.assert_close(reduced.moving_average(gamma, w, None)[0], dense)
     counted = (torch.arange(20) < torch.tensor([[20], [7], [1]])).double()
     each = gamma * torch.tensor([[1.0], [2.0], [0.5]], dtype=torch.float64)
 
     def value(gamma, w):
-        return reduced.moving_average(gamma, w, counted)
+        return reduced.moving_average(gamma, w, counted)[0]
 
     assert gradcheck(value, (each.requires_grad_(), w.requires_grad_()))
     assert gradcheck(value, (gamma.requires_grad_(), w))
@@ -319,13 +321,127 @@ def test_what_cannot_be_is_named():
         kalman.log_likelihood(*model, y.masked_fill(y > 1, torch.nan), observed)
 
 
-def test_a_block_that_is_too_ill_conditioned_goes_step_by_step(monkeypatch):
+def test_blocks_that_are_too_ill_conditioned_go_step_by_step(monkeypatch):
     model = random_system(3, 2, generator=rng())
     y, observed = random_data((4,), 9, 2, 0.2, rng(1))
+    asked = []
 
-    def fails(problem):
-        raise ValueError("no Cholesky factor")
+    def few(dtype, cells):
+        asked.append(dtype)
+        return 1e-300
 
-    monkeypatch.setattr(likelihood, "_of_blocks", fails)
+    monkeypatch.setattr(groups, "trusted", few)
     found = kalman.log_likelihood(*model, y, observed)
     assert torch.equal(found, by_filter(model, y, observed))
+    assert set(asked) == {torch.float64}
+
+
+def test_some_series_of_a_group_go_step_by_step_and_others_do_not():
+    g = rng()
+    # of a smooth trend with a vast prior, three values say little and thirty say much
+    one = torch.eye(4, dtype=torch.float64)
+    F = one + one.roll(1, 1).triu(1)
+    model = (F, 0 * one[0], 1e-6 * one, 0 * one[0], 1e5 * one, one[:1], 0 * one[0, :1], one[:1, :1])
+    y, observed = random_data((6,), 30, 1, 0.2, g)
+    observed[::2, 3:] = False
+    y = torch.where(observed, y, 0).requires_grad_()
+    values = [f(*model, y, observed) for f in (kalman.log_likelihood, by_filter_plain)]
+    torch.testing.assert_close(*values, rtol=1e-9, atol=1e-9)
+    grads = [torch.autograd.grad(x.sum(), y)[0] for x in values]
+    torch.testing.assert_close(*grads, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("ratio", [1e-4, 1.0, 1e4, 1e8, 1e12])
+@pytest.mark.parametrize("flat", [False, True])
+def test_no_ratio_of_noises_costs_digits(ratio, flat):
+    model, y = structural(2, (1.0, 0.1, 0.1), noise=ratio**-0.5, initial_variance=100.0), walks(50)
+    observed, diffuse = torch.ones_like(y, dtype=torch.bool), all_of(model) if flat else None
+    found = []
+    for f in (kalman.log_likelihood, by_filter_plain):
+        R = model.R.clone().requires_grad_()
+        law = model._replace(R=R)
+        value = f(*law, y, observed, diffuse=diffuse)
+        found.append((value.detach(), torch.autograd.grad(value, R)[0]))
+    (value, slope), (right, right_slope) = found
+    torch.testing.assert_close(value, right, rtol=1e-10, atol=0)
+    torch.testing.assert_close(slope, right_slope, rtol=max(1e-8, 1e-15 * ratio), atol=0)
+    single = (x.float() for x in law)
+    value = kalman.log_likelihood(*single, y.float(), observed, diffuse=diffuse)
+    torch.testing.assert_close(value.double(), right, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("level", [0.0, 1e5, 1e7, 1e9])
+def test_the_level_of_a_diffuse_trend_costs_no_digits(level):
+    y = 0.01 * (walks(300, seed=1) + walks(300, seed=2).diff(dim=0, prepend=torch.zeros(1, 1)))
+    model = structural(2, (0.005, 1e-4, 1e-3), noise=0.01)
+    observed = torch.ones_like(y, dtype=torch.bool)
+    right = kalman.log_likelihood(*model, y, observed, diffuse=all_of(model))
+    found = kalman.log_likelihood(*model, y + level, observed, diffuse=all_of(model))
+    # the values themselves are rounded
+    noise = 1e-16 * level / 0.01 * len(y) ** 0.5
+    torch.testing.assert_close(found, right, rtol=1e-9, atol=30 * noise)
+    single, units = model._replace(Q=1e4 * model.Q, R=1e4 * model.R), 100 * y
+    whole = (units + min(level, 1e5)).float()
+    laws = (single, LinearGaussian(*(x.float() for x in single)))
+    values = [
+        kalman.log_likelihood(*law, whole.to(law.R.dtype), observed, diffuse=all_of(model))
+        for law in laws
+    ]
+    torch.testing.assert_close(values[1].double(), values[0], rtol=1e-5, atol=0)
+
+
+def test_an_offset_of_an_explosive_transition_costs_no_digits():
+    model = random_system(2, 1, generator=rng())
+    model = model._replace(
+        F=torch.tensor([[1.3, 0.2], [0.0, 0.5]], dtype=torch.float64), b=model.b + 1.0
+    )
+    y, observed = walks(3, 60), torch.ones(3, 60, 1, dtype=torch.bool)
+    found = kalman.log_likelihood(*model, y, observed)
+    torch.testing.assert_close(found, by_filter(model, y, observed), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_leading_gap_before_a_decaying_state_leaves_it_diffuse(own):
+    decay = torch.tensor([[0.2, 0.0], [0.0, 0.9]], dtype=torch.float64)
+    model = random_system(2, 1, generator=rng())._replace(F=decay)
+    if own:
+        model = model._replace(R=model.R * torch.ones(2, 1, 1, 1, dtype=torch.float64))
+    y, observed = walks(2, 30), torch.ones(2, 30, 1, dtype=torch.bool)
+    observed[0, :12] = False
+    y = torch.where(observed, y, 0)
+    found = kalman.log_likelihood(*model, y, observed, diffuse=all_of(model))
+    expected = by_filter(model, y, observed, diffuse=all_of(model))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+
+
+def test_a_gradient_that_is_differentiated_again_is_the_filters():
+    model = structural(2, initial_variance=10.0)
+    y, observed = random_data((3,), 20, 1, 0.2, rng())
+
+    def value(f, scales):
+        law = model._replace(Q=model.Q * scales[0], R=model.R * scales[1])
+        return f(*law, y, observed).sum()
+
+    scales = torch.tensor([1.3, 0.7], dtype=torch.float64)
+    found, expected = (
+        torch.autograd.functional.hessian(partial(value, f), scales)
+        for f in (kalman.log_likelihood, by_filter_plain)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+    step = torch.tensor([1e-5, 0.0], dtype=torch.float64)
+    slopes = []
+    for moved in (scales + step, scales - step):
+        moved.requires_grad_()
+        slopes.append(torch.autograd.grad(value(kalman.log_likelihood, moved), moved)[0])
+    torch.testing.assert_close(found[0], (slopes[0] - slopes[1]) / 2e-5, rtol=1e-6, atol=1e-6)
+
+
+def test_a_gradient_may_be_asked_for_again():
+    model = random_system(2, 1, generator=rng())
+    y, observed = random_data((3,), 20, 1, 0.2, rng())
+    R = model.R.clone().requires_grad_()
+    value = kalman.log_likelihood(*model._replace(R=R), y, observed).sum()
+    first, second = (
+        torch.autograd.grad(value, R, retain_graph=again)[0] for again in (True, False)
+    )
+    torch.testing.assert_close(first, second)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from seqlatent.kalman.lifted import Lifted
 from seqlatent.kalman.steady import alike, is_steady, run_steady, steady_adjoint, surprise
@@ -19,11 +20,12 @@ def continued(
     block: Lifted,
     mean: Float[Tensor, "*L C K"],
     cov: Float[Tensor, "*P K K"],
+    size: Float[Tensor, "*P K"],
     y: Float[Tensor, "N *L C M"],
     seen: Float[Tensor, "N *w M"] | None,
     counted: Float[Tensor, "N *c _ M"] | None,
-) -> Float[Tensor, "*L C"]:
-    r"""Log evidence of the blocks after the first, without its constant.
+) -> tuple[Float[Tensor, "*L C"], Float[Tensor, "*l"]]:
+    r"""Log evidence of the blocks after the first, without its constant, and its condition.
 
     .. math::
         S &= O P O^\top + \Sigma_{yy} = L L^\top, \quad
@@ -34,16 +36,21 @@ def continued(
     :math:`L_{ii}`. Once P is steady the factors are kept, and what remains to be done for all
     blocks together is products with the data.
 
+    Rounding of what the variance of a row was subtracted from counts relative to what is left of
+    it, :math:`L_{ii}^2`. The condition is the largest ratio of both.
+
     Args:
         block: The block, all of whose rows count.
         mean: Mean of the state before the first of these blocks, given all before.
         cov: Its covariance, which the C series of a group have in common.
+        size: The variances from which its own were got by subtraction.
         y: Rows of the observations, 0 where nothing was seen.
         seen: 1 for rows that were seen and 0 for others, where some were not.
         counted: 1 for rows that count, 0 for those after the end of a series: as they follow all
             that counts, they change none of it. All by default.
     """
-    return _Continued.apply(*block, mean, cov, y, seen, counted)  # type: ignore[return-value]
+    data = (y, seen, counted)
+    return _Continued.apply(*block, mean, cov, size, *data)  # type: ignore[return-value]
 
 
 class _Continued(torch.autograd.Function):
@@ -57,30 +64,33 @@ class _Continued(torch.autograd.Function):
         zz: Tensor,
         mean: Tensor,
         cov: Tensor,
+        size: Tensor,
         y: Tensor,
         seen: Tensor | None,
         counted: Tensor | None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         number, keep = len(y), any(ctx.needs_input_grad)
         each = [v.shape[:-2] for v in (rows, transition, yy, yz, zz, cov, mean)]
         each += [] if seen is None else [seen.shape[1:-1]]
         lead = torch.broadcast_shapes(*each)
-        (M, K), size = rows.shape[-2:], number if keep else 1
+        (M, K), space = rows.shape[-2:], number if keep else 1
         # memory that is touched for the first time is slower than what is done with it
         factors, gains, covs = (
             cov.new_empty(n, *lead, *shape)
-            for n, shape in ((size, (M, M)), (size, (M, K)), (max(size, 2), (K, K)))
+            for n, shape in ((space, (M, M)), (space, (M, K)), (max(space, 2), (K, K)))
         )
+        sizes, deviations = cov.new_empty(number, *lead, K), cov.new_empty(number, *lead, M)
+        sizes[0] = size
         half, cross, work, ahead = (
             cov.new_empty(*lead, *shape) for shape in ((M, K), (M, K), (K, K), (K, K))
         )
         S, info = cov.new_empty(*lead, M, M), cov.new_empty(lead, dtype=torch.int32)
         onward, observe = transition.mT, rows.mT
         x, P, failed = mean, covs[0].copy_(cov), torch.zeros_like(info)
-        means = x.new_empty(size, *x.shape) if keep else x.new_empty(0)
+        means = x.new_empty(space, *x.shape) if keep else x.new_empty(0)
         errors = y.new_empty(y.shape if keep else 0)
         total = torch.zeros_like(y[0, ..., 0])
-        kept = -1
+        kept = n = 0
         for n in range(number):
             kept = n if keep else 0
             L, W = factors[kept], gains[kept]
@@ -97,6 +107,7 @@ class _Continued(torch.autograd.Function):
                 torch.matmul(half, onward, out=cross).addcmul_(yz, mask)
             torch.linalg.cholesky_ex(S, out=(L, info))
             failed |= info
+            deviations[n] = L.diagonal(dim1=-2, dim2=-1)
             torch.linalg.solve_triangular(L, cross, upper=False, out=W)
             e = y[n] - x @ observe
             if seen is not None:
@@ -110,6 +121,7 @@ class _Continued(torch.autograd.Function):
             x = x @ onward + e @ W
             torch.matmul(transition, P, out=ahead)
             torch.matmul(ahead, onward, out=work).add_(zz)
+            sizes[n + 1] = work.diagonal(dim1=-2, dim2=-1)
             _add(work, W.mT, W, -1.0)
             later_P = covs[n + 1 if keep else (n + 1) % 2]
             torch.lerp(work, work.mT, 0.5, out=later_P)
@@ -119,16 +131,21 @@ class _Continued(torch.autograd.Function):
                 total = total - run_steady(rows, transition, L, W, x, y[n + 1 :], later, out)
                 break
             P = later_P
-        if bool(failed.any()):
-            raise _not_definite()
         path = [min(n, kept) for n in range(number)] if keep else []
+        used = slice(n + 1)
+        condition = _condition(
+            rows, yy, sizes[used], deviations[used], None if seen is None else seen[used]
+        )
+        condition = torch.where(failed > 0, torch.inf, condition)
         ctx.path = (means, errors, covs, factors, gains, path)
         ctx.save_for_backward(rows, transition, yy, yz, zz)
         ctx.seen, ctx.counted, ctx.cov_shape = seen, counted, cov.shape
-        return total
+        ctx.mark_non_differentiable(condition)
+        return total, condition
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Reverse mode by hand: one pass back over the blocks, products and triangular solves."""
         rows, transition, *noises = ctx.saved_tensors
         seen, counted = ctx.seen, ctx.counted
@@ -149,7 +166,7 @@ class _Continued(torch.autograd.Function):
             x, e, (P, L, W) = means[n], errors[n], (v[path[n]] for v in (covs, factors, gains))
             if n + 1 == end > begin + 1:
                 data = (means[begin:end], errors[begin:end], weight, of_x, of_P)
-                steady = steady_adjoint(rows, transition, P, L, W, *data, ctx.needs_input_grad[7])
+                steady = steady_adjoint(rows, transition, P, L, W, *data, ctx.needs_input_grad[8])
                 totals = of_rows, of_transition, of_yy, of_yz, of_zz
                 for total_of, part in zip(totals, steady[:5], strict=True):
                     total_of += _summed(part, total_of)
@@ -207,8 +224,8 @@ class _Continued(torch.autograd.Function):
             of_x, last = back_x, False
         found = (of_rows, of_transition, of_yy, of_yz, of_zz, of_x)
         of_cov = of_P.sum_to_size(ctx.cov_shape)
-        of_data = torch.stack(of_y) if ctx.needs_input_grad[7] else None
-        return (*found, of_cov, of_data, None, None)
+        of_data = torch.stack(of_y) if ctx.needs_input_grad[8] else None
+        return (*found, of_cov, None, of_data, None, None)
 
 
 def _add(out: Tensor, a: Tensor, b: Tensor, factor: float) -> Tensor:
@@ -218,11 +235,17 @@ def _add(out: Tensor, a: Tensor, b: Tensor, factor: float) -> Tensor:
     return out.baddbmm_(a, b, alpha=factor)
 
 
-def _not_definite() -> ValueError:
-    return ValueError(
-        "The covariance of observations given the past was expected to be positive definite, found "
-        "one that is not; check that Q, R and P0 are covariances and that no value is vast."
-    )
+def _condition(
+    rows: Tensor,
+    yy: Tensor,
+    sizes: Float[Tensor, "N *l K"],
+    deviations: Float[Tensor, "N *l M"],
+    seen: Float[Tensor, "N *w M"] | None,
+) -> Float[Tensor, "*l"]:
+    """The largest ratio of what the variance of a row was got from to what is left of it."""
+    state = (rows.abs() @ sizes.sqrt().unsqueeze(-1)).squeeze(-1).square()
+    ratio = (state + yy.diagonal(dim1=-2, dim2=-1)) / deviations.square()
+    return (ratio if seen is None else ratio * seen).amax((0, -1))
 
 
 def _summed(grad: Tensor, like: Tensor) -> Tensor:

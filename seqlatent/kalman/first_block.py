@@ -6,16 +6,26 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from seqlatent.kalman.lifted import Lifted
 
+# Relative accuracy of values to that of gradients.
+_SLOPES = 1e-2
+
 
 class Began(NamedTuple):
-    """The law of the state after the first block, and what the block was worth."""
+    """The law of the state after the first block, and what the block was worth.
+
+    ``size`` holds the variances from which those of ``cov`` were got by subtraction, ``condition``
+    says by how much rounding was amplified: see :func:`amplified`.
+    """
 
     mean: Float[Tensor, "*L C K"]
     cov: Float[Tensor, "*P K K"]
     log_evidence: Float[Tensor, "*L C"]
+    size: Float[Tensor, "*P K"]
+    condition: Float[Tensor, "*P"]
 
 
 def begin(
@@ -32,12 +42,15 @@ def begin(
     :math:`W = (P_0^{-1} + U^\top U)^{-1}`,
 
     .. math::
-        \hat z_1 &= m_0 + W U^\top (L^{-1} y - U m_0), \quad e = L^{-1} y - U \hat z_1 \\
-        -2 \log p(y) &= \|e\|^2 + (\hat z_1 - m_0)^\top U^\top e + \log|I + P_0 U^\top U|
+        s &= W U^\top L^{-1} (y - O m_0), \quad \hat z_1 = m_0 + s, \quad
+            e = L^{-1} (y - O \hat z_1) \\
+        -2 \log p(y) &= \|e\|^2 + s^\top P_0^{-1} s + \log|I + P_0 U^\top U|
             + 2 \log|L| + M \log 2\pi
 
-    All terms are of the size of the noise, whatever the size of the prior. A flat coordinate has
-    precision 0, and its determinant is that of W alone.
+    All terms are of the size of the noise, whatever the size of the prior, and an error of s counts
+    by its square. A flat coordinate has precision 0, and its determinant is that of W alone. Its
+    mean is free, so that observations are read relative to those that a first estimate of it
+    explains: their level costs no digits.
 
     Args:
         block: The block.
@@ -55,42 +68,98 @@ def begin(
         yy = masked(yy, seen)
         rows, yz, y = rows * seen[..., None], yz * seen[..., None], y * seen[..., None, :]
         number = seen.sum(-1)[..., None]
-    L = torch.linalg.cholesky(yy)
+    L, info = torch.linalg.cholesky_ex(yy)
     U = torch.linalg.solve_triangular(L, rows, upper=False)
     back = torch.linalg.solve_triangular(L, yz, upper=False)
-    white = torch.linalg.solve_triangular(L.mT, y, upper=True, left=False)
-    W, log_det, shift = posterior(P0, U.mT @ U, (white - m0 @ U.mT) @ U, flat)
-    mean = m0 + shift
-    residual = white - mean @ U.mT
-    square = residual.square().sum(-1) + (shift * (residual @ U)).sum(-1)
-    log_det = log_det + 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    J, level = U.mT @ U, None
+    if flat is not None:
+        m0 = m0.masked_fill(flat, 0.0)
+        with torch.no_grad():
+            found = posterior(P0, J, _whitened(L, y - m0 @ rows.mT) @ U, flat)
+            level = found.shift.masked_fill(~flat, 0.0)
+        y = y - level @ rows.mT
+    found = posterior(P0, J, _whitened(L, y - m0 @ rows.mT) @ U, flat)
+    mean = m0 + found.shift
+    residual = _whitened(L, y - mean @ rows.mT)
+    log_det = found.log_det + 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    square = residual.square().sum(-1) + found.square
     log_evidence = -0.5 * (square + log_det[..., None] + math.log(2 * math.pi) * number)
     closed = transition - back.mT @ U
-    cov = closed @ W @ closed.mT + (zz - back.mT @ back)
-    return Began(mean @ transition.mT + residual @ back, (cov + cov.mT) / 2, log_evidence)
+    spread = closed @ found.cov @ closed.mT
+    cov = spread + (zz - back.mT @ back)
+    mean = mean if level is None else mean + level
+    with torch.no_grad():
+        size = (spread + zz).diagonal(dim1=-2, dim2=-1)
+        condition = torch.maximum(_failed(L, info), _slope_condition(U, L, found.cov, seen))
+        condition = torch.maximum(torch.maximum(amplified(L), found.condition), condition)
+    after = mean @ transition.mT + residual @ back
+    return Began(after, (cov + cov.mT) / 2, log_evidence, size, condition)
 
 
-def determines(
-    block: Lifted, seen: Float[Tensor, "*w M"] | None, flat: Bool[Tensor, " K"], count: int
-) -> bool:
-    """Whether so many rows determine all flat coordinates of the first state."""
-    rows, yy = block.rows[..., :count, flat], block.yy[..., :count, :count]
+def amplified(L: Float[Tensor, "*l M M"]) -> Float[Tensor, "*l"]:
+    """The most by which rounding of a variance is amplified in what is left of it.
+
+    A row of a Cholesky factor has the variance as its square, and ends with what those before it
+    leave of that.
+    """
+    left = L.diagonal(dim1=-2, dim2=-1).square()
+    return (L.square().sum(-1) / left).amax(-1)
+
+
+def _slope_condition(
+    U: Float[Tensor, "*u M K"],
+    L: Float[Tensor, "*l M M"],
+    W: Float[Tensor, "*w K K"],
+    seen: Float[Tensor, "*s M"] | None,
+) -> Float[Tensor, "..."]:
+    r"""By how much rounding is amplified in the gradient of the noise, of which less is asked.
+
+    A row that the state follows leaves little of it, :math:`(1 - u_i W u_i^\top) / L_{ii}^2`, where
+    both terms of a small noise are vast.
+    """
+    weight = 1 / L.diagonal(dim1=-2, dim2=-1).square()
+    weight = weight if seen is None else weight * seen
+    spread = W.diagonal(dim1=-2, dim2=-1).sqrt().unsqueeze(-1)
+    rounding = (U.abs() @ spread).squeeze(-1).square() * weight
+    left = (weight * (1 - ((U @ W) * U).sum(-1))).sum(-1)
+    tiny = torch.finfo(L.dtype).eps * weight.amax(-1)
+    return _SLOPES * rounding.amax(-1) / torch.maximum(left, tiny)
+
+
+def inflated(L: Float[Tensor, "*l K K"], inverse: Float[Tensor, "*l K K"]) -> Float[Tensor, "*l"]:
+    """The most by which a variance exceeds what it was with all other coordinates known.
+
+    Args:
+        L: Cholesky factor of the precision.
+        inverse: Its inverse.
+    """
+    return (L.square().sum(-1) * inverse.square().sum(-2)).amax(-1)
+
+
+def of_start(
+    block: Lifted, seen: Float[Tensor, "*w M"] | None, flat: Bool[Tensor, " K"]
+) -> Float[Tensor, "*l"]:
+    """The condition of the flat coordinates by all rows; vast where these do not determine them."""
+    rows, yy = block.rows[..., flat], block.yy
     if seen is not None:
         rows, yy = rows * seen[..., None], masked(yy, seen)
     with torch.no_grad():
-        L = torch.linalg.cholesky(yy)
+        L, failed = torch.linalg.cholesky_ex(yy)
         U = torch.linalg.solve_triangular(L, rows, upper=False)
-        return not bool(_loose(U.mT @ U).any())
+        C, loose = torch.linalg.cholesky_ex(U.mT @ U)
+        eye = torch.eye(C.shape[-1], dtype=C.dtype, device=C.device)
+        inverse = torch.linalg.solve_triangular(C, eye, upper=False)
+        return torch.maximum(inflated(C, inverse), _failed(C, failed + loose))
 
 
-def _loose(J: Float[Tensor, "*j K K"]) -> Bool[Tensor, "..."]:
-    """Whether a precision has a direction without any, but for rounding."""
-    scale = J.diagonal(dim1=-2, dim2=-1).sqrt()
-    scale = torch.where(scale > 0, scale, 1.0)
-    unit = J / (scale.unsqueeze(-1) * scale.unsqueeze(-2))
-    L, info = torch.linalg.cholesky_ex(unit)
-    least = L.diagonal(dim1=-2, dim2=-1).square().amin(-1)
-    return (info > 0) | ~(least > 1e5 * torch.finfo(J.dtype).eps)
+class Posterior(NamedTuple):
+    """A covariance, what it takes off the logarithm of a determinant, rows times it, their size."""
+
+    cov: Float[Tensor, "... K K"]
+    log_det: Float[Tensor, "..."]
+    shift: Float[Tensor, "... C K"]
+    square: Float[Tensor, "... C"]
+    condition: Float[Tensor, "..."]
 
 
 def posterior(
@@ -98,71 +167,75 @@ def posterior(
     J: Float[Tensor, "*j K K"],
     b: Float[Tensor, "*b C K"],
     flat: Bool[Tensor, " K"] | None,
-) -> tuple[Float[Tensor, "... K K"], Float[Tensor, "..."], Float[Tensor, "... C K"]]:
-    r"""The covariance :math:`W = (P^{-1} + J)^{-1}`, :math:`\log |P| - \log |W|`, and rows b W.
+) -> Posterior:
+    r"""The covariance :math:`W = (P^{-1} + J)^{-1}`, and rows s = b W.
 
-    Accurate in every direction by itself, under variances of any size and of none. Flat coordinates
-    have precision 0; what neither prior nor ``J`` determines gets a variance of :math:`10^{12}`
-    relative to the best known and is left out of the determinant. The rows are solved for: where
-    few observations with little noise leave directions open, W in the others is mere rounding.
+    With them come :math:`\log |P| - \log |W|` and :math:`s P^{-1} s^\top`. All are accurate in
+    every direction by itself, under variances of any size and of none. Flat coordinates have
+    precision 0.
+    The rows are solved for: where few observations with little noise leave directions open, W in
+    the others is mere rounding.
     """
-    return _Posterior.apply(P, J, b, flat)[:3]  # type: ignore[index, return-value]
+    return Posterior(*_Posterior.apply(P, J, b, flat))  # type: ignore[misc]
 
 
 class _Posterior(torch.autograd.Function):
     @staticmethod
-    def forward(P: Tensor, J: Tensor, b: Tensor, flat: Tensor | None) -> tuple[Tensor, ...]:
-        size = P.shape[-1]
-        eye = torch.eye(size, dtype=P.dtype, device=P.device)
+    def forward(
+        ctx: Any, P: Tensor, J: Tensor, b: Tensor, flat: Tensor | None
+    ) -> tuple[Tensor, ...]:
         precision = torch.ones_like(P[..., 0])
+        ctx.like, ctx.flat, given = P, flat, P
         if flat is not None:
-            P = P.masked_fill(flat | flat[:, None], 0.0)
+            # a flat coordinate has a column of the factor to itself
+            given = P.masked_fill(flat | flat[:, None], 0.0) + flat.diag().to(P.dtype)
             precision = precision.masked_fill(flat, 0.0)
-        # a flat coordinate has a column of the factor to itself
-        G = _factor(P) if flat is None else _factor(P + flat.diag().to(P.dtype))
-        if flat is not None:
-            G = torch.where(flat | flat[:, None], eye, G)
-        M = G.mT @ J @ G + torch.diag_embed(precision)
-        missing = torch.zeros_like(M[..., 0, 0])
-        if flat is not None and bool(_loose(J[..., flat, :][..., flat]).any()):
-            # by the observations alone: what is known weakly, for a vast prior of others, is known
-            extra, missing = _undetermined(J[..., flat, :][..., flat])
-            M = M + eye[:, flat] @ extra @ eye[flat]
-        L = torch.linalg.cholesky(M)
-        V = torch.linalg.solve_triangular(L, G.mT, upper=False)
-        log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1) - missing
-        return V.mT @ V, log_det, _solved(G, L, b), G, L
+        G, ctx.regular = _factor(given)
+        L, info = torch.linalg.cholesky_ex(G.mT @ J @ G + torch.diag_embed(precision))
+        eye = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
+        inverse = torch.linalg.solve_triangular(L, eye, upper=False)
+        half = inverse @ G.mT
+        v = _solved(L, b @ G)
+        W, shift, v = half.mT @ half, v @ G.mT, v * precision.unsqueeze(-2)
+        log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        condition = torch.maximum(inflated(L, inverse), _failed(L, info))
+        ctx.save_for_backward(J, b, W, shift, v, precision, half, G, L)
+        ctx.mark_non_differentiable(condition)
+        return W, log_det, shift, v.square().sum(-1), condition
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        P, J, b, ctx.flat = inputs
-        W, _, shift, G, L = output
-        ctx.like = P
-        ctx.mark_non_differentiable(G, L)
-        ctx.save_for_backward(J, b, W, shift, G, L)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        r"""With C = I - J W: dP = C dW C^T + d J W-free part; see the formulas.
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        r"""By what the prior alone says, :math:`C = P^{-1} W` and :math:`\lambda = P^{-1} s`.
 
         .. math::
-            \bar P = (I - J W)\, \bar W\, (I - W J) + \bar\ell\, (J - J W J), \quad
-            \bar J = -W \bar W W + \bar\ell\, W
+            \bar P = C\, \bar W\, C^\top + \bar\ell\, C J - \bar q\, \lambda \lambda^\top
+                + \lambda\, (C \bar s)^\top, \quad
+            \bar J = -W \bar W W + \bar\ell\, W - s\, (W \bar s)^\top, \quad \bar b = W \bar s
 
-        Rows b W give :math:`\bar W` the products of b with their gradients; these meet W by the
-        same solution.
+        where :math:`\bar s` holds :math:`2 \bar q \lambda` too. Both are :math:`I - J W` and
+        :math:`b - J s` as well, but those are differences of what the data say.
         """
-        J, b, W, shift, G, L = ctx.saved_tensors
-        of_W, of_log_det, of_shift = grads[:3]
-        of_W = (of_W + of_W.mT) / 2
-        scale = of_log_det[..., None, None]
-        JW = J @ W
-        keep = torch.eye(W.shape[-1], dtype=W.dtype, device=W.device) - JW
-        of_b = _solved(G, L, of_shift)
-        cross, outer = shift.mT @ of_b, (b - shift @ J).mT @ (of_shift - of_b @ J)
+        J, b, W, shift, v, precision, half, G, L = ctx.saved_tensors
+        of_W, of_log_det, of_shift, of_square, _ = grads
+        of_W, scale = (of_W + of_W.mT) / 2, of_log_det[..., None, None]
+        if ctx.regular:
+            kept = torch.linalg.solve_triangular(L.mT, half, upper=True)
+            kept = _divided(G, precision.unsqueeze(-1) * kept)
+            own = _divided(G, v.mT).mT
+        else:
+            eye = torch.eye(W.shape[-1], dtype=W.dtype, device=W.device)
+            kept, own = eye - J @ W, b - shift @ J
+            if ctx.flat is not None:
+                kept = kept.masked_fill(ctx.flat[:, None], 0.0)
+                own = own.masked_fill(ctx.flat, 0.0)
+        of_square = of_square.unsqueeze(-1)
+        of_shift = of_shift + 2 * of_square * own
+        of_b = _solved(L, of_shift @ G) @ G.mT
         # rows have batch axes that W need not have: each term is summed by itself
-        of_P = _totals(ctx.like, keep @ of_W @ keep.mT + scale * (keep @ J), outer)
-        of_J = _totals(J, scale * W - W @ of_W @ W, -cross)
+        outer = own.mT @ (of_shift @ kept.mT - of_square * own)
+        of_P = _totals(ctx.like, kept @ of_W @ kept.mT + scale * (kept @ J), outer)
+        of_J = _totals(J, scale * W - W @ of_W @ W, -shift.mT @ of_b)
         if ctx.flat is not None:
             of_P = of_P.masked_fill(ctx.flat | ctx.flat[:, None], 0.0)
         return of_P, of_J, of_b.sum_to_size(b.shape), None
@@ -174,32 +247,37 @@ def _totals(like: Tensor, *terms: Tensor) -> Tensor:
     return (total + total.mT) / 2
 
 
-def _solved(G: Tensor, L: Tensor, b: Tensor) -> Tensor:
-    """Rows times the posterior covariance, whose precision in units of the prior is L L^T."""
-    half = torch.linalg.solve_triangular(L, (b @ G).mT, upper=False)
-    return torch.linalg.solve_triangular(L.mT, half, upper=True).mT @ G.mT
-
-
-def _factor(P: Tensor) -> Tensor:
-    """A factor of a covariance; of a singular one too, which then is its symmetric root."""
+def _factor(P: Tensor) -> tuple[Tensor, bool]:
+    """A lower triangular factor, and True; of a singular covariance its symmetric root."""
     diagonal = P.diagonal(dim1=-2, dim2=-1)
     if bool((torch.diag_embed(diagonal) == P).all()):
-        return torch.diag_embed(diagonal.sqrt())
+        return torch.diag_embed(diagonal.sqrt()), bool((diagonal > 0).all())
     L, info = torch.linalg.cholesky_ex(P)
     if not bool(info.any()):
-        return L
+        return L, True
     values, vectors = torch.linalg.eigh(P)
-    return (vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)) @ vectors.mT
+    return (vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)) @ vectors.mT, False
 
 
-def _undetermined(M: Tensor) -> tuple[Tensor, Tensor]:
-    """What to add in directions without any precision, and the logarithm of its determinant."""
-    scale = M.diagonal(dim1=-2, dim2=-1).amax(-1)
-    scale = torch.where(scale > 0, scale, 1.0)[..., None]
-    values, vectors = torch.linalg.eigh(M)
-    none = values < 1e4 * torch.finfo(M.dtype).eps * scale
-    extra = (vectors * (none * scale).unsqueeze(-2)) @ vectors.mT
-    return extra, (none * scale.log()).sum(-1)
+def _solved(L: Tensor, rows: Tensor) -> Tensor:
+    """Rows divided by a matrix, by its Cholesky factor."""
+    half = torch.linalg.solve_triangular(L, rows.mT, upper=False)
+    return torch.linalg.solve_triangular(L.mT, half, upper=True).mT
+
+
+def _divided(G: Tensor, x: Tensor) -> Tensor:
+    """Columns divided by the transpose of a lower triangular factor."""
+    return torch.linalg.solve_triangular(G.mT, x, upper=True)
+
+
+def _whitened(L: Tensor, rows: Tensor) -> Tensor:
+    """Rows divided by a factor of their covariance."""
+    return torch.linalg.solve_triangular(L.mT, rows, upper=True, left=False)
+
+
+def _failed(L: Tensor, info: Tensor) -> Tensor:
+    """Infinite where a factor was not found."""
+    return torch.where(info > 0, torch.inf, 0.0).to(L.dtype)
 
 
 def masked(S: Tensor, seen: Tensor) -> Tensor:

@@ -9,14 +9,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seqlatent.kalman.blocks import continued
-from seqlatent.kalman.first_block import begin, determines
-from seqlatent.kalman.lifted import lift
+from seqlatent.kalman.first_block import begin, of_start
+from seqlatent.kalman.lifted import Lifted, lift
+from seqlatent.kalman.sequential import filter
 
 _LOG_2PI = math.log(2 * math.pi)
 # What a block costs apart from arithmetic, in operations: of about ten calls and their checks.
 _OVERHEAD = 2e6
 # Numbers of the matrices of a block that are worked on together, so that they stay in the cache.
 _CELLS = 2**19
+# What rounding may add to the log likelihood, by the cell: a tenth of what is promised, for the
+# condition counts the worst variance once.
+_AMPLIFIED = 1e-10
 
 
 class Problem(NamedTuple):
@@ -49,6 +53,13 @@ class Problem(NamedTuple):
         return Problem(F, Q, H, R, P0, m0, y, seen, ends, self.diffuse)
 
 
+class Solved(NamedTuple):
+    """Log likelihoods of some series."""
+
+    number: Int[Tensor, " N"]
+    value: Float[Tensor, " N"]
+
+
 class Part(NamedTuple):
     """Series that are worked on together: G groups of C series with one covariance path each.
 
@@ -64,38 +75,76 @@ class Part(NamedTuple):
     rounds: int
     own: bool
 
-    def values(self, problem: Problem) -> Float[Tensor, " N"]:
-        """Log likelihoods of the series that are real."""
-        F, Q, H, R, P0 = (
-            x[self.number[:, 0]] if x.dim() == 3 and self.own else x for x in problem[:5]
-        )
+    def solved(self, problem: Problem) -> list[Solved]:
+        """Numbers and log likelihoods of the series that are real."""
+        F, Q, H, R, _ = self._matrices(problem)
+        block, (early, later) = lift(F, Q, H, R, self.rounds), self._patterns(problem)
+        flat, stop = problem.diffuse, int(self.take(problem.ends).max())
+        limit = trusted(problem.y.dtype, self._cells(problem))
+        if flat is not None and 2**self.rounds < stop:
+            known = self._every(of_start(block, early, flat) < limit)
+            if not bool(known.all()):
+                single, real = (x[~known].reshape(-1, 1) for x in (self.number, self.real))
+                longer = Part(single, real, self.rounds + 1, True)
+                return longer.solved(problem) + self._some(known, problem)
+        value, condition = self._by_blocks(problem, block, early, later, stop)
+        good = self._every(condition < limit)
+        if bool(good.all()):
+            return [Solved(self.number[self.real], value[self.real if self.own else self.real[0]])]
+        poor = self.number[~good][self.real[~good]]
+        found = Solved(poor, step_by_step(problem.select(poor)))
+        return [found, *self._some(good, problem)]
+
+    def _cells(self, problem: Problem) -> int | Tensor:
+        """The number of cells that were seen in each group."""
+        if problem.seen is None:
+            return problem.y[0].numel()
+        return self.take(problem.seen)[..., 0, :, :].sum((-1, -2)).clamp_min(1)
+
+    def _every(self, x: Tensor) -> Tensor:
+        return x.expand(len(self.number))
+
+    def _some(self, which: Tensor, problem: Problem) -> list[Solved]:
+        """The groups of which something is true, by themselves."""
+        if not bool(which.any()):
+            return []
+        return self._replace(number=self.number[which], real=self.real[which]).solved(problem)
+
+    def _matrices(self, problem: Problem) -> list[Tensor]:
+        chosen = self.number[:, 0]
+        return [x[chosen] if x.dim() == 3 and self.own else x for x in problem[:5]]
+
+    def _patterns(self, problem: Problem) -> tuple[Tensor | None, Tensor | None]:
+        """What was seen in the first block, and after it, by one pattern for a group.
+
+        What comes after the end of a series is there as if it were seen.
+        """
+        if problem.seen is None:
+            return None, None
+        early = self.take(problem.seen)[..., 0, :, :]
+        steps = early.shape[-2]
+        later = (early | after(self.take(problem.ends)[..., 0], steps)).flatten(-2)
+        early = early[..., : 2**self.rounds, :].flatten(-2)
+        return None if bool(early.all()) else early.to(problem.y.dtype), later
+
+    def _by_blocks(
+        self, problem: Problem, block: Lifted, early: Tensor | None, later: Tensor | None, stop: int
+    ) -> tuple[Float[Tensor, "*G C"], Float[Tensor, "*g"]]:
+        """Log likelihoods, and the condition of each group."""
         m0, y, ends = (self.take(x) for x in (problem.m0, problem.y, problem.ends))
-        y, (steps, D) = y.flatten(-2), y.shape[-2:]
-        stop = int(ends.max())
-        block, most = lift(F, Q, H, R, self.rounds), min(2**self.rounds, steps) * D
-        early = later = None
+        y, D, most = y.flatten(-2), y.shape[-1], min(2**self.rounds, y.shape[-2]) * y.shape[-1]
+        P0 = self._matrices(problem)[4]
+        started = begin(block, m0, P0, y[..., :most], early, problem.diffuse)
+        value, condition = started.log_evidence, started.condition
+        if stop * D <= most:
+            return value, condition
+        data = _later(y[..., : stop * D], later, ends, most, D)
+        more, further = continued(block, started.mean, started.cov, started.size, *data)
+        number: Tensor | int = y.shape[-1] - most
         if problem.seen is not None:
-            # one pattern for the group: what comes after the end of a series is as if it were seen
-            early = self.take(problem.seen)[..., 0, :, :]
-            later = (early | after(self.take(problem.ends)[..., 0], steps)).flatten(-2)
-            early = early.flatten(-2)[..., :most]
-            early = None if bool(early.all()) else early.to(y.dtype)
-        flat = problem.diffuse
-        short = flat is not None and 2**self.rounds < stop
-        if flat is not None and short and not determines(block, early, flat, most):
-            single, real = (x.reshape(-1, 1) for x in (self.number, self.real))
-            return Part(single, real, self.rounds + 1, True).values(problem)
-        started = begin(block, m0, P0, y[..., :most], early, flat)
-        value = started.log_evidence
-        if stop * D > most:
-            data = _later(y[..., : stop * D], later, ends, most, D)
-            value = value + continued(block, started.mean, started.cov, *data)
-            if problem.seen is None:
-                value = value - 0.5 * _LOG_2PI * (y.shape[-1] - most)
-            else:
-                number = self.take(problem.seen)[..., 2**self.rounds :, :].flatten(-2).sum(-1)
-                value = value - 0.5 * _LOG_2PI * number.to(y.dtype)
-        return value[self.real if self.own else self.real[0]]
+            number = self.take(problem.seen)[..., 2**self.rounds :, :].flatten(-2).sum(-1)
+            number = number.to(y.dtype)
+        return value + more - 0.5 * _LOG_2PI * number, torch.maximum(condition, further)
 
     def take(self, x: Tensor) -> Tensor:
         """The rows of these series, ``(G, C, *)``, or ``(C, *)`` of the one group of all."""
@@ -126,6 +175,27 @@ def _later(
         least = ends if bool((ends * D < stop).any()) else every
         counted = blocks(rows < least[..., None] * D, 0.0)
     return blocks(y, 0.0), pattern, counted
+
+
+def trusted(dtype: torch.dtype, cells: int | Tensor) -> float | Tensor:
+    """Condition below which the log likelihood of so many cells has all digits that matter."""
+    return _AMPLIFIED * cells / torch.finfo(dtype).eps
+
+
+def in_order(found: list[Solved]) -> Float[Tensor, " B"]:
+    """Log likelihoods of all series, from those of some at a time."""
+    order = torch.cat([each.number for each in found])
+    return torch.cat([each.value for each in found])[order.argsort()]
+
+
+def step_by_step(problem: Problem) -> Float[Tensor, " B"]:
+    """By the filter, which takes what is too ill-conditioned as a block of rows row by row."""
+    F, Q, H, R = (x.unsqueeze(-3) if x.dim() == 3 else x for x in problem[:4])
+    y, seen, m0 = problem.y, problem.seen, problem.m0
+    seen = torch.ones_like(y, dtype=torch.bool) if seen is None else seen
+    b, d = y.new_zeros(m0.shape[-1]), y.new_zeros(y.shape[-1])
+    model = (F, b, Q, m0, problem.P0, H, d, R)
+    return filter(*model, y, seen, diffuse=problem.diffuse).log_evidence.sum(-1)
 
 
 def parts(problem: Problem) -> Iterator[Part]:

@@ -71,7 +71,7 @@ def _each(A: Float[Tensor, "*a m K K"], X: Float[Tensor, "*x m K D"]) -> Float[T
 
 def _mirrored(
     lagged: Float[Tensor, "*a M M"], R: Float[Tensor, "*r D D"], m: int
-) -> Float[Tensor, "*a M M"]:
+) -> Float[Tensor, "... M M"]:
     """Covariance of the observations, from that of each with those that follow, by their lag.
 
     A row of lags starts at the diagonal: shifted right by its number it has a column per step. Read

@@ -1,12 +1,15 @@
 """The log likelihood of a linear-Gaussian model, by blocks of steps."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from seqlatent.kalman import reduced
+from seqlatent.kalman.derivatives import differentiable
 from seqlatent.kalman.elements import align, leading
-from seqlatent.kalman.groups import Problem, after, ends_of, parts
+from seqlatent.kalman.groups import Problem, Solved, after, ends_of, in_order, parts, trusted
 from seqlatent.kalman.sequential import filter
 from seqlatent.kalman.validation import checked
 from seqlatent.recurrence import affine_recurrence
@@ -37,8 +40,10 @@ def log_likelihood(
     :math:`m D` observations. What a block is does not depend on the data and is computed once for
     all series that share matrices and pattern of missing values; so are the covariances, until they
     are steady. What depends on the data is products of matrices. The gradient is another pass over
-    the blocks, written by hand. Matrices that vary in time, an R that is singular, and a block
-    whose covariance is too ill-conditioned for a Cholesky factor go step by step.
+    the blocks, written by hand; a gradient that is to be differentiated again,
+    ``create_graph=True``, is that of :func:`filter`. Step by step go matrices that vary in time, an
+    R that is singular, and series in whose blocks rounding would be amplified by so much that
+    digits were lost. Numbers in single precision are worked on in double.
 
     Args:
         F: Transition; the other matrices and vectors as in :func:`filter`.
@@ -75,15 +80,34 @@ def log_likelihood(
         starts.
     """
     P0 = checked(F, b, Q, m0, P0, H, d, R, y, observed, diffuse)
+    return differentiable(_value, _by_filter, (F, b, Q, m0, P0, H, d, R, y), observed, diffuse)
+
+
+def _value(
+    F: Tensor,
+    b: Tensor,
+    Q: Tensor,
+    m0: Tensor,
+    P0: Tensor,
+    H: Tensor,
+    d: Tensor,
+    R: Tensor,
+    y: Tensor,
+    observed: Tensor,
+    diffuse: Tensor | None,
+) -> Tensor:
     model = (F, b, Q, m0, P0, H, d, R)
     lead, steps = leading((F, Q, P0.unsqueeze(-3), H, R), (b, m0.unsqueeze(-2), d, y, observed))
     constant = all(len(align(x, lead, 2)) == 1 for x in (F, Q, H, R))
     if constant and _regular(R):
-        try:
-            return _at_once(*model, y, observed, diffuse, lead, steps)
-        except (ValueError, torch.linalg.LinAlgError):  # pyright: ignore
-            pass  # what is too ill-conditioned as a block of rows may go row by row
-    return filter(*model, y, observed, diffuse=diffuse).log_evidence.sum(-1)
+        found = _at_once(*model, y, observed, diffuse, lead, steps)
+        if found is not None:
+            return found
+    return _by_filter(*model, y, observed, diffuse)
+
+
+def _by_filter(*arguments: Any) -> Tensor:
+    return filter(*arguments[:-1], diffuse=arguments[-1]).log_evidence.sum(-1)
 
 
 def _at_once(
@@ -100,14 +124,17 @@ def _at_once(
     diffuse: Tensor | None,
     lead: tuple[int, ...],
     steps: int,
-) -> Tensor:
+) -> Tensor | None:
     """The same for constant matrices and a regular R, by the reduced form or by blocks."""
     matrices = [align(x, lead, 2) for x in (F, Q, H, R)]
     aligned = [x[0] for x in (*matrices, align(P0.unsqueeze(-3), lead, 2))]
     F, Q, H, R, P0 = (_own(x, lead) for x in aligned)
     prior = align(m0.unsqueeze(-2), lead, 1)[0].expand(*lead, -1).reshape(-1, F.shape[-1])
     if b.requires_grad or bool(b.any()):
-        d = d + _drift(aligned[0], b, aligned[2], lead, steps)
+        drift = _drift(aligned[0], b, aligned[2], lead, steps)
+        if _vast(drift, y - d, R):
+            return None
+        d = d + drift
     if d.requires_grad or bool(d.any()):
         y = y - d
     diffuse = None if diffuse is None or not bool(diffuse.any()) else diffuse
@@ -117,17 +144,12 @@ def _at_once(
     y = y if complete else y.masked_fill(~seen, 0.0)
     problem = Problem(F, Q, H, R, P0, prior, y, None if complete else seen, ends, diffuse)
     value = _of_reduced(problem)
-    if value is None:
-        return _of_blocks(problem).reshape(lead)
-    lost = ~value.isfinite()
-    if bool(lost.any()):
-        value = value.masked_scatter(lost, _of_blocks(problem.select(lost.nonzero()[:, 0])))
-    return value.reshape(lead)
+    return (_of_blocks(problem) if value is None else value).reshape(lead)
 
 
 def _of_reduced(problem: Problem) -> Tensor | None:
     """By the reduced form, where series have matrices of their own and it is exact."""
-    F, Q, H, R, _, _, y, seen, ends, diffuse = problem
+    F, _, H, _, _, _, y, seen, ends, diffuse = problem
     order, steps = F.shape[-1], y.shape[1]
     fixed = F.dim() == H.dim() == 2 and not (F.requires_grad or H.requires_grad)
     # a step costs a few calls: they are worth it where many series, or their matrices, share them
@@ -141,18 +163,23 @@ def _of_reduced(problem: Problem) -> Tensor | None:
     form = reduced.reduce(F, H)
     if form is None:
         return None
-    values = []
-    for index in torch.arange(len(y), device=y.device).split(_SERIES):
-        q, r = (x[index] if x.dim() == 3 else x for x in (Q, R))
-        values.append(reduced.likelihood(form, q, r, y[index, :, 0], ends[index]))
-    return torch.cat(values)
+    every = torch.arange(len(y), device=y.device).split(_SERIES)
+    return in_order([found for index in every for found in _reduced(form, problem, index)])
+
+
+def _reduced(form: reduced.Reduced, problem: Problem, index: Tensor) -> list[Solved]:
+    some = problem.select(index)
+    value, condition = reduced.likelihood(form, some.Q, some.R, some.y[..., 0], some.ends)
+    good = condition < trusted(value.dtype, some.ends)
+    if bool(good.all()):
+        return [Solved(index, value)]
+    left = Solved(index[~good], _of_blocks(problem.select(index[~good])))
+    return [left, *(_reduced(form, problem, index[good]) if bool(good.any()) else [])]
 
 
 def _of_blocks(problem: Problem) -> Tensor:
     """Block by block, the series in groups."""
-    found = [(part.number[part.real], part.values(problem)) for part in parts(problem)]
-    order = torch.cat([index for index, _ in found])
-    return torch.cat([value for _, value in found])[order.argsort()]
+    return in_order([found for part in parts(problem) for found in part.solved(problem)])
 
 
 def _own(x: Float[Tensor, "*l i j"], lead: tuple[int, ...]) -> Tensor:
@@ -176,3 +203,11 @@ def _drift(F: Tensor, b: Tensor, H: Tensor, lead: tuple[int, ...], steps: int) -
     offset = torch.cat([torch.zeros_like(b[:1]), later]).movedim(0, -2)
     path = affine_recurrence(F.unsqueeze(-3), offset)
     return path @ H.mT
+
+
+def _vast(drift: Tensor, y: Tensor, R: Tensor) -> bool:
+    """Whether so much is taken off the observations that no digits of them are left."""
+    with torch.no_grad():
+        noise = R.diagonal(dim1=-2, dim2=-1).amin().sqrt()
+        most = torch.maximum(10 * y.abs().amax(), 1e5 * noise)
+        return not bool(drift.abs().amax() <= most)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _LOG_2PI = math.log(2 * math.pi)
 # Steps of which one is kept for the way back.
@@ -86,8 +87,10 @@ def likelihood(
     R: Float[Tensor, "*r 1 1"],
     y: Float[Tensor, "B T"],
     ends: Int[Tensor, " B"],
-) -> Float[Tensor, " B"]:
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
     """Log likelihoods of series without gaps, with a diffuse start of all coordinates.
+
+    And by how much rounding was amplified in each.
 
     Args:
         reduced: The reduced form of their common transition and loadings.
@@ -104,7 +107,8 @@ def likelihood(
         counted = torch.arange(order, y.shape[-1], device=y.device) < ends[:, None]
         counted = counted.to(y.dtype)
     start = reduced.log_det + 0.5 * order * _LOG_2PI
-    return moving_average(autocovariance, w, counted) - start
+    value, condition = moving_average(autocovariance, w, counted)
+    return value - start, condition
 
 
 def difference(y: Float[Tensor, "B T"], polynomial: Float[Tensor, " L"]) -> Float[Tensor, "B N"]:
@@ -121,8 +125,8 @@ def moving_average(
     autocovariance: Float[Tensor, "*g L"],
     w: Float[Tensor, "B N"],
     counted: Float[Tensor, "B N"] | None,
-) -> Float[Tensor, " B"]:
-    r"""Log density of moving averages, by the algorithm of Schur.
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    r"""Log density of moving averages, by the algorithm of Schur, and its condition.
 
     The covariance of w is a banded Toeplitz matrix, whose displacement has rank two: two vectors of
     the length of the band make each column of its factor out of the one before. From
@@ -146,9 +150,9 @@ def moving_average(
     """
     a = autocovariance if autocovariance.dim() == 2 else autocovariance[None]
     ends = None if counted is None else counted.mT
-    value: Tensor = _MovingAverage.apply(a.mT, w.mT, ends)  # type: ignore[assignment]
+    value, condition = _MovingAverage.apply(a.mT, w.mT, ends)  # type: ignore[misc]
     number = w.shape[-1] if counted is None else counted.sum(-1)
-    return value - 0.5 * _LOG_2PI * number
+    return value - 0.5 * _LOG_2PI * number, condition.expand(value.shape)
 
 
 class _MovingAverage(torch.autograd.Function):
@@ -159,7 +163,7 @@ class _MovingAverage(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, w: Tensor, counted: Tensor | None) -> Tensor:
+    def forward(ctx: Any, a: Tensor, w: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
         (length, width), (steps, batch) = a.shape, w.shape
         error = torch.nn.functional.pad(w, (0, 0, 0, length - 1))
         variance, gain = a.new_empty(steps, width), a.new_empty(steps, batch)
@@ -180,10 +184,14 @@ class _MovingAverage(torch.autograd.Function):
         terms = error[:steps] * gain + variance.log()
         value = terms.sum(0) if counted is None else torch.linalg.vecdot(terms, counted, dim=0)
         ctx.save_for_backward(kept, variance, gain, counted)
-        return -0.5 * value
+        positive = (variance > 0).all(0)
+        condition = torch.where(positive, a[0] / variance.amin(0), torch.inf)
+        ctx.mark_non_differentiable(condition)
+        return -0.5 * value, condition
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         kept, variance, gain, counted = ctx.saved_tensors
         _, _, length, width = kept.shape
         steps, batch = gain.shape
