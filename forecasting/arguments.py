@@ -1,6 +1,6 @@
 """Arguments of a forecaster, checked before anything starts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from seqlatent.forecasting.engine import Engine
 from seqlatent.forecasting.errors import TargetError
 from seqlatent.forecasting.panel import Panel
 from seqlatent.forecasting.rows import plain
+from seqlatent.forecasting.values import several
 
 __all__ = [
     "check_training",
@@ -114,18 +115,11 @@ def quantiles_of(quantiles: Any) -> tuple[float | int, ...]:
 
 def _numbers(name: str, given: Any) -> tuple[float | int, ...]:
     """One number or several, in whatever holds them, as numbers of Python."""
-    found = () if given is None else _several(given)
+    found = () if given is None else several(given)
     for one in found:
         if isinstance(one, bool) or not isinstance(one, int | float):
             raise ValueError(f"{name} must be a list of numbers, found {one!r}.")
     return found
-
-
-def _several(given: Any) -> tuple[Any, ...]:
-    """One value or several, without numpy around them."""
-    given = given.item() if isinstance(given, np.ndarray) and given.ndim == 0 else given
-    alone = isinstance(given, str | bytes) or not isinstance(given, Iterable)
-    return tuple(plain(one) for one in ([given] if alone else given))
 
 
 def _told_apart(name: str, given: Sequence[float | int]) -> None:
@@ -154,7 +148,7 @@ def seasons_of(given: Any) -> tuple[int, ...] | None:
     """Checks season lengths; None is left to the clock."""
     if given is None:
         return None
-    return tuple(whole("season_length", s, "a number of steps") for s in _several(given))
+    return tuple(whole("season_length", s, "a number of steps") for s in several(given))
 
 
 def seconds_of(time_limit: Any) -> float | None:

@@ -2,6 +2,7 @@
 
 import numbers
 import warnings
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -11,7 +12,15 @@ import numpy as np
 from seqlatent.forecasting.errors import DigitsWarning
 from seqlatent.forecasting.rows import plain
 
-__all__ = ["Floats", "floats", "is_object", "kind_of", "missing", "warn_of_digits"]
+__all__ = [
+    "Floats",
+    "floats",
+    "is_object",
+    "kind_of",
+    "missing",
+    "several",
+    "warn_of_digits",
+]
 
 EXACT = 2**53  # integers up to here are float64 numbers
 
@@ -95,6 +104,13 @@ def kind_of(value: Any) -> str:
     if isinstance(value, numbers.Integral):
         return "int"
     return "float" if isinstance(value, numbers.Real) else type(value).__name__
+
+
+def several(given: Any) -> tuple[Any, ...]:
+    """One value or several, in whatever holds them, without numpy around them."""
+    given = given.item() if isinstance(given, np.ndarray) and given.ndim == 0 else given
+    alone = isinstance(given, str | bytes) or not isinstance(given, Iterable)
+    return tuple(plain(one) for one in ([given] if alone else given))
 
 
 def _number(value: Any) -> float | None:

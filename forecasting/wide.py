@@ -17,31 +17,31 @@ __all__ = ["lengthen"]
 LONG = {"unique_id", "item_id", "series_id", "id", "ds", "date", "datetime", "time", "timestamp"}
 
 
-def lengthen(frame: Any, columns: Columns) -> Table | None:
+def lengthen(frame: Any, columns: Columns, name: str = "df") -> Table | None:
     """Opens a pandas Series, or a wide pandas frame, as a long table; None if it is neither."""
     target = columns.targets[0]
     if isinstance(frame, pd.Series):
         if not _is_time(frame.index):
             raise ColumnError(
-                "df: expected a Series with datetimes, periods or integers as its index, found an "
-                f"index of {_named(frame.index)}. Give it such an index, or a long frame with the "
-                f"columns {columns.id!r}, {columns.time!r} and {target!r}."
+                f"{name}: expected a Series with datetimes, periods or integers as its index, "
+                f"found an index of {_named(frame.index)}. Give it such an index, or a long frame "
+                f"with the columns {columns.id!r}, {columns.time!r} and {target!r}."
             )
         frame = frame.to_frame("y" if frame.name is None else frame.name)
     elif not isinstance(frame, pd.DataFrame) or not _is_wide(frame, columns):
         return None
     if len(columns.targets) > 1:
         raise ColumnError(
-            f"df: expected a long frame with the targets {list(columns.targets)}, found series "
+            f"{name}: expected a long frame with the targets {list(columns.targets)}, found series "
             "side by side. Make it long, one row per series and time stamp.",
             column=target,
         )
     if frame.empty:
-        raise DataError("df: expected at least one row, found an empty frame.")
+        raise DataError(f"{name}: expected at least one row, found an empty frame.")
     if not frame.columns.is_unique:
         twice = str(frame.columns[frame.columns.duplicated()][0])
         raise ColumnError(
-            f"df: expected each series once, found {twice!r} twice. Drop one.", column=twice
+            f"{name}: expected each series once, found {twice!r} twice. Drop one.", column=twice
         )
     steps, series = len(frame), len(frame.columns)
     values = frame.isna().to_numpy(bool)
@@ -60,6 +60,7 @@ def lengthen(frame: Any, columns: Columns) -> Table | None:
     return Table(
         nw.from_native(long.reset_index(drop=True), eager_only=True),
         columns,
+        name,
         row=row,
         freq=_freq(frame.index),
     )

@@ -1,6 +1,7 @@
 """What every door takes, refuses and types alike: names, arguments, identifiers, numbers."""
 
 import dataclasses
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,12 @@ import pytest
 from seqlatent.forecasting import (
     ColumnError,
     Columns,
+    DataError,
     DigitsWarning,
     Forecaster,
     TargetError,
+    metrics,
+    plots,
     spec_of,
 )
 from seqlatent.forecasting.models import names
@@ -256,3 +260,90 @@ def test_periods_of_any_year(freq, year):
     periods = pd.period_range(f"{year}-01-02", periods=32, freq=freq)
     found = Forecaster("naive").fit(frame(ds=periods[:30])).predict(2)
     assert found["ds"].tolist() == list(periods[30:])
+
+
+# --- metrics and plots take what fit takes ---------------------------------------------------
+
+
+def kinds_of_frames():
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=48).round(3)
+    wide = pd.DataFrame({"x": y}, index=pd.date_range("2020-01-01", periods=48, freq="MS"))
+    long = pd.DataFrame({"unique_id": "x", "ds": wide.index, "y": y})
+    return {
+        "long": long,
+        "wide": wide,
+        "series": wide["x"],
+        "decimals": long.assign(y=[Decimal(str(value)) for value in y]),
+        "objects": long.assign(y=objects(y.tolist())),
+        "periods": long.assign(ds=long["ds"].dt.to_period("M")),
+        "arrow": long.convert_dtypes(dtype_backend="pyarrow"),
+        "polars": pl.from_pandas(long),
+        "polars dates": pl.from_pandas(long).with_columns(pl.col("ds").cast(pl.Date)),
+    }
+
+
+@pytest.mark.parametrize("kind", kinds_of_frames())
+def test_metrics_and_plots_take_what_fit_takes(kind):
+    frames = kinds_of_frames()
+    df = frames[kind]
+    cv = Forecaster("naive").cross_validation(df, 3, n_windows=2, level=[80])
+    expected = Forecaster("naive").cross_validation(frames["long"], 3, n_windows=2, level=[80])
+    made, right = (
+        metrics.scores(None, found, train, 12, level=np.array([80]), models=["naive"])
+        for found, train in ((cv, df), (expected, frames["long"]))
+    )
+    np.testing.assert_allclose(made["naive"].to_numpy(), right["naive"].to_numpy())
+    mase = metrics.mase(cv, ["naive"], 12, df)
+    assert mase["naive"].to_list() == pytest.approx(
+        metrics.mase(expected, ["naive"], 12, frames["long"])["naive"].tolist()
+    )
+    model = Forecaster("naive").fit(df)
+    forecasts = model.predict(3, level=80)
+    axes = plots.fans(df, forecasts, levels=np.array([80]), truth=df)
+    assert axes[0].get_title("left") == "x"
+    samples = model.sample(3, n=2)
+    assert plots.spaghetti(df, samples).get_title("left") == "x"
+
+
+def test_truth_comes_in_any_form_too():
+    frames = kinds_of_frames()
+    past, rest = frames["wide"][:-3], frames["wide"][-3:]
+    forecasts = Forecaster("naive").fit(past).predict(3)
+    long = frames["long"][-3:]
+    right = metrics.scores(long, forecasts, past, 12)
+    for truth in (rest, rest["x"], long.assign(ds=long["ds"].dt.to_period("M"))):
+        assert metrics.scores(truth, forecasts, past, 12).equals(right)
+
+
+@pytest.mark.parametrize("models", [["y"], ["unique_id"], ["ds"], ["cutoff"]])
+def test_no_column_with_a_role_is_scored(models):
+    cv = Forecaster("naive").cross_validation(frame(), 3)
+    with pytest.raises(
+        ColumnError, match=f"models must be columns of forecasts, found '{models[0]}'"
+    ):
+        metrics.mae(cv, models)
+
+
+@pytest.mark.parametrize("name", ["metric", "step"])
+def test_no_model_takes_the_place_of_a_column_of_the_table(name):
+    cv = Forecaster("naive").cross_validation(frame(), 3).rename(columns={"naive": name})
+    with pytest.raises(ColumnError, match=f"names of their own, found '{name}'"):
+        metrics.horizon_scores(None, cv, models=[name])
+
+
+def test_targets_of_any_name_are_put_below_each_other():
+    columns = Columns(target=["target", "_y", "y"], id="_target")
+    df = frame().rename(columns={"unique_id": "_target"}).assign(target=2.0, _y=1.0)
+    cv = Forecaster("naive", columns=columns).cross_validation(df, 3)
+    assert metrics.scores(None, cv, df, 1, columns=columns)["naive"].notna().any()
+    truth = metrics.scores(df[-3:], cv.drop(columns="y"), columns=columns)
+    assert truth["naive"].notna().any()
+
+
+def test_truth_of_other_identifiers_is_not_that_of_the_forecasts():
+    forecasts = Forecaster("naive").fit(frame((0, 1))).predict(2)
+    truth = forecasts[["unique_id", "ds"]].assign(y=1.0)
+    assert len(metrics.scores(truth, forecasts))
+    with pytest.raises(DataError, match="found none for unique_id False"):
+        metrics.scores(truth.astype({"unique_id": bool}), forecasts)

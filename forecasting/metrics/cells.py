@@ -11,6 +11,9 @@ import pandas as pd
 
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError, DataError, TimeError
+from seqlatent.forecasting.times import times_of
+from seqlatent.forecasting.values import floats, missing, several
+from seqlatent.forecasting.wide import lengthen
 
 __all__ = [
     "TARGET",
@@ -22,6 +25,7 @@ __all__ = [
     "named",
     "numbers",
     "open_frame",
+    "open_past",
     "quantile_column",
     "ratio",
     "require",
@@ -79,31 +83,40 @@ def require(frame: nw.DataFrame[Any], names: Sequence[str], what: str = "df") ->
             )
 
 
+def open_past(df: Any, columns: Columns, what: str) -> nw.DataFrame[Any]:
+    """Wraps what ``fit`` takes: a long frame, or a pandas Series or wide frame as a long one."""
+    table = lengthen(df, columns, what)
+    return open_frame(df if table is None else table.frame.to_native(), what)
+
+
 def numbers(frame: nw.DataFrame[Any], name: str, what: str = "df") -> np.ndarray:
     """A column as float64, NaN where it is missing."""
     require(frame, [name], what)
-    series = frame[name]
-    if not (series.dtype.is_numeric() or series.dtype == nw.Boolean):
+    found = floats(frame[name])
+    if found.wrong.any():
+        row = int(np.argmax(found.wrong))
         raise ColumnError(
-            f"column {name!r} of {what} must hold numbers, found {series.dtype}; convert it.",
+            f"column {name!r} of {what} must hold numbers, found {frame[name][row]!r} in row {row} "
+            f"and dtype {frame[name].dtype}; convert it.",
             column=name,
+            row=row,
         )
-    return series.cast(nw.Float64).to_numpy().astype(np.float64)
+    return found.values
 
 
 def values(frame: nw.DataFrame[Any], name: str, what: str = "df") -> np.ndarray:
     """A column of ids, stamps or the like, none of them missing; stamps in UTC."""
     require(frame, [name], what)
-    array = frame[name].to_numpy()
-    missing = np.flatnonzero(pd.isna(array))
-    if len(missing):
+    empty = np.flatnonzero(missing(frame[name]))
+    if len(empty):
         raise ColumnError(
             f"column {name!r} of {what} must be complete, found a missing value in row "
-            f"{missing[0]}; fill or drop such rows.",
+            f"{empty[0]}; fill or drop such rows.",
             column=name,
-            row=int(missing[0]),
+            row=int(empty[0]),
         )
-    return array
+    times = None if frame[name].dtype.is_integer() else times_of(frame[name])
+    return frame[name].to_numpy() if times is None else times.values
 
 
 def codes(*sides: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -125,10 +138,19 @@ def codes(*sides: Sequence[np.ndarray]) -> list[np.ndarray]:
                 "other values in another; convert one of them."
             )
         mixed = len({part.dtype.kind for part in parts}) > 1
-        joined = np.concatenate([part.astype(object) if mixed else part for part in parts])
+        joined = np.concatenate([_objects(part) if mixed else part for part in parts])
         number, distinct = pd.factorize(joined)
         result = pd.factorize(result * (len(distinct) + 1) + number)[0]
     return np.split(result, lengths[:-1])
+
+
+def _objects(part: np.ndarray) -> np.ndarray:
+    """Keys as objects that are equal to none of another type: 1 is not True."""
+    if part.dtype.kind != "b":
+        return part.astype(object)
+    out = np.empty(len(part), object)
+    out[:] = [("bool", value) for value in part.tolist()]
+    return out
 
 
 @dataclass(frozen=True)
@@ -186,6 +208,14 @@ class Cells:
 
     def forecasts(self, names: Sequence[str]) -> np.ndarray:
         """Columns of forecasts ``(R, M)``, which must be there wherever the truth is."""
+        roles = {*self.keys, self.columns.time, self.columns.cutoff, *self.columns.targets}
+        for name in names:
+            if name in roles:
+                raise ColumnError(
+                    f"models must be columns of forecasts, found {name!r}, which holds the truth, "
+                    "identifiers or stamps; rename one of the two.",
+                    column=name,
+                )
         found = np.column_stack([numbers(self.frame, name) for name in names])
         rows, which = np.nonzero(np.isnan(found) & ~np.isnan(self.truth)[:, None])
         if len(rows):
@@ -223,9 +253,10 @@ class Cells:
 
 def aliases(models: Any) -> list[str]:
     """Checks a list of models."""
-    if isinstance(models, str | Mapping) or not isinstance(models, Sequence) or not len(models):
+    found = [] if isinstance(models, str | Mapping) or models is None else list(several(models))
+    if not found or not all(isinstance(name, str) for name in found):
         raise TypeError(f"models must be a list of at least one alias, found {models!r}.")
-    return list(models)
+    return found
 
 
 def quantile_column(names: Sequence[str], model: str, q: float | int) -> str | None:

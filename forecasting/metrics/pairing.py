@@ -14,6 +14,7 @@ from seqlatent.forecasting.metrics.cells import (
     named,
     numbers,
     open_frame,
+    open_past,
     require,
     values,
 )
@@ -49,7 +50,7 @@ def pair(
             f"{frame.columns}; give truth=.",
             column=name,
         )
-    known = open_frame(truth, "truth")
+    known = open_past(truth, columns, "truth")
     if name not in known.columns or len(columns.targets) > 1:
         known = open_frame(long(truth, columns, "truth"))
     observed = numbers(known, name, "truth")
@@ -88,17 +89,18 @@ def long(frame: Any, columns: Columns, what: str = "train") -> Any:
     if frame is None or len(columns.targets) == 1:
         return frame
     wide = open_frame(frame, what)
-    if TARGET in wide.columns and VALUE in wide.columns:
+    if {TARGET, VALUE} <= set(wide.columns) and not wide[TARGET].dtype.is_numeric():
         return frame
     require(wide, [columns.id, columns.time, *columns.targets], what)
-    # pandas takes no name that a column has, and a target may be called as values are
+    # no name that a column has may be that of the new ones, until the old ones are gone
+    free = "_" * (1 + max(len(name) for name in wide.columns))
     melted = wide.unpivot(
         on=list(columns.targets),
         index=[columns.id, columns.time],
-        variable_name=TARGET,
-        value_name=f"_{VALUE}",
+        variable_name=f"{free}{TARGET}",
+        value_name=f"{free}{VALUE}",
     )
-    return melted.rename({f"_{VALUE}": VALUE}).to_native()
+    return melted.rename({f"{free}{TARGET}": TARGET, f"{free}{VALUE}": VALUE}).to_native()
 
 
 def places(frame: nw.DataFrame[Any], columns: Columns) -> list[str]:

@@ -16,7 +16,7 @@ from seqlatent.forecasting.metrics.cells import (
     codes,
     named,
     numbers,
-    open_frame,
+    open_past,
     require,
     values,
 )
@@ -198,7 +198,7 @@ def naive_scale(cells: Cells, train_df: Any, seasonality: Any, power: int = 1) -
             "with the last value."
         )
     columns = cells.columns
-    train = open_frame(train_df, "train_df")
+    train = open_past(train_df, columns, "train_df")
     names = [key for key in cells.keys if key in (columns.id, TARGET)]
     require(train, [*names, columns.time, columns.targets[0]], "train_df")
     truth = numbers(train, columns.targets[0], "train_df")

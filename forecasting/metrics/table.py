@@ -14,6 +14,7 @@ from seqlatent.forecasting.errors import ColumnError
 from seqlatent.forecasting.metrics.cells import (
     Cells,
     Loss,
+    aliases,
     interval_columns,
     open_frame,
     quantile_column,
@@ -26,6 +27,7 @@ from seqlatent.forecasting.metrics.paths import Paths
 from seqlatent.forecasting.metrics.point import absolute, naive_scale, scaled, squared
 from seqlatent.forecasting.metrics.quantile import DECILES, quantile_levels, weighted
 from seqlatent.forecasting.metrics.sample import quantile_crps
+from seqlatent.forecasting.values import several
 
 __all__ = ["horizon_scores", "scores"]
 
@@ -39,7 +41,7 @@ def scores(
     forecasts: Any,
     train: Any = None,
     season_length: int = 1,
-    level: Sequence[float | int] | None = None,
+    level: Any = None,
     *,
     models: Sequence[str] | None = None,
     samples: Any = None,
@@ -107,7 +109,7 @@ def horizon_scores(
     forecasts: Any,
     train: Any = None,
     season_length: int = 1,
-    level: Sequence[float | int] | None = None,
+    level: Any = None,
     *,
     models: Sequence[str] | None = None,
     samples: Any = None,
@@ -159,7 +161,7 @@ def _rows(
     names: list[str],
     train: Any,
     season: int,
-    level: Sequence[float | int] | None,
+    level: Any,
     probabilities: Sequence[float | int],
 ) -> Rows:
     """Yields name, cells' losses, the cells, and the models that allow the score."""
@@ -185,7 +187,7 @@ def _rows(
         yield "crps", drawn.crps(), drawn.cells, paths[0]
     elif present := having(lambda name: quantile_levels(held, name)):
         yield "crps", quantile_crps(cells, present), cells, present
-    for percent in _levels(held, names) if level is None else level:
+    for percent in _levels(held, names) if level is None else several(level):
         present = having(lambda name, p=percent: interval_columns(held, name, p) != (None, None))
         if not present:
             raise ColumnError(
@@ -210,7 +212,7 @@ def _prepare(
     single = replace(columns, target=VALUE if others else name)
     frame = pair(truth, open_frame(forecasts, "forecasts"), columns, single)
     cells = Cells.of(frame, single)
-    names = _models(cells) if models is None else list(models)
+    names = _models(cells) if models is None else aliases(models)
     if not names:
         raise ColumnError(f"forecasts must have columns of models, found {frame.columns}.")
     if samples is None:
@@ -270,5 +272,12 @@ def _table(
     head: dict[str, Any], body: np.ndarray, names: Sequence[str], like: nw.DataFrame[Any]
 ) -> Any:
     """Native frame of the kind of ``like``."""
+    for name in names:
+        if name in head:
+            raise ColumnError(
+                f"models must have names of their own, found {name!r}, a column of the table; "
+                "rename it.",
+                column=name,
+            )
     data = {name: body.reshape(-1, len(names))[:, m] for m, name in enumerate(names)}
     return nw.from_dict({**head, **data}, backend=like.implementation).to_native()

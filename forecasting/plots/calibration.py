@@ -105,7 +105,7 @@ def reliability(
     cv: Any,
     *,
     model: str | Sequence[str] | None = None,
-    levels: Sequence[float | int] | None = None,
+    levels: Any = None,
     id: Any = None,
     target: str | None = None,
     columns: Columns = DEFAULT,

@@ -13,6 +13,8 @@ from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError, DataError, TimeError
 from seqlatent.forecasting.plots.style import COLORS
 from seqlatent.forecasting.times import times_of
+from seqlatent.forecasting.values import floats, missing, several
+from seqlatent.forecasting.wide import lengthen
 
 __all__ = ["DEFAULT", "Rows", "Times", "choose", "drawn_levels", "listed", "models_of"]
 
@@ -69,14 +71,9 @@ class Rows:
 
     @classmethod
     def observed(cls, frame: Any, columns: Columns, what: str) -> "Rows":
-        """Takes a long frame, or a pandas series or wide frame whose index is the time."""
-        if nw.dependencies.is_pandas_series(frame) or (
-            nw.dependencies.is_pandas_dataframe(frame)
-            and not {columns.id, columns.time} & set(frame.columns)
-            and type(frame.index).__name__ != "RangeIndex"  # which nobody chose
-        ):
-            frame = _long(frame, columns)
-        return cls.of(frame, columns, what)
+        """Takes what ``fit`` takes: a long frame, or a pandas series or wide frame."""
+        table = lengthen(frame, columns, what)
+        return cls.of(frame if table is None else table.frame.to_native(), columns, what)
 
     @property
     def names(self) -> list[str]:
@@ -120,14 +117,15 @@ class Rows:
     def number(self, name: str) -> np.ndarray:
         """Reads a column as float64, NaN where missing."""
         self.require(name)
-        try:
-            return self.frame[name].cast(nw.Float64).to_numpy().astype(np.float64)
-        except Exception as error:
+        found = floats(self.frame[name])
+        if found.wrong.any():
+            row = int(np.argmax(found.wrong))
             raise ColumnError(
                 f"column {name!r} of {self.what} must hold numbers, found "
-                f"{self.frame[name].dtype}; convert it.",
+                f"{self.frame[name][row]!r}; convert it.",
                 column=name,
-            ) from error
+            )
+        return found.values
 
     def times(self, name: str | None = None) -> Times:
         """Reads the time column, or another one that holds stamps."""
@@ -136,17 +134,26 @@ class Rows:
         stamps = self.frame[name]
         if stamps.dtype.is_numeric():
             return Times(self.number(name), False, None)
+        if missing(stamps).any():
+            row = int(np.argmax(missing(stamps)))
+            raise TimeError(
+                f"column {name!r} of {self.what} must hold a time stamp in every row, found none "
+                f"in row {row}; drop the row or correct it.",
+                column=name,
+                row=row,
+            )
         found = times_of(stamps)
         if found is None:
             raise TimeError(
                 f"column {name!r} of {self.what} must hold dates, periods or integers, found "
-                f"{stamps.to_native().dtype}; convert it, for instance by pandas.to_datetime.",
+                f"{stamps[0]!r} in a column of dtype {stamps.to_native().dtype}; convert it, for "
+                "instance by pandas.to_datetime.",
                 column=name,
             )
         from matplotlib.dates import date2num
 
-        days = date2num(found.values.astype("datetime64[us]"))
-        return Times(np.asarray(days), True, found.tz)
+        x = np.asarray(date2num(found.values.astype("datetime64[us]")))
+        return Times(x, True, found.tz)
 
     def ordered(self) -> "Rows":
         """Sorts by time."""
@@ -253,9 +260,7 @@ def models_of(there: list[str], model: str | Sequence[str] | None, what: str) ->
     return asked
 
 
-def drawn_levels(
-    levels: Sequence[float | int] | None, intervals: dict[float, tuple[str, str]], what: str
-) -> list[float]:
+def drawn_levels(levels: Any, intervals: dict[float, tuple[str, str]], what: str) -> list[float]:
     """Levels to draw, the narrowest first: those asked for, or all there are.
 
     Raises:
@@ -263,7 +268,10 @@ def drawn_levels(
     """
     if levels is None:
         return list(intervals)
+    levels = several(levels)
     for level in levels:
+        if not isinstance(level, int | float):
+            raise ValueError(f"levels must be numbers in per cent, found {level!r}.")
         if float(level) not in intervals:
             found = ", ".join(f"{one:g}" for one in intervals) or "none"
             raise ColumnError(
@@ -278,18 +286,3 @@ def listed(values: Iterable[Any], most: int = 6) -> str:
     values = list(values)
     shown = ", ".join(repr(value) for value in values[:most])
     return shown if len(values) <= most else f"{shown}, ... ({len(values)} in all)"
-
-
-def _long(frame: Any, columns: Columns) -> Any:
-    """Stacks the columns of a pandas series or wide frame, whose index is the time."""
-    import pandas as pd
-
-    wide = frame.to_frame("y" if frame.name is None else frame.name) if frame.ndim == 1 else frame
-    index = wide.index.to_timestamp() if isinstance(wide.index, pd.PeriodIndex) else wide.index
-    parts = [
-        pd.DataFrame(
-            {columns.id: name, columns.time: index, columns.targets[0]: wide[name].to_numpy()}
-        )
-        for name in wide.columns
-    ]
-    return pd.concat(parts, ignore_index=True)
