@@ -18,6 +18,7 @@ from seqlatent.forecasting.errors import (
 )
 from seqlatent.forecasting.futures import read_future
 from seqlatent.forecasting.panel import Panel
+from seqlatent.forecasting.ranges import DOUBLE, out_of_range, range_of
 from seqlatent.forecasting.rows import Rows
 from seqlatent.forecasting.statics import Statics, read_static
 from seqlatent.forecasting.style import Style, as_given
@@ -79,7 +80,8 @@ def read(
     Raises:
         ColumnError: If a column is missing, of a wrong type, or comes twice.
         TimeError: If time stamps repeat, are missing, mix zones, or are off the grid.
-        TargetError: If targets are no finite numbers.
+        TargetError: If targets are no finite numbers, or larger than 1e100 or, the largest of a
+            series, smaller than 1e-100 in size.
         CovariateError: If covariates are missing in a row or, where there are gaps, rows are.
 
     Example:
@@ -98,6 +100,7 @@ def read(
     times = table.times(rows)
     future = _future_names(table, columns, names)
     y = _numbers(table, columns.targets, rows, TargetError)
+    _in_range(y, columns.targets, rows)
     u = _numbers(table, future, rows, CovariateError)
     past = _numbers(table, columns.past, rows, CovariateError)
     _known(u, future, rows)
@@ -211,6 +214,14 @@ def _as_numbers(table: Table, name: str) -> str:
         else f"df = df.to_dummies({name!r}, drop_first=True)"
     )
     return f"Make numbers of them, or indicator columns of a category, {make}"
+
+
+def _in_range(y: np.ndarray, names: Sequence[str], rows: Rows) -> None:
+    for d, name in enumerate(names):
+        wrong = out_of_range(y[:, d], rows.owner, len(rows.ids), DOUBLE)
+        if wrong.any():
+            i = rows.first(wrong)
+            raise rows.error(TargetError, i, range_of(y[i, d], DOUBLE), name)
 
 
 def _known(u: np.ndarray, names: Sequence[str], rows: Rows) -> None:

@@ -18,6 +18,7 @@ from seqlatent.forecasting.errors import TargetError, TimeError
 from seqlatent.forecasting.folder import read_tensors, write_tensors
 from seqlatent.forecasting.inputs import Inputs
 from seqlatent.forecasting.panel import Future, Panel
+from seqlatent.forecasting.ranges import SINGLE, out_of_range, range_of
 from seqlatent.forecasting.scaling import LOCAL, Scales, scales, varied
 from seqlatent.forecasting.specs import Setting, Spec, Training, spec_of
 from seqlatent.forecasting.transforms import TRANSFORMS
@@ -92,6 +93,7 @@ class LatentEngine(Engine):
         models = self._build(job.seed)
         self._note(panel)
         self._check_gaps(models[0], panel)
+        self._check_range(panel)
         self._check_support(models[0], panel)
         views = {kind: self._view(panel, kind) for kind in dict.fromkeys(self.kinds)}
         self.standards = {kind: self._scales(view) for kind, view in views.items()}
@@ -210,6 +212,22 @@ class LatentEngine(Engine):
         local = self._scaling if self._scaling in LOCAL else None
         season = self.setting.season
         return Numbers(panel, u, codes, shift, scale, self.spec.dtype, local, season)
+
+    def _check_range(self, panel: Panel) -> None:
+        """Names the row that is out of the range of single precision."""
+        if self.spec.dtype == torch.float64:
+            return
+        for d in range(panel.y.shape[1]):
+            wrong = out_of_range(panel.y[:, d], panel.owner, panel.batch, SINGLE)
+            if wrong.any():
+                r = int(np.argmax(wrong))
+                i = int(panel.owner[r])
+                raise TargetError(
+                    f"{self.spec.name} computes in single precision: {panel.name(i)}, row "
+                    f"{int(panel.row[r])}: {range_of(panel.y[r, d], SINGLE)}",
+                    id=panel.ids[i],
+                    row=int(panel.row[r]),
+                )
 
     def _check_support(self, model: LatentModel, panel: Panel) -> None:
         """Names the row that an emission cannot take."""
@@ -419,6 +437,7 @@ class LatentEngine(Engine):
 
     def prepared(self, panel: Panel) -> dict[str, Numbers]:
         """A panel as the models read it, by the kind of transform."""
+        self._check_range(panel)
         self._check_support(self.models[0], panel)
         return {kind: self._numbers(panel, kind) for kind in dict.fromkeys(self.kinds)}
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError, DataError, TimeError
+from seqlatent.forecasting.ranges import DOUBLE, range_of
 from seqlatent.forecasting.rows import Rows, plain
 from seqlatent.forecasting.times import Times, read_times
 from seqlatent.forecasting.values import floats, is_object, kind_of, missing, warn_of_digits
@@ -192,7 +193,8 @@ class Table:
             inside: Rows that are going to be used; None for all.
 
         Raises:
-            DataError: Of the ``kind`` asked for, if it holds no numbers or an infinite one.
+            DataError: Of the ``kind`` asked for, if it holds no numbers, or an infinite one or one
+                that is larger than models compute with.
         """
         column = self.frame.get_column(name)
         values, wrong, rounded = floats(column)
@@ -216,6 +218,11 @@ class Table:
                 "value (NaN) if it is not known.",
                 name,
             )
+        large = np.abs(values) > DOUBLE
+        large = large if inside is None else large & inside
+        if large.any():
+            i = rows.first(large)
+            raise rows.error(kind, i, range_of(values[i], DOUBLE), name)
         if rounded.any():
             i = rows.first(rounded)
             warn_of_digits(rows.place(i, name), plain(column[i]), float(values[i]))
