@@ -585,8 +585,8 @@ def hidden_markov(
 
     .. math:: p(s_t \mid s_{t-1}) = A_{s_{t-1} s_t}, \quad y_t \mid s_t, u_t \sim p_{s_t}(u_t)
 
-    For data that jump between a few levels or habits. The regimes start at random: fit from a few
-    seeds (``networks.reinitialise``) and keep the best evidence.
+    For data that jump between a few levels or habits. The likelihood has several maxima; ``fit``
+    without an optimizer starts from clusters of the data and keeps the best.
 
     Args:
         states: Number of regimes.

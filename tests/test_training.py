@@ -305,7 +305,7 @@ def test_a_callback_sees_the_history_and_may_end_the_run():
         seen.append(history.steps)
         return history.steps == 3
 
-    history = fit(level(), walks(), evidence, steps=9, callback=callback)
+    history = fit(level(), walks(), evidence, steps=9, optimizer=ADAM, callback=callback)
     assert seen == [1, 2, 3]
     assert history.stopped == "callback"
 

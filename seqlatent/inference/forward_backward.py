@@ -57,21 +57,25 @@ class ForwardBackward(Inference):
         c = model.context(sequences) if c is None else c
         return RegimeChain(hmm.posterior_kernels(*self._logs(model, sequences, c)), c)
 
-    def _logs(
-        self, model: Generative, sequences: Sequences, c: Context, start: Latest | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logarithms of the first law, of the transitions and of the likelihoods."""
+    def likelihoods(self, model: Generative, sequences: Sequences, c: Context) -> Tensor:
+        """Log density of each step in every regime ``(B, T, S)``."""
         transition, emission = model.transition, model.emission
         assert isinstance(transition, Regimes)
         y, observed = sequences.y, sequences.observed
         shape = (sequences.batch, sequences.steps)
         if isinstance(emission, ByRegime):
-            ll = emission.log_probs(y, observed, y.new_zeros(*shape, 0), c)
-        else:
-            states = transition.latent_dim
-            z = torch.eye(states, dtype=y.dtype, device=y.device)[:, None, None]
-            z = z.expand(states, *shape, states)
-            ll = emission.log_prob(y, observed, z, c).movedim(0, -1)
+            return emission.log_probs(y, observed, y.new_zeros(*shape, 0), c)
+        states = transition.latent_dim
+        z = torch.eye(states, dtype=y.dtype, device=y.device)[:, None, None]
+        z = z.expand(states, *shape, states)
+        return emission.log_prob(y, observed, z, c).movedim(0, -1)
+
+    def _logs(
+        self, model: Generative, sequences: Sequences, c: Context, start: Latest | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logarithms of the first law, of the transitions and of the likelihoods."""
+        transition, ll = model.transition, self.likelihoods(model, sequences, c)
+        assert isinstance(transition, Regimes)
         first, M = transition.log_initial(c[0]), transition.log_transition(c)
         if start is not None and bool(start.started.any()):
             if start.values is None or start.log_weights is None:

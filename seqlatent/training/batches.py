@@ -86,6 +86,10 @@ class Panel:
         self.row = torch.cat([torch.arange(item.batch) for item in self.items])
         self.batch = len(self.owner)
 
+    def to(self, dtype: torch.dtype) -> "Panel":
+        """Casts the values."""
+        return Panel([item.to(dtype=dtype) for item in self.items])
+
     @property
     def widths(self) -> dict[str, int]:
         """Widths that data and validation must share."""

@@ -96,7 +96,9 @@ class Descent:
 
         def closure() -> float:
             self.optimizer.zero_grad(set_to_none=True)
-            value, bad, error = self._differentiate(batch, {}, self.generator("noise"))
+            value, bad, error = self._differentiate(
+                batch, {}, self.generator("noise"), tolerant=bool(found)
+            )
             grads = [p.grad for p in self.parameters if p.grad is not None]
             bad = bad or not all(bool(g.isfinite().all()) for g in grads)
             if bad and not found:
@@ -112,6 +114,18 @@ class Descent:
         self.history.objective.append(found[0])
         return found[0]
 
+    def value(self, batch: Batch) -> float:
+        """Objective per cell of a batch, under the noise of a full step; minus infinity if none."""
+        with torch.no_grad():
+            value, bad, _ = self._differentiate(batch, {}, self.generator("noise"), tolerant=True)
+        return -math.inf if bad else value
+
+    def slope(self, batch: Batch) -> float:
+        """The same, and leaves the gradient of its negative on the parameters."""
+        self.optimizer.zero_grad(set_to_none=True)
+        value, bad, _ = self._differentiate(batch, {}, self.generator("noise"), tolerant=True)
+        return -math.inf if bad else value
+
     def score(self, panel: Panel, size: int) -> float:
         """Objective per cell of held-out series, under the same noise each time."""
         generator, total = self.generator("validation"), 0.0
@@ -123,17 +137,31 @@ class Descent:
         return self.ranks.total(total)[0] / panel.cells
 
     def _differentiate(
-        self, batch: Batch, keywords: dict[str, Any], generator: torch.Generator
+        self,
+        batch: Batch,
+        keywords: dict[str, Any],
+        generator: torch.Generator,
+        *,
+        tolerant: bool = False,
     ) -> tuple[float, bool, str]:
-        """Objective per cell over all ranks; whether it is not finite, and where; gradients."""
+        """Objective per cell over all ranks; whether it is not finite, and where; gradients.
+
+        A tolerant search takes parameters at which a covariance is none for a value that is not
+        finite.
+        """
         share = batch.share(self.ranks.rank, self.ranks.count)
         loss, value, error = None, 0.0, ""
         if share is not None:
-            values = self._values(share, keywords, generator)
-            loss, error = -values.sum() / batch.cells, _where(values, share)
-            value = 0.0 if error else -loss.item()
+            try:
+                values = self._values(share, keywords, generator)
+                loss, error = -values.sum() / batch.cells, _where(values, share)
+                value = 0.0 if error else -loss.item()
+            except (ValueError, torch.linalg.LinAlgError) as found:  # pyright: ignore
+                if not tolerant:
+                    raise
+                error = str(found)
         value, wrong = self.ranks.total(value, float(bool(error)))
-        if not wrong:
+        if not wrong and torch.is_grad_enabled():
             if loss is not None:
                 loss.backward()
             self.ranks.add_gradients(self.parameters)

@@ -18,8 +18,12 @@ class History:
         best_step: Number of steps that led to the weights that were kept; None without validation.
         skipped: Number of steps skipped because the objective or its gradient was not finite.
         seconds: Wall-clock time.
-        stopped: Why training ended: ``"steps"`` (all were made), ``"patience"``, ``"converged"``
-            (L-BFGS) or ``"callback"``.
+        stopped: Why training ended: ``"steps"`` (all were made), ``"patience"``, ``"callback"``,
+            or with L-BFGS ``"converged"`` (there is nothing to gain, whatever the units of the
+            parameters are) or ``"stalled"`` (no better value was found, though the slope says that
+            there should be one).
+        gain: What Newton's step promises at the end of an L-BFGS, in nats over all data; None where
+            that was not looked at.
 
     Example:
         >>> History(objective=[-2.0, -1.5], evaluated=[0, 2], validation=[-2.1, -1.6], best_step=2)
@@ -34,6 +38,7 @@ class History:
     skipped: int = 0
     seconds: float = 0.0
     stopped: str = "steps"
+    gain: float | None = None
 
     @property
     def steps(self) -> int:
@@ -61,4 +66,6 @@ class History:
             f"seconds={self.seconds:.1f}",
             f"stopped={self.stopped!r}",
         ]
+        if self.gain is not None and self.stopped != "converged":
+            parts.append(f"not converged: gain={self.gain:.3g} nats")
         return f"History({', '.join(parts)})"

@@ -7,9 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from seqlatent.inference import Amortised, ForwardBackward, Kalman, Laplace
+from seqlatent.memory import NoMemory
+from seqlatent.model import LatentModel
+from seqlatent.objectives import elbo, evidence
 from seqlatent.training.batches import Panel
 
-__all__ = ["accepts", "check", "check_full_batch", "check_widths", "trainable"]
+__all__ = ["accepts", "check", "check_full_batch", "check_widths", "quick", "suited", "trainable"]
+
+# Most parameters for which quasi-Newton steps on all data are the default.
+_FEW = 1000
 
 
 def check(
@@ -127,3 +134,23 @@ def check_full_batch(panel: Panel | None, schedules: Any, average: float | None)
             raise ValueError(
                 f"L-BFGS needs an objective that stays the same: leave {name} out, or use AdamW."
             )
+
+
+def suited(model: nn.Module, schedules: Any) -> Callable[..., Any]:
+    """The objective that suits an inference: the evidence, where it is not only bounded.
+
+    Schedules are of the bound's keywords, as the evidence has none.
+    """
+    known = isinstance(model, LatentModel) and not isinstance(model.inference, Amortised)
+    return evidence if known and not schedules else elbo
+
+
+def quick(model: nn.Module, objective: Any) -> bool:
+    """Whether the objective is a likelihood that is smooth, without noise, in few parameters."""
+    if not isinstance(model, LatentModel) or not isinstance(model.memory, NoMemory):
+        return False
+    inference = model.inference
+    exact = isinstance(inference, Kalman | ForwardBackward)
+    smooth = exact or (isinstance(inference, Laplace) and not inference.samples)
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return smooth and objective is evidence and count <= _FEW

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Average", "copied", "restore"]
+from seqlatent.training.batches import Panel
+
+__all__ = ["Average", "copied", "in_double", "restore"]
 
 
 def _state(model: nn.Module) -> list[Tensor]:
@@ -23,6 +25,32 @@ def restore(model: nn.Module, values: list[Tensor]) -> None:
     with torch.no_grad():
         for x, value in zip(_state(model), values, strict=True):
             x.copy_(value)
+
+
+@contextmanager
+def in_double(
+    model: nn.Module, data: Panel | None, held: Panel | None, wanted: bool
+) -> Iterator[tuple[Panel | None, Panel | None]]:
+    """Model and data in double precision for a while, where that is wanted and possible.
+
+    A likelihood is a sum over all cells, and single precision rounds it by more than is worth a
+    step. Buffers that training does not change come back as they were.
+    """
+    floating = [x for x in _state(model) if x.is_floating_point()]
+    panels = [panel for panel in (data, held) if panel is not None]
+    kinds = {x.dtype for x in floating} | {i.y.dtype for panel in panels for i in panel.items}
+    place = floating[0].device.type
+    if not wanted or kinds != {torch.float32} or place not in ("cpu", "cuda"):
+        yield data, held
+        return
+    model.double()
+    try:
+        yield (
+            None if data is None else data.to(torch.float64),
+            None if held is None else held.to(torch.float64),
+        )
+    finally:
+        model.float()
 
 
 class Average:
