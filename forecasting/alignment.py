@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from seqlatent.forecasting.clock import Clock
-from seqlatent.forecasting.errors import CovariateError, DataError, TimeError
+from seqlatent.forecasting.errors import CovariateError, TimeError
 from seqlatent.forecasting.offsets import brief
 from seqlatent.forecasting.rows import Rows, shown
 from seqlatent.forecasting.times import Times
@@ -25,12 +25,21 @@ class Alignment:
         t: Time of each row ``(R,)``.
         row: Position of each row in the table, -1 for rows that fill a gap ``(R,)``.
         clock: The clock that times are read from.
+        ends: Stamp of the last row of each series in ticks, where times do not say it ``(N,)``.
+        unread: Rows that came second in an hour that comes twice.
     """
 
     offsets: np.ndarray
     t: np.ndarray
     row: np.ndarray
     clock: Clock
+    ends: np.ndarray | None = None
+    unread: int = 0
+
+    def known(self, values: np.ndarray) -> np.ndarray:
+        """Covariates, in gaps those of the next row, for hours and days that are left out."""
+        place = np.where(self.row < 0, len(self.row), np.arange(len(self.row)))
+        return values[self.row[np.minimum.accumulate(place[::-1])[::-1]]]
 
     def spread(self, values: np.ndarray) -> np.ndarray:
         """Values of a table's rows ``(R', F)`` as rows of the panel, NaN in gaps ``(R, F)``."""
@@ -80,18 +89,41 @@ def align(
     t = _located(clock, times, order, offsets, rows)
     if clock.kind == "irregular":
         return Alignment(offsets, t, order, clock)
+    ends, unread = None, 0
+    if clock.wall:
+        ends = clock.ticks(times.values[order[offsets[1:] - 1]])
+        kept = _ahead(t, offsets)
+        unread = int((~kept).sum())
+        counts = np.add.reduceat(kept, offsets[:-1])
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        t, order, rows = (
+            t[kept],
+            order[kept],
+            rows.select(np.arange(len(ids)), np.flatnonzero(kept)),
+        )
     since = np.rint(t - np.repeat(t[offsets[:-1]], np.diff(offsets))).astype(np.int64)
     counts = since[offsets[1:] - 1] + 1
     if counts.sum() == len(t):
-        return Alignment(offsets, t, order, clock)
+        return Alignment(offsets, t, order, clock, ends, unread)
     if covariates:
-        raise _gap(t, since, clock, rows)
+        _no_gap(t, since, clock, rows)
     _plausible(counts, offsets, clock, rows)
     filled = np.concatenate([[0], np.cumsum(counts)])
     row = np.full(int(filled[-1]), -1, np.int64)
     row[np.repeat(filled[:-1], np.diff(offsets)) + since] = order
     t = np.arange(filled[-1]) - np.repeat(filled[:-1] - t[offsets[:-1]], counts)
-    return Alignment(filled, t, row, clock)
+    return Alignment(filled, t, row, clock, ends, unread)
+
+
+def _ahead(t: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Rows that are later than all before them: of an hour that comes twice, the first ones."""
+    kept = np.ones(len(t), bool)
+    back = np.flatnonzero(np.diff(t) <= 0) + 1
+    back = back[~np.isin(back, offsets)]
+    for i in np.unique(np.searchsorted(offsets, back, side="right") - 1):
+        part = slice(int(offsets[i]), int(offsets[i + 1]))
+        kept[part][1:] = t[part][1:] > np.maximum.accumulate(t[part])[:-1]
+    return kept
 
 
 def _order(codes: np.ndarray, stamps: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +196,7 @@ def _located(
             "Correct it, or give the freq= that the stamps have ('irregular' for none).",
         )
     again = np.concatenate([[False], (np.diff(rows.owner) == 0) & (np.diff(t) == 0)])
-    if again.any():
+    if again.any() and not clock.wall:
         i = rows.first(again)
         raise rows.error(
             TimeError,
@@ -175,10 +207,16 @@ def _located(
     return t
 
 
-def _gap(t: np.ndarray, since: np.ndarray, clock: Clock, rows: Rows) -> DataError:
-    gap = (np.diff(rows.owner) == 0) & (np.diff(since) > 1)
-    i = rows.first(np.concatenate([gap, [False]]))
-    return rows.error(
+def _no_gap(t: np.ndarray, since: np.ndarray, clock: Clock, rows: Rows) -> None:
+    """Makes sure that all gaps are hours and days that are left out."""
+    steps = np.diff(since)
+    gap = np.append((np.diff(rows.owner) == 0) & (steps > 1), False)
+    for i in np.flatnonzero(gap) if clock.folded else ():
+        gap[i] = clock.open(t[i] + np.arange(1, steps[i])).any()
+    if not gap.any():
+        return
+    i = rows.first(gap)
+    raise rows.error(
         CovariateError,
         i,
         "expected covariates known ahead at every step, found no row at "

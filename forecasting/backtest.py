@@ -7,7 +7,8 @@ import numpy as np
 from seqlatent.forecasting.arguments import levels_of, quantiles_of, whole
 from seqlatent.forecasting.errors import TargetError
 from seqlatent.forecasting.frames import read
-from seqlatent.forecasting.panel import Panel
+from seqlatent.forecasting.futures import reaching
+from seqlatent.forecasting.panel import Future, Panel
 
 if TYPE_CHECKING:
     from seqlatent.forecasting.forecaster import Forecaster
@@ -41,7 +42,7 @@ def cross_validation(
     model, frames = forecaster.unfitted(), []
     for w in range(n_windows):
         hidden = h + (n_windows - 1 - w) * step
-        past = panel.drop_tail(hidden)
+        past = panel.drop_tail(panel.reaching(hidden))
         again = w % int(refit) == 0 if refit else w == 0
         model = model.fitted(past, style, statics, names) if again else model.standing(past)
         frames.append(_window(model, panel, hidden, h, level, quantiles, samples))
@@ -49,16 +50,30 @@ def cross_validation(
 
 
 def _check_lengths(panel: Panel, needed: int) -> None:
-    short = np.flatnonzero(panel.lengths < needed + 2)
+    lengths = np.bincount(panel.owner, panel.open).astype(np.int64)
+    short = np.flatnonzero(lengths < needed + 2)
     if len(short):
         i = int(short[0])
         raise TargetError(
             f"these windows need {needed + 2} rows of every series, found "
-            f"{int(panel.lengths[i])} for {panel.name(i)} (and {len(short) - 1} more such "
+            f"{int(lengths[i])} for {panel.name(i)} (and {len(short) - 1} more such "
             "series); take fewer or shorter windows, or leave short series out.",
             id=panel.ids[i],
             row=int(panel.row[panel.offsets[i]]),
         )
+
+
+def _ahead(panel: Panel, hidden: int, h: int) -> tuple[Future, np.ndarray]:
+    """Steps of a window, and its rows ``(N, h)``: those of left out hours and days are none."""
+    first = panel.offsets[1:] - panel.reaching(hidden)
+    if not panel.clock.folded:
+        rows = first[:, None] + np.arange(h)
+        return Future(panel.t[rows], panel.future[rows]), rows
+    places = np.flatnonzero(panel.open)
+    rows = places[np.searchsorted(places, first)[:, None] + np.arange(h)]
+    future = reaching(panel.t[first - 1], panel.t[rows], panel.clock.stamps(panel.t[rows]))
+    steps = np.minimum(first[:, None] + np.arange(future.horizon), panel.offsets[1:, None] - 1)
+    return future._replace(u=panel.future[steps]), rows
 
 
 def _window(
@@ -70,13 +85,11 @@ def _window(
     quantiles: Any,
     samples: Any,
 ) -> dict[str, np.ndarray]:
-    rows = (panel.offsets[1:] - hidden)[:, None] + np.arange(h)
-    data = model.forecast_rows(
-        panel.t[rows], panel.future[rows], level=level, quantiles=quantiles, samples=samples
-    )
+    future, rows = _ahead(panel, hidden, h)
+    data = model.forecast_rows(future, level=level, quantiles=quantiles, samples=samples)
     columns = model.columns
     width = panel.y.shape[1]
-    cutoff = panel.clock.stamps(panel.t[rows[:, 0] - 1])
+    cutoff = panel.clock.stamps(future.t[:, 0] - 1)
     lead = {k: v for k, v in data.items() if k in (columns.id, columns.time, "target")}
     truth = {
         columns.cutoff: np.repeat(cutoff, h * width),

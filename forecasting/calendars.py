@@ -80,18 +80,28 @@ class Calendar:
         local[moved[right]] = meant[right]
         return local
 
-    def instants(self, local: np.ndarray) -> np.ndarray:
+    def instants(self, local: np.ndarray, *, second: bool = False) -> np.ndarray:
         """The local calendar to UTC.
 
         Hours that the change to summer time leaves out become the first moment after it, hours
-        that come twice are the first of the two.
+        that come twice are the first of the two, unless the ``second`` is asked for.
         """
         if self.tz is None:
             return local
         index = self.index(local).tz_localize(
-            self.tz, ambiguous=np.ones(len(local), bool), nonexistent="shift_forward"
+            self.tz, ambiguous=np.full(len(local), not second), nonexistent="shift_forward"
         )
         return self.ticks(index.tz_convert("UTC").tz_localize(None))
+
+    def turns(self, instants: np.ndarray) -> np.ndarray:
+        """By how much the clocks change from some instants to ten years later: ticks, distinct."""
+        if self.tz is None:
+            return np.zeros(0, np.int64)
+        last = int(instants.max())
+        end = max(last + 1, min(last + 3653 * self.day, 84_000 * self.day))
+        days = np.arange(int(instants.min()), end, self.day)
+        offsets = np.unique(self.local(days) - days)
+        return offsets[1:] - offsets[0]
 
     def waves(self, cycle: str, instants: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         """Sines and cosines of the calendar ``(R, F)`` that suit a cycle, and their names."""

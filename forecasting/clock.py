@@ -11,7 +11,7 @@ from seqlatent.forecasting.cadence import datetime_alias, integer_step, median_g
 from seqlatent.forecasting.calendars import Calendar, finer, values_of
 from seqlatent.forecasting.errors import TimeError
 from seqlatent.forecasting.frequencies import DAY, IRREGULAR, Frequency, alias_of, cycle_of
-from seqlatent.forecasting.grids import Even, Grid, anchored, first_on_grid
+from seqlatent.forecasting.grids import Even, Grid, anchored, first_on_grid, on_the_wall
 from seqlatent.forecasting.offsets import brief
 from seqlatent.forecasting.rows import Rows, shown
 
@@ -26,8 +26,12 @@ FINEST = 2**25  # parts of a step that phases are told apart by
 class Clock:
     """Steps to time stamps and back: integers, datetimes with a frequency, or irregular times.
 
-    Steps of hours and shorter have equal length in absolute time. Days, weeks and longer steps
-    are counted on the local calendar of the time zone, so that daylight saving moves nothing.
+    Steps are counted on the local calendar of the time zone, so that a season of a day or a week
+    stays where it is on the wall clock: the hour that summer time leaves out is a step without a
+    row, of the hour that comes twice the first one is the step. So are holidays of an offset steps
+    without rows. :meth:`open` tells such steps, :meth:`following` gives the stamps that come
+    next. Steps that no change of clocks is a multiple of, such as ``"2h"``, and those below a
+    minute have equal length in absolute time.
 
     Within a series, times are one step apart. Series may be out of phase with each other, such
     as weeks (``"W"``) that end on different days or hours that start at half past: their times
@@ -42,6 +46,7 @@ class Clock:
         unit: Resolution of datetime stamps, such as ``"us"``; empty for integers.
         step: What a step of an irregular clock lasts, in seconds or units of integers.
         divisions: Number of equal parts of a step that series may be out of phase by.
+        wall: Whether steps of hours or minutes are counted on the local calendar.
 
     Example:
         >>> import numpy as np
@@ -59,6 +64,7 @@ class Clock:
     unit: str = "us"
     step: float = 1.0
     divisions: int = 1
+    wall: bool = False
 
     @classmethod
     def of(
@@ -99,6 +105,7 @@ class Clock:
         unit = finer(unit, Frequency.parse(alias).length)
         clock = cls("datetime", alias, 0, tz, unit)
         ticks = clock._calendar.ticks(values)
+        clock = replace(clock, wall=on_the_wall(ticks, clock._frequency, clock._calendar))
         clock = replace(clock, freq=anchored(alias, clock._calendar.local(ticks), clock._calendar))
         start = first_on_grid(ticks, clock._frequency, clock._calendar)
         if start is None:
@@ -146,6 +153,51 @@ class Clock:
             parts = np.rint(t * self._steps.parts).astype(np.int64)
             ticks = self._instants(parts.reshape(-1)).reshape(t.shape)
         return self._stamps(ticks)
+
+    @property
+    def folded(self) -> bool:
+        """Whether there are steps without a row, or with two, so that steps do not count rows."""
+        return self.wall or bool(self.kind == "datetime" and self._frequency.holidays)
+
+    def open(self, t: Any) -> np.ndarray:
+        """Which times are those of a row, not of a left out hour or a holiday; of t's shape."""
+        t = np.asarray(t, np.float64)
+        if not self.folded:
+            return np.ones(t.shape, bool)
+        parts = np.rint(t * self._steps.parts).astype(np.int64).reshape(-1)
+        return self._open(self._steps.stamps(parts)).reshape(t.shape)
+
+    def again(self, t: Any) -> np.ndarray:
+        """The second stamps of times whose hour comes twice, the only ones of others, in ticks."""
+        t = np.asarray(t, np.float64)
+        parts = np.rint(t * self._steps.parts).astype(np.int64).reshape(-1)
+        local = self._steps.stamps(parts)
+        return self._calendar.instants(local, second=True).reshape(t.shape)
+
+    def ticks(self, stamps: Any) -> np.ndarray:
+        """Stamps as whole numbers that compare as they do."""
+        return self._same(stamps)
+
+    def following(self, last: np.ndarray, t: np.ndarray, h: int) -> np.ndarray:
+        """Stamps of the next rows ``(N, H)``.
+
+        Args:
+            last: Stamps of the last rows, in ticks ``(N,)``.
+            t: Their times ``(N,)``.
+            h: Number of rows.
+        """
+        if self.wall:
+            length = self._frequency.length // self._calendar.size
+            return self._stamps(last[:, None] + length * np.arange(1, h + 1))
+        count = h
+        while True:
+            ahead = t[:, None] + np.arange(1, count + 1)
+            nth = np.cumsum(self.open(ahead), 1)
+            if (nth[:, -1] >= h).all():
+                break
+            count += max(h, 8)
+        place = (nth[:, :, None] < np.arange(1, h + 1)).sum(1)
+        return self.stamps(np.take_along_axis(ahead, place, 1))
 
     def features(self, t: Any) -> tuple[np.ndarray, tuple[str, ...]]:
         """Sines and cosines of the calendar, in local time, that suit the frequency.
@@ -200,7 +252,12 @@ class Clock:
         below = parts - parts % step
         if self._instants(below)[0] > self._same(value)[0]:
             below = below - step
-        near = self._times(np.concatenate([below, below + step]))
+        above = below + step
+        while not self.open(self._times(below))[0]:
+            below = below - step
+        while not self.open(self._times(above))[0]:
+            above = above + step
+        near = self._times(np.concatenate([below, above]))
         before, after = (shown(stamp, self.tz) for stamp in self.stamps(near))
         return (
             f"expected stamps on the grid of freq={brief(self.freq)}, such as {before} or {after}; "
@@ -296,8 +353,21 @@ class Clock:
             )
         return ticks.astype(f"datetime64[{self._calendar.tick}]").astype(f"datetime64[{self.unit}]")
 
+    @property
+    def _is_local(self) -> bool:
+        return self.kind == "datetime" and (self.wall or self._frequency.local)
+
+    def _open(self, local: np.ndarray) -> np.ndarray:
+        there = np.ones(len(local), bool)
+        if self.wall:
+            there &= self._calendar.local(self._calendar.instants(local)) == local
+        if self._frequency.holidays:
+            days = np.array(self._frequency.holidays)
+            there &= ~np.isin(local // self._calendar.day, days)
+        return there
+
     def _local(self, ticks: np.ndarray) -> np.ndarray:
-        if self.kind == "datetime" and self._frequency.local:
+        if self._is_local:
             return self._calendar.local(ticks)
         return ticks
 
@@ -312,13 +382,15 @@ class Clock:
             apart = np.flatnonzero(~there)
             there[apart] = self._instants(count[apart]) == ticks[apart]
         there &= count % (steps.parts // self.divisions) == 0
+        if self.folded:
+            there &= self._open(local)
         if self.kind == "datetime" and self._frequency.weekday is not None:
             there &= (local // self._calendar.day + 3) % 7 == self._frequency.weekday
         return count, there
 
     def _instants(self, parts: np.ndarray) -> np.ndarray:
         local = self._steps.stamps(parts)
-        if self.kind == "datetime" and self._frequency.local:
+        if self._is_local:
             return self._calendar.instants(local)
         return local
 

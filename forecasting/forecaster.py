@@ -246,22 +246,21 @@ class Forecaster:
         there, style = self._standing(df, static_df)
         future = there._future(X_df, h)
         data = there.forecast_rows(
-            future.t, future.u, level=level, quantiles=quantiles, samples=samples, seed=seed
+            future, level=level, quantiles=quantiles, samples=samples, seed=seed
         )
         return style.frame(data)
 
     def forecast_rows(
         self,
-        t: np.ndarray,
-        u: np.ndarray,
+        future: Future,
         *,
         level: Any,
         quantiles: Any = None,
         samples: Any = None,
         seed: Any = None,
     ) -> dict[str, np.ndarray]:
-        """Forecasts at times ``(N, H)`` with covariates ``(N, H, U)``, as columns."""
-        future, levels, wanted = Future(t, u), levels_of(level), quantiles_of(quantiles)
+        """Forecasts of the rows that are wanted, as columns."""
+        levels, wanted = levels_of(level), quantiles_of(quantiles)
         points = sorted({0.5, *wanted, *(p for lv in levels for p in outputs.interval(lv))})
         data = self._head(future)
         seed = self.seed if seed is None else seed_of(seed)
@@ -271,9 +270,9 @@ class Forecaster:
                 engine.law(engine.select(state, i), future.select(i), points, n, s)
                 for i, s in self._chunks(n * future.horizon, seed)
             ]
-            q = np.concatenate([law.quantiles for law in laws], 1)
+            q = future.wanted(np.concatenate([law.quantiles for law in laws], 1))
             at = {p: q[k].reshape(-1) for k, p in enumerate(points)}
-            mean = np.concatenate([law.mean for law in laws]).reshape(-1)
+            mean = future.wanted(np.concatenate([law.mean for law in laws])[None]).reshape(-1)
             data |= outputs.forecast_columns(alias, at, mean, levels, wanted)
         return data
 
@@ -310,9 +309,10 @@ class Forecaster:
             state = there._states[alias]
             paths = [
                 engine.paths(engine.select(state, i), future.select(i), n, s)
-                for i, s in there._chunks(n * h, seed)
+                for i, s in there._chunks(n * future.horizon, seed)
             ]
-            data[alias] = np.concatenate(paths, 1).transpose(1, 0, 2, 3).reshape(-1)
+            drawn = future.wanted(np.concatenate(paths, 1))
+            data[alias] = drawn.transpose(1, 0, 2, 3).reshape(-1)
         return style.frame(data)
 
     def _standing(self: Self, df: Any, static_df: Any) -> tuple[Self, Style]:
@@ -378,10 +378,12 @@ class Forecaster:
 
     def _future(self, X_df: Any, h: int) -> Future:
         tails = self._tails
-        return read_future(X_df, tails.ids, tails.clock, tails.t, h, self._names, self.columns)
+        return read_future(
+            X_df, tails.ids, tails.clock, tails.t, h, self._names, self.columns, tails.ends
+        )
 
     def _head(self, future: Future, n: int | None = None) -> dict[str, np.ndarray]:
-        stamps = self._tails.clock.stamps(future.t)
+        stamps = self._tails.clock.stamps(future.t) if future.stamps is None else future.stamps
         return outputs.head(self.columns, self._tails.ids, stamps, n)
 
     def _chunks(self, cells: int, seed: int) -> list[tuple[np.ndarray, int]]:

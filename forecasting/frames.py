@@ -113,12 +113,14 @@ def read(
         offsets=grid.offsets,
         t=grid.t,
         y=grid.spread(y),
-        future=grid.spread(u),
+        future=grid.known(u),
         past=grid.spread(past),
         real=real,
         codes=static_codes,
         row=grid.row,
         clock=grid.clock,
+        ends=grid.ends,
+        unread=grid.unread,
     )
     return Reading(panel, style, statics, future)
 

@@ -71,6 +71,7 @@ class Frequency:
         base: Alias of one step of the calendar, of which ``n`` make a step; None where the
             length is fixed.
         usual: Parts of the usual season of a calendar; 0 for what suits the cycle.
+        holidays: Days on which a step of the calendar is closed, in days since the epoch.
     """
 
     alias: str
@@ -81,6 +82,7 @@ class Frequency:
     weekday: int | None = None
     base: str | None = None
     usual: int = 0
+    holidays: tuple[int, ...] = ()
 
     @staticmethod
     def parse(freq: Any) -> "Frequency":
@@ -169,8 +171,17 @@ def _parse(alias: str) -> Frequency:
         return _days(alias, 7 * offset.n, None if free else offset.weekday)
     if isinstance(offset, pd.offsets.Tick):
         return _tick(alias, offset.nanos)
+    base, holidays = offset.base, ()
+    if offset.n == 1 and type(offset) in (
+        pd.offsets.CustomBusinessDay,
+        pd.offsets.CustomBusinessHour,
+    ):  # a closed day is a step without a row, so that the week goes on
+        days = offset.calendar.holidays.astype(np.int64)
+        holidays = tuple(days.tolist())
+        kwds = {k: v for k, v in offset.kwds.items() if k not in ("holidays", "calendar")}
+        base = type(offset)(**kwds)
     return Frequency(
-        alias, _cycle(offset), offset.n, base=written(offset.base), usual=_usual(offset)
+        alias, _cycle(offset), offset.n, base=written(base), usual=_usual(offset), holidays=holidays
     )
 
 

@@ -14,7 +14,7 @@ from seqlatent.forecasting.rows import Rows, plain, shown
 from seqlatent.forecasting.statics import other_type
 from seqlatent.forecasting.tables import Table
 
-__all__ = ["read_future"]
+__all__ = ["ahead", "reaching", "read_future"]
 
 
 def read_future(
@@ -25,6 +25,7 @@ def read_future(
     h: Any,
     names: Sequence[str] = (),
     columns: Columns | None = None,
+    ends: np.ndarray | None = None,
 ) -> Future:
     """Reads covariates known ahead, for the steps that follow the last row of each series.
 
@@ -41,6 +42,7 @@ def read_future(
         h: Number of steps; None for all that the frame of an irregular clock has.
         names: Names of the covariates, in the order of training.
         columns: Names of the columns.
+        ends: Stamp of the last row of each series, in ticks, where its time does not say it.
 
     Raises:
         CovariateError: If a series, a step or a value is absent.
@@ -61,7 +63,7 @@ def read_future(
                 "Columns(future=[]).",
                 column=names[0],
             )
-        return Future(last[:, None] + np.arange(1, h + 1), np.zeros((len(ids), h, 0)))
+        return ahead(clock, last, h, ends)
     table = Table.open(frame, columns, "X_df")
     table.require([columns.id, columns.time, *names])
     found, codes = table.factorised()
@@ -72,8 +74,16 @@ def read_future(
     chosen = np.flatnonzero(series >= 0)
     if clock.kind == "irregular":
         order, t_future = _next_irregular(t, series, chosen, ids, last, h, rows)
+        future = Future(t_future, np.zeros((len(ids), 0, 0)))
     else:
-        order, t_future = _next(t, series, chosen, ids, clock, last, h, rows)
+        if h is None:
+            raise ValueError("h must be given: only an irregular clock takes its times from X_df.")
+        future = ahead(clock, last, h, ends)
+        if clock.wall:  # of an hour that comes twice the first row is read
+            first = clock.ticks(clock.stamps(t)) == clock.ticks(table.times(rows).values)
+            chosen = chosen[first[chosen]]
+        order = _next(t, series, chosen, ids, clock, last, future, h, rows)
+    t_future = future.t
     shape = t_future.shape
     inside = np.zeros(len(table), bool)
     inside[order] = True
@@ -93,7 +103,29 @@ def read_future(
                 name,
             )
         u[:, :, i] = values[order].reshape(shape)
-    return Future(t_future, u)
+    return future._replace(u=u)
+
+
+def ahead(clock: Clock, last: np.ndarray, h: int, ends: np.ndarray | None = None) -> Future:
+    """The next ``h`` rows of each series, without covariates.
+
+    Where hours or days are left out, or come twice, there are other numbers of steps than of rows.
+    """
+    if not clock.folded:
+        return Future(last[:, None] + np.arange(1, h + 1), np.zeros((len(last), h, 0)))
+    ends = clock.ticks(clock.stamps(last)) if ends is None else ends
+    stamps = clock.following(ends, last, h)
+    return reaching(last, clock.locate(stamps)[0], stamps)
+
+
+def reaching(last: np.ndarray, wanted: np.ndarray, stamps: np.ndarray) -> Future:
+    """Steps after the last one, up to all that are wanted ``(N, R)``, which have these stamps.
+
+    What repeats a step that was seen takes the first one that comes.
+    """
+    place = np.maximum(np.rint(wanted - last[:, None] - 1).astype(np.int64), 0)
+    t = last[:, None] + np.arange(1, int(place.max()) + 2)
+    return Future(t, np.zeros((*t.shape, 0)), place, stamps)
 
 
 def _matched(found: np.ndarray, codes: np.ndarray, ids: np.ndarray, columns: Columns) -> np.ndarray:
@@ -130,26 +162,29 @@ def _next(
     ids: np.ndarray,
     clock: Clock,
     last: np.ndarray,
-    h: int | None,
+    future: Future,
+    h: int,
     rows: Rows,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the next steps ``(N * H,)`` and their times ``(N, H)``."""
-    if h is None:
-        raise ValueError("h must be given: only an irregular clock takes its times from X_df.")
-    ahead = t[chosen] - last[series[chosen]]
-    step = np.rint(ahead).astype(np.int64)
-    inside = (step >= 1) & (step <= h) & (ahead == step)
-    place = series[chosen][inside] * h + step[inside] - 1
-    order = np.full(len(ids) * h, -1)
+) -> np.ndarray:
+    """Rows of the next steps ``(N * H,)``; where there is no row to be, the next one is taken."""
+    count = future.horizon
+    since = t[chosen] - last[series[chosen]]
+    step = np.rint(since).astype(np.int64)
+    inside = (step >= 1) & (step <= count) & (since == step)
+    place = series[chosen][inside] * count + step[inside] - 1
+    order = np.full(len(ids) * count, -1)
     order[place] = chosen[inside]
     counts = np.bincount(place, minlength=len(order))
-    future = last[:, None] + np.arange(1, h + 1)
     if (counts > 1).any():
         _repeated(chosen[inside], place, rows)
-    if (order < 0).any():
-        i, k = divmod(int(np.argmax(order < 0)), h)
+    absent = order < 0
+    if future.place is not None:
+        needed = np.arange(count) <= future.place[:, -1:]
+        absent &= (clock.open(future.t) & needed).reshape(-1)
+    if absent.any():
+        i, k = divmod(int(np.argmax(absent)), count)
         id = plain(ids[i])
-        stamp = shown(clock.stamps(future[i, k])[()], clock.tz)
+        stamp = shown(clock.stamps(future.t[i, k])[()], clock.tz)
         column = rows.column
         raise CovariateError(
             f"X_df: column {column!r}, id {id!r}: expected rows for the {h} steps after "
@@ -157,7 +192,16 @@ def _next(
             column=column,
             id=id,
         )
-    return order, future
+    return _nearest(order.reshape(len(ids), count)).reshape(-1)
+
+
+def _nearest(order: np.ndarray) -> np.ndarray:
+    """Rows ``(N, H)`` of which none is -1: the next one instead, or the last one."""
+    count = order.shape[1]
+    place = np.where(order < 0, count, np.arange(count))
+    following = np.minimum.accumulate(place[:, ::-1], 1)[:, ::-1]
+    last = np.where(order < 0, -1, np.arange(count)).max(1, keepdims=True)
+    return np.take_along_axis(order, np.where(following < count, following, last), 1)
 
 
 def _next_irregular(

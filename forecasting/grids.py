@@ -11,7 +11,7 @@ from seqlatent.forecasting.errors import TimeError
 from seqlatent.forecasting.frequencies import Frequency
 from seqlatent.forecasting.offsets import brief, on_offset, read_offset, written
 
-__all__ = ["Even", "Grid", "anchored", "first_on_grid"]
+__all__ = ["Even", "Grid", "anchored", "first_on_grid", "on_the_wall"]
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,14 @@ def anchored(alias: str, local: np.ndarray, calendar: Calendar) -> str:
     if not (index.day == np.minimum(index.days_in_month, day)).all():
         return alias
     return written(pd.DateOffset(n=offset.n, **offset.kwds, day=day))
+
+
+def on_the_wall(ticks: np.ndarray, frequency: Frequency, calendar: Calendar) -> bool:
+    """Whether clocks change, by steps of hours or minutes that can be counted across."""
+    if calendar.tz is None or frequency.local or frequency.cycle != "hour":
+        return False
+    turns = calendar.turns(ticks)
+    return len(turns) > 0 and not (turns % (frequency.length // calendar.size)).any()
 
 
 def first_on_grid(ticks: np.ndarray, frequency: Frequency, calendar: Calendar) -> int | None:

@@ -84,7 +84,7 @@ def smoothed(
     """One row per series, time and name; rows that only fill a gap come too."""
     rows = np.repeat(np.arange(panel.rows), len(states.names))
     name = np.tile(np.arange(len(states.names)), panel.rows)
-    there = ~np.isnan(states.mean.reshape(-1))
+    there = ~np.isnan(states.mean.reshape(-1)) & panel.open[rows]
     rows, name = rows[there], name[there]
     mean, scale = states.mean[rows, name], states.scale[rows, name]
     data = _rows(columns, panel, rows) | {
@@ -150,7 +150,7 @@ def _contributed(
 ) -> tuple[Data, np.ndarray]:
     """Rows of components without their names, and which component each is about."""
     mean = found.mean.transpose(1, 2, 0)
-    rows, target, pick = np.nonzero(~np.isnan(mean))
+    rows, target, pick = np.nonzero(~np.isnan(mean) & panel.open[:, None, None])
     data = _rows(columns, panel, rows)
     if panel.y.shape[1] > 1:
         data["target"] = _names(columns.targets)[target]
@@ -233,7 +233,7 @@ def completed(
     """
     width = panel.y.shape[1]
     wanted = np.ones_like(panel.y, dtype=bool) if complete else np.isnan(panel.y)
-    r, d = np.nonzero(wanted)
+    r, d = np.nonzero(wanted & panel.open[:, None])
     data = _rows(columns, panel, r)
     if width > 1:
         data["target"] = _names(columns.targets)[d]
@@ -249,7 +249,7 @@ def imputed(columns: Columns, panel: Panel, draws: np.ndarray, complete: bool) -
     """One row per draw and cell that is missing, or per draw and cell."""
     n, width = len(draws), panel.y.shape[1]
     wanted = np.ones_like(panel.y, dtype=bool) if complete else np.isnan(panel.y)
-    r, d = np.nonzero(wanted)
+    r, d = np.nonzero(wanted & panel.open[:, None])
     data = _rows(columns, panel, np.tile(r, n))
     if width > 1:
         data["target"] = _names(columns.targets)[np.tile(d, n)]

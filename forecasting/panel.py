@@ -26,6 +26,8 @@ class Panel:
         codes: Static categories, int64 ``(N, C)``; 0 is a category not seen in training.
         row: Position of each row in the frame as given; -1 for rows that fill a gap ``(R,)``.
         clock: Steps to time stamps and back.
+        ends: Stamp of the last row of each series, in ticks ``(N,)``; None where its time says it.
+        unread: Rows that came second in an hour that comes twice, and were not read.
     """
 
     ids: np.ndarray
@@ -38,6 +40,8 @@ class Panel:
     codes: np.ndarray
     row: np.ndarray
     clock: Clock
+    ends: np.ndarray | None = None
+    unread: int = 0
 
     @property
     def batch(self) -> int:
@@ -63,6 +67,18 @@ class Panel:
     def last(self) -> np.ndarray:
         """Time of the last row of each series ``(N,)``."""
         return self.t[self.offsets[1:] - 1]
+
+    @property
+    def end(self) -> np.ndarray:
+        """Stamp of the last row of each series, in ticks ``(N,)``."""
+        if self.ends is not None:
+            return self.ends
+        return self.clock.ticks(self.clock.stamps(self.last))
+
+    @property
+    def open(self) -> np.ndarray:
+        """Rows that there may be, not those of a left out hour or a holiday ``(R,)``."""
+        return self.clock.open(self.t)
 
     def series(self, i: int) -> slice:
         """Rows of series ``i``."""
@@ -90,11 +106,33 @@ class Panel:
         lengths = np.maximum(self.lengths - n, 1)
         return self._take(np.arange(self.batch), _ranges(self.offsets[:-1], lengths), lengths)
 
+    def reaching(self, n: int) -> np.ndarray:
+        """How many rows at the end of each series hold its last ``n`` open ones ``(N,)``.
+
+        Rows before them that are not open are counted too, so that what is left ends with a row.
+        """
+        if not self.clock.folded:
+            return np.minimum(n, self.lengths)
+        open_ = self.open
+        found = []
+        for i in range(self.batch):
+            place = np.flatnonzero(open_[self.series(i)])
+            kept = place[max(len(place) - n, 0) - 1] + 1 if len(place) > n else 0
+            found.append(self.lengths[i] - kept)
+        return np.array(found)
+
     def _take(self, series: np.ndarray, rows: np.ndarray, lengths: np.ndarray) -> "Panel":
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        ends = None
+        if self.ends is not None and len(rows):
+            last = self.t[rows[offsets[1:] - 1]]
+            moved = self.clock.ticks(self.clock.stamps(last))
+            ends = np.where(last == self.last[series], self.ends[series], moved)
         return replace(
             self,
             ids=self.ids[series],
-            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            offsets=offsets,
+            ends=ends,
             t=self.t[rows],
             y=self.y[rows],
             future=self.future[rows],
@@ -115,10 +153,14 @@ class Future(NamedTuple):
     Attributes:
         t: Times in steps of the clock ``(N, H)``.
         u: Covariates known ahead ``(N, H, U)``.
+        place: Which steps are wanted as rows, one after the other ``(N, R)``; None for all.
+        stamps: Stamps of those rows ``(N, R)``.
     """
 
     t: np.ndarray
     u: np.ndarray
+    place: np.ndarray | None = None
+    stamps: np.ndarray | None = None
 
     @property
     def horizon(self) -> int:
@@ -127,7 +169,18 @@ class Future(NamedTuple):
 
     def select(self, index: np.ndarray | slice) -> "Future":
         """Picks series."""
-        return Future(self.t[index], self.u[index])
+        return Future(*(None if x is None else x[index] for x in self))  # type: ignore[arg-type]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that are wanted of each series."""
+        return self.horizon if self.place is None else self.place.shape[1]
+
+    def wanted(self, values: np.ndarray) -> np.ndarray:
+        """Values ``(S, N, H, D)`` of the rows that are wanted ``(S, N, R, D)``."""
+        if self.place is None:
+            return values
+        return np.take_along_axis(values, self.place[None, :, :, None], 2)
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -56,6 +56,7 @@ class Tails:
         real: Static numbers ``(N, A)``.
         codes: Static categories ``(N, C)``.
         clock: Steps to time stamps and back.
+        ends: Stamp of the last row in ticks, where its time does not say it ``(N,)``.
     """
 
     ids: np.ndarray
@@ -63,11 +64,13 @@ class Tails:
     real: np.ndarray
     codes: np.ndarray
     clock: Clock
+    ends: np.ndarray | None = None
 
     @classmethod
     def of(cls, panel: Panel) -> "Tails":
         """Last rows of a panel."""
-        return cls(panel.ids, panel.last, panel.real, panel.codes, panel.clock)
+        ends = panel.end if panel.clock.wall else None
+        return cls(panel.ids, panel.last, panel.real, panel.codes, panel.clock, ends)
 
     def with_statics(self, panel: Panel, names: tuple[str, ...]) -> Panel:
         """A panel of series that are known, with the static features that they had."""
@@ -85,7 +88,8 @@ class Tails:
 
     def tensors(self) -> dict[str, Tensor]:
         """What is numbers, to be saved."""
-        return {name: torch.from_numpy(getattr(self, name)) for name in ("t", "real", "codes")}
+        arrays = {name: getattr(self, name) for name in ("t", "real", "codes", "ends")}
+        return {name: torch.from_numpy(x) for name, x in arrays.items() if x is not None}
 
     @classmethod
     def from_tensors(
@@ -93,7 +97,8 @@ class Tails:
     ) -> "Tails":
         """Reads what :meth:`tensors` gave."""
         t, real, codes = (tensors[name].numpy() for name in ("t", "real", "codes"))
-        return cls(ids, t, real, codes, Clock.from_dict(clock))
+        ends = tensors["ends"].numpy() if "ends" in tensors else None
+        return cls(ids, t, real, codes, Clock.from_dict(clock), ends)
 
     def follow(
         self, panel: Panel, covariates: tuple[str, ...], columns: Columns
@@ -104,7 +109,18 @@ class Tails:
         old, new = np.flatnonzero(where >= 0), np.flatnonzero(where < 0)
         tails, rows, fresh = self, None, None
         if len(old):
-            rows = self._continued(panel.select(old), where[old], covariates, columns)
+            known = panel.select(old)
+            if self.ends is not None:
+                ends = self.ends.copy()
+                ends[where[old]] = np.maximum(ends[where[old]], known.end)
+                tails = replace(tails, ends=ends)
+                kept = ~self._repeats(known, where[old], self.ends[where[old]])
+                left = np.unique(known.owner[kept])
+                kept = kept[np.isin(known.owner, left)]
+                known, old = known.select(left), old[left]
+                known = known.keep(kept) if len(old) else known
+        if len(old):
+            rows = self._continued(known, where[old], covariates, columns)
             t = self.t.copy()
             t[where[old]] = rows.last
             tails = replace(tails, t=t)
@@ -116,8 +132,14 @@ class Tails:
                 t=np.concatenate([tails.t, fresh.last]),
                 real=np.concatenate([tails.real, fresh.real]),
                 codes=np.concatenate([tails.codes, fresh.codes]),
+                ends=None if tails.ends is None else np.concatenate([tails.ends, fresh.end]),
             )
         return tails, Follow(where[old], rows, fresh, len(self.ids))
+
+    def _repeats(self, panel: Panel, where: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Rows that come second in an hour that comes twice, of which the first was seen."""
+        seen = panel.t <= self.t[where][panel.owner]
+        return seen & (self.clock.again(panel.t) > ends[panel.owner])
 
     def _continued(
         self, panel: Panel, where: np.ndarray, covariates: tuple[str, ...], columns: Columns
@@ -145,9 +167,12 @@ class Tails:
         gap = np.round(first - self.t[where]).astype(np.int64) - 1
         if not gap.any():
             return panel
-        if covariates:
-            i = int(np.flatnonzero(gap)[0])
-            missing = shown(self.clock.stamps(self.t[where[i]][None] + 1)[0], self.clock.tz)
+        for i in np.flatnonzero(gap) if covariates else ():
+            steps = self.t[where[i]] + np.arange(1, gap[i] + 1)
+            absent = steps[self.clock.open(steps)]
+            if not len(absent):
+                continue
+            missing = shown(self.clock.stamps(absent)[0], self.clock.tz)
             raise CovariateError(
                 f"{panel.name(i)} has no row at {missing}, so that the covariate "
                 f"{covariates[0]!r} is unknown there; add the row, its target may be NaN.",
@@ -173,12 +198,14 @@ def _padded(panel: Panel, gap: np.ndarray, last: np.ndarray) -> Panel:
 
     t = last[owner] + 1 + nth
     t[old] = panel.t
+    future = panel.future[panel.offsets[owner]]
+    future[old] = panel.future
     return replace(
         panel,
         offsets=offsets,
         t=t,
         y=spread(panel.y, np.nan),
-        future=spread(panel.future, 0.0),
+        future=future,
         past=spread(panel.past, np.nan),
         row=spread(panel.row, -1),
     )

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from seqlatent.forecasting import Columns, DataError, Forecaster, TimeError
+from seqlatent.forecasting import Columns, CovariateError, DataError, Forecaster, TimeError
 from seqlatent.forecasting.frames import read
+from seqlatent.forecasting.recipes import deep_state
 
 
 def long(ds, y=None, id="a"):
@@ -117,3 +118,104 @@ def test_words_as_a_covariate_hear_of_indicator_columns(dtype):
         )
     made = pd.get_dummies(df, columns=["weather"], drop_first=True)
     assert read(made).names == ("weather_snow", "weather_sun")
+
+
+# --- the wall clock --------------------------------------------------------------------------
+
+CHANGES = {"spring": "2024-03-31", "autumn": "2024-10-27"}
+
+
+def local_hours(change, freq="h", days=24, tz="Europe/London"):
+    """A series of the local time of day, some days before a change of clocks and two after."""
+    day = pd.Timestamp(CHANGES[change])
+    start, end = day - pd.Timedelta(days=days), day + pd.Timedelta(days=2)
+    ds = pd.date_range(start, end, freq=freq, tz=tz, inclusive="left")
+    return long(ds, ds.hour + ds.minute / 60), ds < pd.Timestamp(day, tz=tz)
+
+
+@pytest.mark.parametrize("model", ["seasonal_naive", "ets", "theta"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_season_of_the_day_follows_the_wall_clock(model, change):
+    df, before = local_hours(change)
+    df["y"] += 0.05 * np.random.default_rng(0).normal(size=len(df))
+    h = int((~before).sum())
+    found = Forecaster(model).fit(df[before]).predict(h)
+    assert found["ds"].tolist() == df["ds"][~before].tolist()
+    np.testing.assert_allclose(found[model], found["ds"].dt.hour, atol=0.3)
+    drawn = Forecaster(model).fit(df[before]).sample(h, n=2)
+    assert drawn["ds"].tolist() == 2 * found["ds"].tolist()
+
+
+@pytest.mark.parametrize("freq", ["h", "30min"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_updates_through_a_change_of_clocks_are_a_forecast_from_all_rows(freq, change, tmp_path):
+    df, before = local_hours(change, freq)
+    model = Forecaster("seasonal_naive").fit(df[before])
+    for i in np.flatnonzero(~before)[: 6 * (2 if freq == "30min" else 1)]:
+        model.update(df[i : i + 1])
+        found, wanted = model.predict(8), model.predict(8, df=df[: i + 1])
+        assert found["ds"].tolist() == df["ds"][i + 1 : i + 9].tolist()
+        pd.testing.assert_frame_equal(found, wanted)
+        model.save(tmp_path / "model")
+        pd.testing.assert_frame_equal(Forecaster.load(tmp_path / "model").predict(8), wanted)
+        with pytest.raises(TimeError, match="expected rows after the last one seen"):
+            model.update(df[i - 3 : i + 1])
+    ahead = df["ds"].between(*found["ds"].iloc[[0, -1]])
+    off = found["seasonal_naive"].to_numpy() - df["y"][ahead].to_numpy()
+    assert np.abs(off[-3:]).max() < 1e-9
+
+
+def test_two_series_pass_a_change_of_clocks_at_different_rows():
+    df, before = local_hours("autumn")
+    ends = np.flatnonzero(~before)[[0, 1]] + 1  # at midnight, and at the first of two ones
+    both = pd.concat([df[: ends[0]], df[: ends[1]].assign(unique_id="b")])
+    model = Forecaster("seasonal_naive").fit(both)
+    found = model.predict(5)
+    wanted = [*df["ds"][ends[0] : ends[0] + 5], *df["ds"][ends[1] : ends[1] + 5]]
+    assert found["ds"].tolist() == wanted
+    rest = [df[ends[0] : ends[0] + 2], df[ends[1] : ends[1] + 1].assign(unique_id="b")]
+    again = model.update(pd.concat(rest)).predict(5)
+    wanted = [*df["ds"][ends[0] + 2 : ends[0] + 7], *df["ds"][ends[1] + 1 : ends[1] + 6]]
+    assert again["ds"].tolist() == wanted
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_covariates_and_windows_pass_a_change_of_clocks(change):
+    df, before = local_hours(change, days=6)
+    df["x"] = np.arange(len(df)) % 5.0
+    df["y"] += 3 * df["x"]
+    model = Forecaster("sarimax", season_length=1).fit(df[before])
+    ahead = df[~before].drop(columns="y")
+    found = model.predict(30, X_df=ahead)
+    assert found["ds"].tolist() == df["ds"][~before].tolist()[:30]
+    with pytest.raises(CovariateError, match="found none at 2024"):
+        model.predict(30, X_df=ahead.drop(index=ahead.index[4]))
+    model.update(df[~before][:5])
+    assert model.predict(3, X_df=ahead)["ds"].tolist() == df["ds"][~before].tolist()[5:8]
+    windows = Forecaster("seasonal_naive").cross_validation(df.drop(columns="x"), 12, n_windows=4)
+    assert len(windows) == 48
+    truth = df.set_index("ds")["y"]
+    assert (windows["y"].to_numpy() == truth[windows["ds"]].to_numpy()).all()
+    assert windows["ds"].isin(df["ds"]).all()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_rows_of_hours_that_are_left_out_are_never_given_back(change):
+    df, _ = local_hours(change, days=6)
+    df.loc[::7, "y"] = np.nan
+    model = Forecaster(deep_state(steps=2, hidden_dim=4)).fit(df)
+    for found in (model.impute(df), model.smooth(), model.score(df)):
+        assert found["ds"].isin(df["ds"]).all()
+    hole = df.drop(index=df.index[10:13])
+    assert set(df["ds"][10:13]) <= set(model.impute(hole)["ds"])
+
+
+def test_a_week_goes_on_after_a_holiday():
+    day = pd.offsets.CustomBusinessDay(holidays=["2024-12-25", "2024-12-26", "2025-01-01"])
+    ds = pd.date_range("2024-11-04", periods=60, freq=day)
+    df = long(ds, ds.day_of_week.to_numpy(float))
+    found = Forecaster("seasonal_naive", freq=day).fit(df[:36]).predict(15)
+    assert found["ds"].tolist() == ds[36:51].tolist()
+    np.testing.assert_allclose(found["seasonal_naive"], found["ds"].dt.day_of_week)
+    with pytest.raises(TimeError, match="found 2024-12-25"):
+        Forecaster("naive", freq=day).fit(long(pd.date_range("2024-12-23", periods=4)))

@@ -87,10 +87,14 @@ def test_offsets_keep_their_parameters(offset, tz):
     assert again == clock
     assert Clock.of(wanted[:30], [0, 30], clock.freq) == clock  # as a saved model fits again
     for found in (clock, again):
-        np.testing.assert_array_equal(found.steps(wanted), np.arange(45))
-        stamps = aware(found.stamps(np.arange(-8, 45)), tz)
-        np.testing.assert_array_equal(stamps[8:], wanted)
-        np.testing.assert_array_equal(found.steps(stamps), np.arange(-8, 45))
+        t = np.arange(-8.0, 60)
+        t = t[found.open(t)]  # a holiday is a step without a row
+        stamps = aware(found.stamps(t), tz)
+        np.testing.assert_array_equal(found.steps(stamps), t)
+        np.testing.assert_array_equal(stamps[t >= 0][:45], wanted)
+        ahead = found.following(found.ticks(wanted[4:6]), found.steps(wanted[4:6]), 30)
+        np.testing.assert_array_equal(aware(ahead[0], tz), wanted[5:35])
+        np.testing.assert_array_equal(aware(ahead[1], tz), wanted[6:36])
 
 
 def test_parameters_of_offsets_that_cannot_be_kept():
@@ -378,11 +382,38 @@ def test_irregular_integers_and_zones():
         clock_of(index[:1], "irregular")
 
 
-def test_days_are_counted_on_the_local_calendar_and_hours_are_not():
+def test_days_and_hours_are_counted_on_the_local_calendar():
     night = pd.DatetimeIndex(["2024-03-30 12:00", "2024-03-31 12:00"], tz="Europe/Berlin")
     assert clock_of(night).freq == "D"
     np.testing.assert_array_equal(clock_of(night, "D").steps(night), [0, 1])
-    np.testing.assert_array_equal(clock_of(night, "h").steps(night), [0, 23])
+    np.testing.assert_array_equal(clock_of(night, "h").steps(night), [0, 24])
+    np.testing.assert_array_equal(clock_of(night[:1], "2h").steps(night[:1]), [0])
+    assert not clock_of(night[:1], "2h").wall
+    assert not clock_of(night.tz_convert("UTC"), "h").wall
+    assert not clock_of(night.tz_convert("Australia/Lord_Howe"), "h").wall  # half an hour
+    assert clock_of(night.tz_convert("Australia/Lord_Howe"), "30min").wall
+
+
+@pytest.mark.parametrize("freq", ["h", "30min", "15min"])
+@pytest.mark.parametrize("month", ["03", "10"])
+def test_hours_that_are_left_out_are_closed_and_those_that_come_twice_are_one(freq, month):
+    day = {"03": "2024-03-31", "10": "2024-10-27"}[month]
+    index = pd.date_range(day, periods=5 * 24, freq=freq, tz="Europe/Berlin")
+    clock = clock_of(index)
+    t = clock.steps(index)
+    per_hour = {"h": 1, "30min": 2, "15min": 4}[freq]
+    left_out = np.arange(2 * per_hour, 3 * per_hour)
+    if month == "03":
+        np.testing.assert_array_equal(np.flatnonzero(~clock.open(np.arange(t.max()))), left_out)
+        np.testing.assert_array_equal(clock.stamps(t), index.tz_convert(None))
+    else:
+        assert clock.open(np.arange(t.max())).all()
+        np.testing.assert_array_equal(t[3 * per_hour : 4 * per_hour], left_out)
+        np.testing.assert_array_equal(
+            clock.again(left_out), clock.ticks(index[3 * per_hour : 4 * per_hour])
+        )
+    ahead = clock.following(clock.ticks(index[:1]), t[:1], len(index) - 1)
+    np.testing.assert_array_equal(ahead[0], index[1:].tz_convert(None))
 
 
 def test_both_of_two_equal_local_times_are_that_day():
@@ -424,7 +455,7 @@ def angle(features, names, name):
 def test_features_are_in_local_time():
     index = pd.date_range("2024-03-30", periods=60, freq="h", tz="Europe/Berlin")
     clock = clock_of(index)
-    features, names = clock.features(np.arange(60))
+    features, names = clock.features(clock.steps(index))
     np.testing.assert_allclose(angle(features, names, "hour") * 24 % 24, index.hour, atol=1e-9)
     np.testing.assert_allclose(
         angle(features, names, "weekday") * 7 % 7, index.day_of_week, atol=1e-9
