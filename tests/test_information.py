@@ -11,6 +11,12 @@ from torch.testing import assert_close
 from seqlatent import kalman
 
 F64 = torch.float64
+
+
+def potentials(F, b, Q, m0, P0, H, d, R, y, observed):
+    return kalman.potentials(F, b, Q, H, d, R, y, observed)
+
+
 EXACT = {"rtol": 1e-8, "atol": 1e-9}
 
 
@@ -160,3 +166,49 @@ def test_no_noise_is_refused():
     y, observed = torch.ones(3, 1, dtype=F64), torch.ones(3, 1, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"use kalman\.filter"):
         kalman.filter_information(one, zero, one, zero, one, one, zero, 0 * one, y, observed)
+
+
+@pytest.mark.parametrize("run", [kalman.filter_information, potentials])
+def test_a_singular_noise_is_refused(run):
+    one, zero = torch.ones(2, 2, dtype=F64), torch.zeros(2, dtype=F64)
+    G = torch.tensor([[1.0], [0.3]], dtype=F64)
+    y, observed = torch.ones(3, 2, dtype=F64), torch.ones(3, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"R of the observation noise .* use kalman\.filter and"):
+        run(one, zero, one, zero, one, one, zero, G @ G.mT, y, observed)
+
+
+@pytest.mark.parametrize("run", [kalman.filter, kalman.filter_scan, kalman.filter_information])
+@pytest.mark.parametrize("level", [1e3, 1e6, 1e9])
+def test_a_diffuse_trend_takes_any_level_up(run, level):
+    g = torch.Generator().manual_seed(0)
+    F = torch.tensor([[1.0, 1.0], [0.0, 1.0]], dtype=F64)
+    H, Q = torch.eye(1, 2, dtype=F64), torch.tensor([0.5, 0.01], dtype=F64).square().diag()
+    zero, R = torch.zeros(2, dtype=F64), torch.ones(1, 1, dtype=F64)
+    law = (F, zero, Q, zero, torch.zeros_like(Q), H, zero[:1], R)
+    # halves of powers of two, so that no digit of the data is lost when the level is added
+    y = (torch.randn(200, 1, dtype=F64, generator=g).cumsum(0) * 1024).round() / 1024
+    diffuse, observed = torch.ones(2, dtype=torch.bool), torch.ones_like(y, dtype=torch.bool)
+    low, high = (run(*law, y + c, observed, diffuse=diffuse) for c in (0.0, level))
+    limit = 1e-15 * level
+    assert_close(high.log_evidence.sum(), low.log_evidence.sum(), rtol=0, atol=1e3 * limit)
+    assert_close(high.mean[:, 0] - level, low.mean[:, 0], rtol=0, atol=10 * limit)
+    assert_close(high.mean[:, 1], low.mean[:, 1], rtol=0, atol=10 * limit)
+    if run is not kalman.filter_information:
+        smoother = kalman.smoother if run is kalman.filter else kalman.smoother_scan
+        low, high = (
+            smoother(*law[:3], x, *law[5:], y + c, observed) for x, c in ((low, 0.0), (high, level))
+        )
+        assert_close(high.mean[:, 0] - level, low.mean[:, 0], rtol=0, atol=10 * limit)
+
+
+def test_loadings_of_zero_have_their_gradient():
+    model = system(3, 4)
+    y, observed = random_data((), 5, 4, 0.3)
+    H = model.H.clone()
+    H[..., 1] = 0.0
+    model = model._replace(H=H.requires_grad_())
+    found, expected = (
+        torch.autograd.grad(total(run(*model, y, observed)), model.H)[0]
+        for run in (kalman.filter_information, kalman.filter)
+    )
+    assert_close(found, expected, **EXACT)

@@ -20,37 +20,38 @@ class Started(NamedTuple):
     log_evidence: Float[Tensor, "T ..."]
 
 
-def start(
+class Paths(NamedTuple):
+    """What each diffuse coordinate adds to states, and what data say of all of them."""
+
+    before: Float[Tensor, "T *l K k"]
+    after: Float[Tensor, "T *l K k"]
+    seen: Float[Tensor, "T *l E k"]
+    precision: Float[Tensor, "T *l k k"]
+
+
+def paths(
     x: Started,
     s: System,
     closed: Float[Tensor, "_ *c K K"],
     L: Float[Tensor, "_ *s E E"],
-    white: Float[Tensor, "T *L E"],
     diffuse: Bool[Tensor, " K"],
-) -> Started:
-    r"""Adds to a filter that started from :math:`\delta = 0` what the data say of it.
+) -> Paths:
+    r"""What a unit of each diffuse coordinate :math:`\delta` does, and the precision of it.
 
     .. math::
         z_t = z_t^0 + A_t \delta, \quad
-        \Lambda_t = \Lambda_{t-1} + X_t^\top X_t, \quad X_t = L_t^{-1} H A^-_t, \quad
-        s_t = s_{t-1} + X_t^\top L_t^{-1} v_t
-
-    The precision starts at zero. A filter with a flat prior of :math:`\delta` has the mean
-    :math:`m_t + A_t \Lambda_t^{-1} s_t`.
+        \Lambda_t = \Lambda_{t-1} + X_t^\top X_t, \quad X_t = L_t^{-1} H A^-_t
 
     Args:
         x: The filter with the diffuse coordinates known.
         s: The model.
         closed: What is left of a state from one step to the next.
         L: Factors of the innovations' covariances.
-        white: Innovations divided by them.
         diffuse: Which coordinates of the first state are diffuse.
     """
     index = diffuse.nonzero()[:, 0]
-    if not len(index):
-        return x
     lead, steps = torch.broadcast_shapes(closed.shape[1:-2], L.shape[1:-2]), s.steps
-    eye = torch.eye(len(diffuse), dtype=white.dtype, device=white.device)
+    eye = torch.eye(len(diffuse), dtype=L.dtype, device=L.device)
     first = eye[index].reshape(1, len(index), *(1,) * len(lead), len(diffuse))
     # an observation of unit noise has the gain P H^T
     updated = (eye - x.cov[:1] @ s.H[:1].mT @ s.H[:1]).unsqueeze(1)
@@ -60,20 +61,58 @@ def start(
     A = path(closed.unsqueeze(1), torch.cat([kept, later]))
     moved = apply(rest(s.F, steps).unsqueeze(1), A[:-1])
     before = join(first, moved, steps).movedim(1, -1)
-    A = A.movedim(1, -1)
     X = torch.linalg.solve_triangular(L, s.H @ before, upper=False)
-    precision = (X.mT @ X).cumsum(0)
+    return Paths(before, A.movedim(1, -1), X, (X.mT @ X).cumsum(0))
+
+
+@torch.no_grad()
+def estimate(found: Paths, white: Float[Tensor, "T *L E"]) -> Float[Tensor, "*L k"]:
+    """What all innovations, divided by L, say of the diffuse coordinates; zero where nothing."""
+    return apply(_inverse(found.precision)[0][-1], apply(found.seen.mT, white).sum(0))
+
+
+@torch.no_grad()
+def doubtful(precision: Float[Tensor, "T *p k k"]) -> bool:
+    """Whether a direction is neither open nor known with half of the digits, at any step."""
+    size = precision.diagonal(dim1=-2, dim2=-1)
+    eps = torch.finfo(size.dtype).eps
+    known = size > eps**1.5 * size[-1:]
+    scale = torch.where(known, size.clamp_min(torch.finfo(size.dtype).tiny).rsqrt(), 0.0)
+    values = torch.linalg.eigvalsh(precision * scale.unsqueeze(-1) * scale.unsqueeze(-2))
+    return bool(((values > 64 * eps) & (values < eps**0.4)).any())
+
+
+def start(
+    x: Started, found: Paths, white: Float[Tensor, "T *L E"], place: Float[Tensor, "*L k"]
+) -> Started:
+    r"""Adds to a filter that started from some :math:`\delta` what the data say of it.
+
+    .. math:: s_t = s_{t-1} + X_t^\top L_t^{-1} v_t
+
+    The precision starts at zero. A filter with a flat prior of :math:`\delta` has the mean
+    :math:`m_t + A_t \Lambda_t^{-1} s_t`. Where nothing is known, that is zero.
+
+    Args:
+        x: The filter with the diffuse coordinates known.
+        found: What they add.
+        white: Innovations divided by L.
+        place: How far from zero it started.
+    """
+    before, A, X, precision = found
+    count = precision.shape[-1]
     shift = apply(X.mT, white).cumsum(0)
     inverse, log_det, unknown = _inverse(precision)
     delta = apply(inverse, shift)
     gained = 0.5 * ((delta * shift).sum(-1) - log_det)
     nothing = torch.zeros_like(precision[:1])
-    everything = nothing + torch.eye(len(index), dtype=white.dtype, device=white.device)
+    everything = nothing + torch.eye(count, dtype=white.dtype, device=white.device)
     past, past_unknown = (
         torch.cat([nothing, inverse[:-1]]),
         torch.cat([everything, unknown[:-1]]),
     )
     past_delta = torch.cat([torch.zeros_like(delta[:1]), delta[:-1]])
+    delta = delta - apply(unknown, place)
+    past_delta = past_delta - apply(past_unknown, place)
     return Started(
         x.mean + apply(A, delta),
         _spread(x.cov, A, inverse, unknown),

@@ -159,10 +159,28 @@ def innovation_factor(S: Float[Tensor, "*s D D"], what: str) -> Float[Tensor, "*
     return S.sqrt() if S.shape[-1] == 1 else cholesky(S, what=what)
 
 
-def regular(S: Float[Tensor, "*s D D"]) -> bool:
+def noise_factor(R: Float[Tensor, "*r D D"]) -> Float[Tensor, "*r D D"]:
+    """Cholesky factor of the observation noise, for what divides by it.
+
+    Raises:
+        ValueError: If it is singular.
+    """
+    if not regular(R, 0.4):
+        lowest = torch.linalg.eigvalsh(R.detach()).amin().item()
+        raise ValueError(
+            "The covariance R of the observation noise was expected to be positive definite with "
+            f"positive variances, found the eigenvalue {lowest:.3g}. What divides by it cannot go "
+            "on: use kalman.filter and kalman.smoother, which do not, or mark what is known "
+            "exactly as not observed."
+        )
+    return cholesky(R, what="covariance R of the observation noise")
+
+
+def regular(S: Float[Tensor, "*s D D"], power: float = 0.2) -> bool:
     """Whether covariances can be divided by, at the cost of less than half of the digits.
 
-    Judged by the least share of a variance that the variables before leave open.
+    Judged by the least share of a standard deviation that the variables before leave open: it must
+    be more than this power of the precision.
     """
     S = S.detach()
     variances = S.diagonal(dim1=-2, dim2=-1)
@@ -173,7 +191,7 @@ def regular(S: Float[Tensor, "*s D D"]) -> bool:
     scale = variances.sqrt()
     L, info = torch.linalg.cholesky_ex(S / (scale.unsqueeze(-1) * scale.unsqueeze(-2)))
     least = L.diagonal(dim1=-2, dim2=-1).amin()
-    return not bool(info.any()) and bool(least > torch.finfo(S.dtype).eps ** 0.2)
+    return not bool(info.any()) and bool(least > torch.finfo(S.dtype).eps ** power)
 
 
 def elements(s: System) -> Elements:

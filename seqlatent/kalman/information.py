@@ -7,19 +7,20 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from seqlatent.kalman.diffuse_start import Started, start
+from seqlatent.kalman.diffuse_start import Started, doubtful, estimate, paths, start
 from seqlatent.kalman.elements import (
     System,
     apply,
     innovation_factor,
     join,
     matrix_lead,
+    noise_factor,
     path,
     rest,
     system,
 )
 from seqlatent.kalman.recursions import closed_loop, covariances, stack, unstack
-from seqlatent.kalman.sequential import Filtered
+from seqlatent.kalman.sequential import Filtered, filter
 from seqlatent.linalg import factor, mask_rows
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -104,6 +105,9 @@ def filter_information(
         The Diffuse Kalman Filter (de Jong, 1991).
     """
     said = _said(H, d, R, y, observed)
+    model = (F, b, Q, m0, P0, H, d, R)
+    if said is None:
+        return filter(*model, y, observed, diffuse=diffuse)
     size = F.shape[-1]
     if diffuse is not None:
         both = diffuse.unsqueeze(-1) | diffuse.unsqueeze(-2)
@@ -116,24 +120,44 @@ def filter_information(
     s = system(F, b, Q, m0, P0, said.G.mT, few.new_zeros(size), eye, few, torch.ones_like(seen))
     informed = seen.movedim(-2, 0).flatten(1).any(-1).expand(s.steps).tolist()
     lead = matrix_lead(s.F, s.Q, s.P0, s.H, s.R)
-    F, Q, P0, U, R = (stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R))
-    found = covariances(F, Q, P0, U, R, informed)
-    predicted_cov, cov, gain, S = (unstack(x, lead) for x in found)
+    stacked = [stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R)]
+    filtered = covariances(*stacked, informed)
+    predicted_cov, cov, gain, S = (unstack(x, lead) for x in filtered)
     closed = closed_loop(s.F, gain, s.H @ s.F)
-    prior = join(s.m0, rest(s.b, s.steps), s.steps)
+    L = innovation_factor(S, "covariance I + G^T P G of what the observations say")
+    result, white = _means(s, s.m0, predicted_cov, cov, gain, closed, L)
+    if diffuse is None or not bool(diffuse.any()):
+        return _result(s, result, said.floor)
+    found = paths(result, s, closed, L, diffuse)
+    if doubtful(found.precision):
+        return filter(*model, y, observed, diffuse=diffuse)
+    # a start near the one that data say: squares of what is far off would have no digit left
+    place = estimate(found, white)
+    first = s.m0 + place @ torch.eye(size, dtype=place.dtype, device=place.device)[diffuse]
+    result, white = _means(s, first, predicted_cov, cov, gain, closed, L)
+    return _result(s, start(result, found, white, place), said.floor)
+
+
+def _means(
+    s: System,
+    m0: Tensor,
+    predicted_cov: Tensor,
+    cov: Tensor,
+    gain: Tensor,
+    closed: Tensor,
+    L: Tensor,
+) -> tuple[Started, Tensor]:
+    """A filter's moments from its gains, and its innovations divided by L."""
+    prior = join(m0, rest(s.b, s.steps), s.steps)
     offset = prior + apply(gain, s.y - apply(s.H, prior))
     mean = path(closed, offset.expand(-1, *s.lead, -1))
     later = apply(rest(s.F, s.steps), mean[:-1]) + rest(s.b, s.steps)
-    predicted_mean = join(s.m0, later, s.steps)
-    L = innovation_factor(S, "covariance I + G^T P G of what the observations say")
+    predicted_mean = join(m0, later, s.steps)
     residual = (s.y - apply(s.H, predicted_mean)).unsqueeze(-1)
     white = torch.linalg.solve_triangular(L, residual, upper=False).squeeze(-1)
     log_det = L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     evidence = -0.5 * white.square().sum(-1) - log_det
-    result = Started(mean, cov, predicted_mean, predicted_cov, evidence)
-    if diffuse is not None:
-        result = start(result, s, closed, L, white, diffuse)
-    return _result(s, result, said.floor)
+    return Started(mean, cov, predicted_mean, predicted_cov, evidence), white
 
 
 def _result(s: System, x: Started, floor: Tensor) -> Filtered:
@@ -144,8 +168,12 @@ def _result(s: System, x: Started, floor: Tensor) -> Filtered:
     return Filtered(mean, cov, predicted_mean, predicted_cov, evidence)
 
 
-def _said(H: Tensor, d: Tensor, R: Tensor, y: Tensor, observed: Tensor) -> _Said:
-    """What each observation says, and the log density at the state that explains it best."""
+def _said(H: Tensor, d: Tensor, R: Tensor, y: Tensor, observed: Tensor) -> _Said | None:
+    """What each observation says, and the log density at the state that explains it best.
+
+    None where observations say nothing in some direction, in which a change of their loadings would
+    say something.
+    """
     observed = _narrow(observed)
     diagonal = bool((R.diagonal(dim1=-2, dim2=-1).diag_embed() == R).all())
     if diagonal:
@@ -158,13 +186,15 @@ def _said(H: Tensor, d: Tensor, R: Tensor, y: Tensor, observed: Tensor) -> _Said
     else:
         if not bool(observed.all()):
             H, d, R, y = mask_rows(H, d, R, y, observed)
-        L = innovation_factor(R, "covariance R of the observation noise")
+        L = noise_factor(R)
         log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         H = torch.linalg.solve_triangular(L, H, upper=False)
         # one column per observation where the factor is shared
         residual = apply(_inverse(L), y - d)
         weight, J, shift = torch.ones_like(residual), H.mT @ H, apply(H.mT, residual)
-    G, inverse = _root(J, observed.any(-1)[..., None, None])
+    G, inverse, full = _root(J, observed.any(-1)[..., None, None])
+    if not full and torch.is_grad_enabled() and H.requires_grad:
+        return None
     few = apply(inverse, shift)
     best = apply(inverse.mT, few)
     rest_of_y = residual - apply(H, best)
@@ -182,16 +212,16 @@ def _weighted(H: Tensor, weight: Tensor) -> Tensor:
     return (weight @ squares).reshape(*weight.shape[:-1], size, size)
 
 
-def _root(J: Tensor, any_seen: Tensor) -> tuple[Tensor, Tensor]:
-    """A square factor of the information, and its pseudo-inverse."""
+def _root(J: Tensor, any_seen: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """A square factor of the information, its pseudo-inverse, and whether that is the inverse."""
     eye = torch.eye(J.shape[-1], dtype=J.dtype, device=J.device)
     L, info = torch.linalg.cholesky_ex(torch.where(any_seen, J, eye))
     pivots = L.detach().diagonal(dim1=-2, dim2=-1)
     least = torch.finfo(J.dtype).eps ** 0.4 * pivots.amax(-1)
     if not bool(info.any()) and bool((pivots.amin(-1) > least).all()):
-        return torch.where(any_seen, L, 0), torch.where(any_seen, _inverse(L), 0)
+        return torch.where(any_seen, L, 0), torch.where(any_seen, _inverse(L), 0), True
     G = factor(J, what="information H^T R^{-1} H")
-    return G, torch.linalg.pinv(G)
+    return G, torch.linalg.pinv(G), False
 
 
 def _inverse(L: Tensor) -> Tensor:

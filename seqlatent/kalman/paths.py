@@ -9,10 +9,10 @@ from torch import Tensor
 from seqlatent.kalman.elements import (
     align,
     apply,
-    innovation_factor,
     join,
     leading,
     matrix_lead,
+    noise_factor,
     path,
     rest,
     symmetric,
@@ -95,7 +95,7 @@ def potentials(
     """
     size = F.shape[-1]
     s = system(F, b, Q, F.new_zeros(size), F.new_zeros(size, size), H, d, R, y, observed)
-    L = innovation_factor(s.R, "covariance R of the observation noise")
+    L = noise_factor(s.R)
     white = torch.linalg.solve_triangular(L, s.H, upper=False)
     loadings = torch.linalg.solve_triangular(L.mT, white, upper=True)
     eta, J = apply(loadings.mT, s.y - s.d), white.mT @ white
