@@ -235,6 +235,38 @@ def test_a_fallback_is_what_its_note_says(kind):
         assert "7 of 44 rows have a value: a level alone" in notes["s0"]
 
 
+def test_a_seasonal_order_without_a_season_is_said_to_be_left_out():
+    rng = np.random.default_rng(0)
+    walk = np.cumsum(rng.normal(size=60))
+    holes = np.where(np.arange(60) % 12 == 3, np.nan, walk)
+    options = {"order": (0, 1, 1), "seasonal_order": (0, 1, 1)}
+    panel = make_panel([holes, walk])
+    engine = fitted(SARIMAX, panel, Job(season_lengths=(12,)), **options)
+    law = engine.law(engine.start(panel, 0), ahead(panel, 12), LEVELS, 1, 0)
+    assert (widths(law.quantiles[..., 0]) < 30).all()
+    assert engine.notes == {"s0": "without the season of 12 (1 of its phases have no value)"}
+    engine = fitted(SARIMAX, panel, Job(), **options)
+    assert "without seasonal_order (no season is known: give season_length)" in engine.notes["s1"]
+    engine = fitted(SARIMAX, panel, Job(season_lengths=(12,)), order=(0, 1, 1))
+    assert not engine.notes
+
+
+@each_engine
+def test_a_few_other_rows_of_a_series_have_intervals_of_its_size(kind):
+    t = np.arange(120)
+    y = 100 + 5 * np.sin(2 * np.pi * t / 12) + np.random.default_rng(0).normal(size=120)
+    panel = make_panel([y])
+    options = {"order": (0, 1, 1), "seasonal_order": (0, 1, 1)} if kind is SARIMAX else {}
+    engine = fitted(kind, panel, Job(season_lengths=(12,)), **options)
+    for rows in (1, 3):
+        few = panel.tail(rows)
+        state, future = engine.start(few, 0), ahead(few, 12)
+        law = engine.law(state, future, LEVELS, 1, 0)
+        assert (np.abs(law.mean - 100) < 20).all()
+        assert (widths(law.quantiles) < 60).all()
+        assert engine.paths(state, future, 200, 0).std(0).max() < 30
+
+
 # ---- windows end at the last value
 
 

@@ -253,14 +253,15 @@ class InnovationsEngine(LocalEngine):
             t0 = panel.t[rows][skipped]
             m = self._season
             phases = phase_of(t0 + np.arange(len(y) - skipped), m)
-            moving = parameters["gamma"][i, d] > 0
+            # Fewer than two seasons say less of the season than those that were fitted.
+            moving = parameters["gamma"][i, d] > 0 and len(phases) >= 2 * m
             y = filled(y[skipped:], m) / parameters["factor"][i, d, phases]
             if not moving:
                 y = y - parameters["season0"][i, d, phases]
             level, trend, season = initial(y, m if moving else 1)
             free = parameters["beta"][i, d] > 0
             origin[i, d] = t0
-            if parameters["alpha"][i, d] > 0 or moving:
+            if parameters["alpha"][i, d] > 0 or parameters["gamma"][i, d] > 0:
                 step = trend if free else parameters["trend0"][i, d]
                 start["trend"][i, d] = step
                 start["level"][i, d] = level if free else np.mean(y[:1]) - step

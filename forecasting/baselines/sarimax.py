@@ -17,7 +17,7 @@ from seqlatent.forecasting.baselines.orders import (
     sarimax_model,
 )
 from seqlatent.forecasting.baselines.quiet import quiet
-from seqlatent.forecasting.baselines.series import Form, Series, each, root, standard, trim
+from seqlatent.forecasting.baselines.series import Form, Series, bounded, each, root, standard, trim
 from seqlatent.forecasting.baselines.spread import (
     difference_scale,
     magnitude,
@@ -55,7 +55,8 @@ class SARIMAX(LocalEngine):
     of more than 12 steps become three pairs of sines and cosines. A season needs two of them, with
     a value at every phase, else a note says that there is none. Missing values are exact. A series
     that cannot be fitted, is constant or whose turn comes after the time limit is forecast as a
-    (seasonal) random walk, with a note.
+    (seasonal) random walk, with a note. Where a forecast from other rows than those fitted has too
+    few to tell the state, what they leave open varies as the series did.
 
     Each fit takes from a tenth of a second to seconds: give thousands of series a time limit.
 
@@ -223,6 +224,10 @@ class SARIMAX(LocalEngine):
         m, count = self._season, int(np.isfinite(y).sum())
         gap = season_gap(y, m) if m > 1 else ""
         lost = f"without the season of {m} ({gap})" if gap else ""
+        if self._order and not any(self._order[3:6]):
+            lost = ""
+        elif self._order and m == 1:
+            lost = "without seasonal_order (no season is known: give season_length)"
         constant = same_everywhere(y)
         if constant:
             reason = "it is constant"
@@ -234,7 +239,7 @@ class SARIMAX(LocalEngine):
             if best is not None:
                 if reason:
                     self._note(panel, series, target, f"best of the orders fitted: {reason}")
-                if lost and not self._order:
+                if lost:
                     self._note(panel, series, target, lost)
                 return *best, data.shift, data.unit
         periodic = m > 1 and not gap and not constant
@@ -261,6 +266,8 @@ class SARIMAX(LocalEngine):
             return (order, np.array([*values, (scales.exact / data.unit) ** 2])), ""
         with quiet():
             orders = [self._order] if self._order else candidates(data.digits, season)
+        if season == 1:
+            orders = [order._replace(P=0, D=0, Q=0) for order in orders]
         return self._search(data.digits, t, x, orders, deadline)
 
     def _search(
@@ -354,6 +361,7 @@ class SARIMAX(LocalEngine):
         model = self._model(one, np.full(len(t), np.nan), t, future.u[i])
         offset = np.broadcast_to(model["obs_intercept"], (1, len(t)))[0]
         a, P = trim(state["mean"][i, d], state["covariance"][i, d])
+        P = bounded(P, DIFFUSE)
         c = np.broadcast_to(model["state_intercept"].reshape(len(a), -1)[:, 0], a.shape)
         R = model["selection"] @ np.sqrt(model["state_cov"])
         Z, unit = model["design"][0], one.unit

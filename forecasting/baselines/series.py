@@ -9,7 +9,7 @@ from seqlatent.forecasting.baselines.local import Table
 from seqlatent.forecasting.baselines.orders import Order
 from seqlatent.forecasting.panel import Panel
 
-__all__ = ["Form", "Series", "each", "root", "standard", "trim"]
+__all__ = ["Form", "Series", "bounded", "each", "root", "standard", "trim"]
 
 
 class Series(NamedTuple):
@@ -60,6 +60,14 @@ def trim(a: np.ndarray, P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A state's mean and covariance without the NaN that made it as wide as the others."""
     size = int(np.isfinite(a).sum())
     return a[:size], P[:size, :size]
+
+
+def bounded(P: np.ndarray, limit: float) -> np.ndarray:
+    """A covariance whose variances above a limit, which say that nothing is known, are ones."""
+    if np.trace(P) <= limit:
+        return P
+    values, vectors = np.linalg.eigh((P + P.T) / 2)
+    return (vectors * np.where(values > limit, 1.0, values)) @ vectors.T
 
 
 def root(P: np.ndarray) -> np.ndarray:
