@@ -98,7 +98,9 @@ def long_frames(draw):
     more = st.tuples(st.integers(0, len(IDS[dtype]) - 1), st.integers(4, 11))
     rows += draw(st.lists(more, unique=True, max_size=15))
     rows = draw(st.permutations(rows))
-    values = st.one_of(st.none(), st.floats(-1e6, 1e6))
+    values = st.one_of(
+        st.none(), st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda x: x + 0.5)
+    )
     series = [i for i, _ in rows]
     ids = pd.Series([IDS[dtype][i] for i in series]).astype(dtype)
     ds = grid.iloc[[k for _, k in rows]].reset_index(drop=True)
