@@ -4,6 +4,7 @@ PYTHON  ?= python3
 VENV    ?= .venv
 WORKERS ?= 2
 ARGS    ?=
+N       ?= 2000
 
 BIN := $(VENV)/bin
 # The pins are of one set that installs together on Python 3.11 and later; 3.10 takes what it finds.
@@ -15,7 +16,7 @@ PYTEST = $(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist worksteal
 NUMERICAL = $(shell grep -L -e 'seqlatent[. a-z]*forecasting' -e 'seqlatent[. a-z]*datasets' -e subprocess tests/test_*.py)
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all test-slow test-kernels lint docs clean
+.PHONY: demo test test-all test-slow test-kernels fuzz lint docs clean
 .NOTPARALLEL:
 .SECONDARY:
 
@@ -36,6 +37,10 @@ test-slow: $(VENV)/.installed-test
 test-kernels: $(VENV)/.installed-test
 	ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE $(PYTEST) -m 'not slow' $(NUMERICAL) $(ARGS)
 	ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=COMPATIBLE $(PYTEST) -m 'not slow' $(NUMERICAL) $(ARGS)
+
+# Random systems, as many as one likes: make fuzz N=5000.
+fuzz: $(VENV)/.installed-test
+	SEQLATENT_FUZZ=$(N) $(PYTEST) tests/test_fuzz_*.py $(ARGS)
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff format --check .

@@ -299,26 +299,46 @@ class _Draw:
         return (vectors @ scaled.unsqueeze(-1))[..., 0]
 
 
-def precise_log_likelihood(case: Case, digits: int = 150) -> list[float]:
-    """The log likelihood of each series by a plain filter in so many digits.
+def precise_log_likelihood(case: Case) -> Tensor:
+    """The log likelihood of each series by a plain filter in 150 digits.
 
     A diffuse coordinate has the variance 1e60; how many of them are determined is what a change
     of that variance changes.
     """
-    with mp.workdps(digits):
-        if case.diffuse is None:
-            return [float(_filtered(one, mp.mpf(0))) for one in case.series()]
-        vast, found = mp.mpf(10) ** 60, []
-        for one in case.series():
-            a, b = _filtered(one, vast), _filtered(one, vast**2)
-            determined = round(float(2 * (a - b) / mp.log(vast)))
-            found.append(float(a + determined * mp.log(vast) / 2))
-        return found
+    with mp.workdps(150):
+        found = [float(_limit(one, None, mp.mpf(0))) for one in case.series()]
+    return torch.tensor(found, dtype=torch.float64).reshape(case.y.shape[:-2])
 
 
-def _filtered(case: Case, vast):
-    F, b, Q, m, P, H, d, R = (_exact(x) for x in case.model)
-    K, y = len(m), _exact(case.y)
+def precise_slopes(case: Case, direction: Case) -> tuple[float, float]:
+    """First and second derivative of the sum over series along a direction.
+
+    They are differences over 1e-100, in 420 digits.
+    """
+    first, second, h = mp.mpf(0), mp.mpf(0), mp.mpf(10) ** -100
+    with mp.workdps(420):
+        for one, way in zip(case.series(), direction.series(), strict=True):
+            low, middle, high = (_limit(one, way, step) for step in (-h, mp.mpf(0), h))
+            first += (high - low) / (2 * h)
+            second += (high - 2 * middle + low) / h**2
+        return float(first), float(second)
+
+
+def _limit(case: Case, way: Case | None, step: mp.mpf) -> mp.mpf:
+    if case.diffuse is None:
+        return _filtered(case, mp.mpf(0), way, step)
+    vast = mp.mpf(10) ** 60
+    a, b = (_filtered(case, variance, way, step) for variance in (vast, vast**2))
+    return a + round(float(2 * (a - b) / mp.log(vast))) * mp.log(vast) / 2
+
+
+def _filtered(case: Case, vast: mp.mpf, way: Case | None, step: mp.mpf) -> mp.mpf:
+    parts = [_exact(x) for x in (*case.model, case.y)]
+    if way is not None:
+        moves = (_exact(x) for x in (*way.model, way.y))
+        parts = [_moved(x, u, step) for x, u in zip(parts, moves, strict=True)]
+    F, b, Q, m, P, H, d, R, y = parts
+    K = len(m)
     if case.diffuse is not None:
         flat = case.diffuse.tolist()
         P = [[mp.mpf(0) if flat[i] or flat[j] else P[i][j] for j in range(K)] for i in range(K)]
@@ -355,6 +375,12 @@ def _filtered(case: Case, vast):
 
 def _exact(x: Tensor):
     return mp.mpf(x.item()) if x.dim() == 0 else [_exact(each) for each in x]
+
+
+def _moved(x, u, step):
+    if isinstance(x, list):
+        return [_moved(p, q, step) for p, q in zip(x, u, strict=True)]
+    return x + step * u
 
 
 def _product(A, B):

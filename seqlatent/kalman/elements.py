@@ -128,6 +128,22 @@ def system(
         ValueError: If shapes do not fit, a covariance is none, or what is observed is no number.
     """
     P0 = checked(F, b, Q, m0, P0, H, d, R, y, observed, diffuse)
+    return aligned(F, b, Q, m0, P0, H, d, R, y, observed)
+
+
+def aligned(
+    F: Tensor,
+    b: Tensor,
+    Q: Tensor,
+    m0: Tensor,
+    P0: Tensor,
+    H: Tensor,
+    d: Tensor,
+    R: Tensor,
+    y: Tensor,
+    observed: Tensor,
+) -> System:
+    """The same of tensors that were verified."""
     m0, P0 = m0.unsqueeze(-2), P0.unsqueeze(-3)
     matrices, vectors = (F, Q, P0, H, R), (b, m0, d, y, observed)
     lead, steps = leading(matrices, vectors)

@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seqlatent.kalman.blocks import continued
+from seqlatent.kalman.elements import aligned
 from seqlatent.kalman.first_block import begin, of_start
 from seqlatent.kalman.lifted import Lifted, lift
-from seqlatent.kalman.sequential import filter
+from seqlatent.kalman.sequential import filtered, forward
 
 _LOG_2PI = math.log(2 * math.pi)
 # What a block costs apart from arithmetic, in operations: of about ten calls and their checks.
@@ -194,8 +195,13 @@ def step_by_step(problem: Problem) -> Float[Tensor, " B"]:
     y, seen, m0 = problem.y, problem.seen, problem.m0
     seen = torch.ones_like(y, dtype=torch.bool) if seen is None else seen
     b, d = y.new_zeros(m0.shape[-1]), y.new_zeros(y.shape[-1])
-    model = (F, b, Q, m0, problem.P0, H, d, R)
-    return filter(*model, y, seen, diffuse=problem.diffuse).log_evidence.sum(-1)
+    return by_filter(F, b, Q, m0, problem.P0, H, d, R, y, seen, problem.diffuse)
+
+
+def by_filter(*arguments: Any) -> Tensor:
+    """What the filter finds, of a model and data that were verified and ``diffuse``."""
+    *verified, diffuse = arguments
+    return filtered(aligned(*verified), diffuse, math.inf, forward).log_evidence.sum(-1)
 
 
 def parts(problem: Problem) -> Iterator[Part]:

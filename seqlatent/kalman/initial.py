@@ -168,7 +168,7 @@ def _phase(s: System, settled: Settled) -> _Phase:
 
     With given gains the covariances are a congruence, to whose gradient an optimal gain contributes
     nothing: with a constant one they have their first derivatives, and with gains found anew out of
-    those their second ones too.
+    those their second ones too. Means have those with gains that are found once more.
     """
     lead = matrix_lead(s.F, s.Q, s.P0, s.H, s.R, settled.gain)
     eye = torch.eye(s.F.shape[-1], dtype=s.F.dtype, device=s.F.device)
@@ -191,7 +191,7 @@ def _phase(s: System, settled: Settled) -> _Phase:
     predicted_cov, _ = _joseph(s, settled.gain + torch.stack(frees) @ N, lead)
     gain, _, _ = limit_gain(predicted_cov, s.H, s.R, settled)
     predicted_cov, cov = _joseph(s, gain, lead)
-    _, white, L = limit_gain(predicted_cov, s.H, s.R, settled)
+    gain, white, L = limit_gain(predicted_cov, s.H, s.R, settled)
     return _Phase(gain, predicted_cov, cov, white, L)
 
 

@@ -1,7 +1,5 @@
 """The log likelihood of a linear-Gaussian model, by blocks of steps."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,8 +7,16 @@ from torch import Tensor
 from seqlatent.kalman import reduced
 from seqlatent.kalman.derivatives import differentiable
 from seqlatent.kalman.elements import align, leading
-from seqlatent.kalman.groups import Problem, Solved, after, ends_of, in_order, parts, trusted
-from seqlatent.kalman.sequential import filter
+from seqlatent.kalman.groups import (
+    Problem,
+    Solved,
+    after,
+    by_filter,
+    ends_of,
+    in_order,
+    parts,
+    trusted,
+)
 from seqlatent.kalman.validation import checked
 from seqlatent.recurrence import affine_recurrence
 
@@ -80,7 +86,7 @@ def log_likelihood(
         starts.
     """
     P0 = checked(F, b, Q, m0, P0, H, d, R, y, observed, diffuse)
-    return differentiable(_value, _by_filter, (F, b, Q, m0, P0, H, d, R, y), observed, diffuse)
+    return differentiable(_value, by_filter, (F, b, Q, m0, P0, H, d, R, y), observed, diffuse)
 
 
 def _value(
@@ -103,11 +109,7 @@ def _value(
         found = _at_once(*model, y, observed, diffuse, lead, steps)
         if found is not None:
             return found
-    return _by_filter(*model, y, observed, diffuse)
-
-
-def _by_filter(*arguments: Any) -> Tensor:
-    return filter(*arguments[:-1], diffuse=arguments[-1]).log_evidence.sum(-1)
+    return by_filter(*model, y, observed, diffuse)
 
 
 def _at_once(

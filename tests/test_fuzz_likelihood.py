@@ -1,0 +1,166 @@
+"""Log likelihoods of random systems: the filter's, with gradients and second derivatives.
+
+Two hundred cases by default, `make fuzz N=5000` takes more. Where the log likelihood and the filter
+differ by more than they may, a filter in hundreds of digits decides which of them is wrong: the
+filter has tests of its own.
+
+What is asked: values to 1e-9, gradients to 1e-6, second derivatives to 1e-4, and in single
+precision values to 1e-4. To that comes what no algorithm can avoid, the rounding of the numbers
+that it is given: ten times what the result moves by when they are nudged, scaled from the size of
+the nudge to that of rounding.
+"""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from random_systems import Case, cases, precise_log_likelihood, precise_slopes, random_case
+from reference import LinearGaussian, dense_posterior
+from torch import Tensor
+
+from seqlatent import kalman
+
+NUDGE = 1e-10
+Likelihood = Callable[[Case], Tensor]
+
+
+def ours(case: Case) -> Tensor:
+    return kalman.log_likelihood(*case.arguments, diffuse=case.diffuse)
+
+
+def filters(case: Case) -> Tensor:
+    return kalman.filter(*case.arguments, diffuse=case.diffuse).log_evidence.sum(-1)
+
+
+def chunks() -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("seeds", cases(200), ids=str)
+
+
+def each(seeds: range) -> Iterator[Case]:
+    return (random_case(seed) for seed in seeds)
+
+
+def allowed(f: Likelihood, case: Case, found: Tensor, eps: float = 2.0**-52) -> Tensor:
+    """What rounding of the numbers of a case does to a result."""
+    moved = torch.stack([(f(case.nudged(NUDGE, i)) - found).abs() for i in range(2)])
+    return 10 * eps / NUDGE * moved.amax(0)
+
+
+@chunks()
+def test_values(seeds):
+    for case in each(seeds):
+        found, expected = ours(case), filters(case)
+        assert found.shape == case.y.shape[:-2]
+        size = torch.maximum(expected.abs(), case.observed.sum((-1, -2)).clamp_min(1))
+        limit = 1e-9 * size
+        if not bool(((found - expected).abs() <= limit).all()):
+            expected = precise_log_likelihood(case)
+            limit = limit + allowed(filters, case, filters(case))
+        assert bool(((found - expected).abs() <= limit).all()), (case.seed, case.kind)
+
+
+@chunks()
+def test_single_precision(seeds):
+    for case in each(seeds):
+        found, expected = ours(case.to(torch.float32)), ours(case)
+        assert found.dtype == torch.float32
+        size = torch.maximum(expected.abs(), case.observed.sum((-1, -2)).clamp_min(1))
+        limit, wrong = 1e-4 * size, (found - expected).abs()
+        if not bool((wrong <= limit).all()):
+            limit = limit + allowed(ours, case, expected, torch.finfo(torch.float32).eps)
+        assert bool((wrong <= limit).all()), (case.seed, case.kind)
+
+
+def gradients(f: Likelihood, case: Case) -> dict[str, Tensor]:
+    """Gradients of the sum over series; those of covariances are symmetric."""
+    leaves = {k: x.clone().requires_grad_() for k, x in case.model._asdict().items()}
+    leaves["y"] = case.y.clone().requires_grad_()
+    y = leaves["y"]
+    model = LinearGaussian(*(leaves[name] for name in LinearGaussian._fields))
+    value = f(case._replace(model=model, y=y)).sum()
+    if not value.requires_grad:
+        return {name: torch.zeros_like(x) for name, x in leaves.items()}
+    grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+    found = {}
+    for (name, x), grad in zip(leaves.items(), grads, strict=True):
+        grad = torch.zeros_like(x) if grad is None else grad
+        found[name] = (grad + grad.mT) / 2 if name in ("Q", "P0", "R") else grad
+    return found
+
+
+def along(case: Case, name: str, direction: Tensor) -> Case:
+    """A direction in which one tensor of a case moves."""
+    parts = {k: torch.zeros_like(x) for k, x in case.model._asdict().items()}
+    y = torch.zeros_like(case.y)
+    if name == "y":
+        y = direction
+    else:
+        parts[name] = direction
+    return case._replace(model=LinearGaussian(**parts), y=y)
+
+
+@chunks()
+def test_gradients(seeds):
+    for case in each(seeds):
+        found, expected = gradients(ours, case), gradients(filters, case)
+        size = max(float(filters(case).abs().sum()), 1.0)
+        for name, grad in found.items():
+            right, x = expected[name], case.y if name == "y" else getattr(case.model, name)
+            # what a gradient of zero is rounded to: a part of the value, in units of what moves
+            least = 1e-12 * size / max(float(x.abs().max()), 1e-3)
+            limit = 1e-6 * float(right.abs().max()) + least
+            wrong = grad - right
+            if float(wrong.abs().max()) <= limit:
+                continue
+            limit += float(allowed(lambda c, k=name: gradients(filters, c)[k], case, right).max())
+            if float(wrong.abs().max()) <= limit:
+                continue
+            way = wrong / torch.linalg.vector_norm(wrong)
+            slope, _ = precise_slopes(case, along(case, name, way))
+            off = abs(float((grad * way).sum()) - slope)
+            assert off <= limit * wrong.numel() ** 0.5, (case.seed, name, case.kind)
+
+
+def scaled(case: Case, factors: Tensor) -> Case:
+    """A case whose tensors are multiplied by factors, one each."""
+    *parts, y = (x * s for x, s in zip((*case.model, case.y), factors, strict=True))
+    return case._replace(model=LinearGaussian(*parts), y=y)
+
+
+def slopes(case: Case, factors: Tensor, *, graph: bool) -> tuple[Tensor, Tensor]:
+    factors = factors.detach().requires_grad_()
+    value = ours(scaled(case, factors)).sum()
+    if not value.requires_grad:
+        return factors, 0 * factors
+    return factors, torch.autograd.grad(value, factors, create_graph=graph)[0]
+
+
+@chunks()
+def test_second_derivatives(seeds):
+    """By the factors of all tensors, in some direction, as differences of gradients."""
+    for case in each(seeds[::2]):
+        g = torch.Generator().manual_seed(case.seed)
+        one, way = torch.ones(9, dtype=torch.float64), torch.randn(9, generator=g).double()
+        factors, slope = slopes(case, one, graph=True)
+        (found,) = torch.autograd.grad(slope @ way, factors)
+        step = 1e-4
+        high, low = (slopes(case, one + sign * step * way, graph=False)[1] for sign in (1, -1))
+        expected = (high - low) / (2 * step)
+        size = max(float(filters(case).abs().sum()), 1.0)
+        limit = 1e-4 * float(expected.abs().max()) + 1e-7 * size
+        if bool(((found - expected).abs() <= limit).all()):
+            continue
+        parts = zip((*case.model, case.y), way, strict=True)
+        *model, y = (x * w for x, w in parts)
+        _, second = precise_slopes(case, case._replace(model=LinearGaussian(*model), y=y))
+        assert abs(float(found @ way) - second) <= limit, (case.seed, case.kind)
+
+
+def test_values_of_small_cases_are_those_of_the_dense_gaussian():
+    for case in each(range(60)):
+        if case.diffuse is not None or case.y[0].numel() > 60:
+            continue
+        for one, found in zip(case.series(), ours(case).flatten(), strict=True):
+            if bool(one.observed.any()):
+                expected = dense_posterior(one.model, one.y, one.observed).log_evidence
+                torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
