@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from seqlatent.derivatives import first_order
 from seqlatent.kalman.lifted import Lifted
 from seqlatent.kalman.steady import alike, is_steady, run_steady, steady_adjoint, surprise
 
@@ -144,7 +144,7 @@ class _Continued(torch.autograd.Function):
         return total, condition
 
     @staticmethod
-    @once_differentiable
+    @first_order("differentiate log_likelihood itself, which has all")
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Reverse mode by hand: one pass back over the blocks, products and triangular solves."""
         rows, transition, *noises = ctx.saved_tensors

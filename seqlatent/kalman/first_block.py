@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from seqlatent.derivatives import first_order
 from seqlatent.kalman.lifted import Lifted
 
 # Relative accuracy of values to that of gradients.
@@ -204,7 +204,7 @@ class _Posterior(torch.autograd.Function):
         return W, log_det, shift, v.square().sum(-1), condition
 
     @staticmethod
-    @once_differentiable
+    @first_order("differentiate log_likelihood itself, which has all")
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         r"""By what the prior alone says, :math:`C = P^{-1} W` and :math:`\lambda = P^{-1} s`.
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from seqlatent.derivatives import first_order
 
 _LOG_2PI = math.log(2 * math.pi)
 # Steps of which one is kept for the way back.
@@ -190,7 +191,7 @@ class _MovingAverage(torch.autograd.Function):
         return -0.5 * value, condition
 
     @staticmethod
-    @once_differentiable
+    @first_order("differentiate log_likelihood itself, which has all")
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         kept, variance, gain, counted = ctx.saved_tensors
         _, _, length, width = kept.shape
