@@ -164,7 +164,8 @@ def _clocks_go_back(stamps: np.ndarray, again: np.ndarray, owner: np.ndarray, i:
     repeated = np.sort(stamps[again & series & (day == day[i])])
     hour = np.timedelta64(1, "h")
     return bool(
-        np.median(gaps) <= hour
+        len(gaps)
+        and np.median(gaps) <= hour
         and repeated[-1] - repeated[0] < hour
         and repeated[-1] - day[i] < 4 * hour
         and len(np.unique(repeated)) == len(repeated)

@@ -17,6 +17,7 @@ from seqlatent.forecasting.frequencies import (
 )
 from seqlatent.forecasting.offsets import brief, written
 from seqlatent.forecasting.rows import Rows, plain
+from seqlatent.forecasting.sessions import session_alias
 
 __all__ = ["datetime_alias", "integer_step", "median_gap"]
 
@@ -173,7 +174,8 @@ def _common(
     if (Gaps.of(local, offsets).size % day == 0).all():
         return _days(local // day, offsets, rows)
     nanoseconds = (instants - instants.min()) * (DAY // day)
-    return fixed(Gaps.of(nanoseconds, offsets).step(offsets, rows, "ns"))
+    step = Gaps.of(nanoseconds, offsets).step(offsets, rows, "ns")
+    return session_alias(local, step // (DAY // day), day, offsets) or fixed(step)
 
 
 def _days(day: np.ndarray, offsets: np.ndarray, rows: Rows) -> str:

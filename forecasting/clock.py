@@ -11,9 +11,10 @@ from seqlatent.forecasting.cadence import datetime_alias, integer_step, median_g
 from seqlatent.forecasting.calendars import Calendar, finer, values_of
 from seqlatent.forecasting.errors import TimeError
 from seqlatent.forecasting.frequencies import DAY, IRREGULAR, Frequency, alias_of, cycle_of
-from seqlatent.forecasting.grids import Even, Grid, anchored, first_on_grid, on_the_wall
+from seqlatent.forecasting.grids import Even, Grid, anchored, first_on_grid, grid_of, on_the_wall
 from seqlatent.forecasting.offsets import brief
 from seqlatent.forecasting.rows import Rows, shown
+from seqlatent.forecasting.sessions import Session
 
 __all__ = ["Clock"]
 
@@ -276,7 +277,7 @@ class Clock:
 
     def _refined(self, ticks: np.ndarray, offsets: np.ndarray, rows: Rows) -> "Clock":
         steps = self._steps
-        if isinstance(steps, Grid):
+        if isinstance(steps, Grid | Session):
             parts, there = replace(self, divisions=steps.parts)._count(ticks)
             period, rest = steps.parts, parts[there] % steps.parts
         else:
@@ -306,14 +307,11 @@ class Clock:
         return Frequency.parse(self.freq)
 
     @cached_property
-    def _steps(self) -> Even | Grid:
+    def _steps(self) -> Even | Grid | Session:
         origin = int(self._local(np.array([self._start]))[0])
         if self.kind == "integer":
             return Even(int(self.freq or 1), self.divisions, origin)
-        frequency, calendar = self._frequency, self._calendar
-        if frequency.base is not None:
-            return Grid(calendar, frequency.base, frequency.n, origin)
-        return Even(frequency.length // calendar.size, self.divisions, origin)
+        return grid_of(self._frequency, self._calendar, self.divisions, origin)
 
     @cached_property
     def _start(self) -> int:

@@ -28,12 +28,13 @@ from seqlatent.forecasting.engine import Engine, Job
 from seqlatent.forecasting.errors import FolderError
 from seqlatent.forecasting.folder import read_config, read_tensors, write_folder, write_tensors
 from seqlatent.forecasting.frames import Statics, Style, read, read_future
-from seqlatent.forecasting.frequencies import Frequency, plain_freq
+from seqlatent.forecasting.frequencies import plain_freq
 from seqlatent.forecasting.innovations import burnt
 from seqlatent.forecasting.models import engines_of, load_engine
 from seqlatent.forecasting.naming import check_names, check_words
 from seqlatent.forecasting.panel import Future, Panel
 from seqlatent.forecasting.rows import plain
+from seqlatent.forecasting.seasons import calendar_notes, seasons
 from seqlatent.forecasting.specs import Spec
 from seqlatent.forecasting.tails import Tails
 
@@ -89,6 +90,7 @@ class Forecaster:
     _names: tuple[str, ...]
     _tails: Tails
     _seen: Panel | None
+    _said: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -149,12 +151,7 @@ class Forecaster:
         return states
 
     def _season_lengths(self, panel: Panel) -> tuple[int, ...]:
-        given = self.season_length
-        usual = panel.clock.default_season
-        if panel.clock.kind == "integer" and isinstance(freq := plain_freq(self.freq), str):
-            usual = Frequency.parse(freq).season
-        seasons = (usual,) if given is None else given
-        return tuple(sorted(s for s in set(seasons) if s > 1))
+        return seasons(panel, self.season_length, self.freq)
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -171,6 +168,8 @@ class Forecaster:
     def notes(self) -> dict[str, dict[Any, str]]:
         """What a model could not do as asked, by model and series; None is all series."""
         found = {alias: dict(getattr(e, "notes", {})) for alias, e in self._engines.items()}
+        for notes in found.values() if self._said else ():
+            notes[None] = "; ".join([*([notes[None]] if None in notes else []), *self._said])
         return {alias: notes for alias, notes in found.items() if notes}
 
     def report(self, model: str | None = None) -> "Choice":
@@ -347,6 +346,7 @@ class Forecaster:
         other._states = other._trained(panel)
         other._style, other._statics, other._names = style, statics, tuple(names)
         other._tails, other._seen = Tails.of(panel), panel
+        other._said = tuple(calendar_notes(panel, self.season_length, self.freq))
         return other
 
     def _rows(self, df: Any, static_df: Any = None) -> tuple[Panel, Style]:
@@ -765,6 +765,7 @@ class Forecaster:
             "ids": [plain(id) for id in tails.ids],
             "freq": plain_freq(self.freq),
             "season_length": self.season_length,
+            "notes": list(self._said),
             "seed": self.seed,
             "time_limit": self.time_limit,
         }
@@ -791,6 +792,7 @@ class Forecaster:
             found._style = Style.from_dict(config["style"])
             found._statics = Statics.from_dict(config["statics"])
             found._names = tuple(config["covariates"])
+            found._said = tuple(config.get("notes", ()))
             found._tails = Tails.from_tensors(
                 objects(config["ids"]),
                 config["clock"],

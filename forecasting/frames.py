@@ -180,8 +180,8 @@ def _future_names(table: Table, columns: Columns, names: Sequence[str] | None) -
             raise ColumnError(
                 f"df: column {name!r}: expected numbers, since every column without another role "
                 f"is a covariate known ahead; found dtype {table.series(name).dtype}. "
-                f"{_as_numbers(table, name)}; give {name!r} in static_df if it does not change "
-                "with time; declare the covariates with Columns(future=[...], past=[...]); or drop "
+                f"{_as_numbers(table, name)}; declare the covariates with Columns(future=[...], "
+                f"past=[...]); give {name!r} in static_df if it does not change with time, or drop "
                 "it.",
                 column=name,
             )

@@ -1,5 +1,6 @@
 """Frequencies, how long one step of a clock is: pandas aliases, fixed lengths and calendars."""
 
+import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,10 +11,12 @@ import pandas as pd
 
 from seqlatent.forecasting.errors import TimeError
 from seqlatent.forecasting.offsets import brief, read_offset, written
+from seqlatent.forecasting.sessions import PREFIX
 
 __all__ = [
     "DAY",
     "IRREGULAR",
+    "LONGEST",
     "MONTHS",
     "WEEKDAYS",
     "Frequency",
@@ -45,6 +48,8 @@ CHOICES = (
     "'2h', an offset of pandas such as pd.offsets.CustomBusinessDay(holidays=[...]) or "
     "pd.DateOffset(months=1), or 'irregular'"
 )
+LONGEST = 10_000  # steps of a season that is taken without being asked for
+SPANS = tuple(DAY // n for n in (1, 24, 1440, 86_400, 86_400_000, 86_400_000_000))
 TICKS = (
     ("h", 3_600_000_000_000),
     ("min", 60_000_000_000),
@@ -103,10 +108,18 @@ class Frequency:
         if self.usual or self.cycle in whole:
             steps = self.usual or whole[self.cycle]
             return steps // self.n if steps % self.n == 0 else 1
-        if self.cycle in ("hour", "second") and self.length:
-            span = DAY if self.cycle == "hour" else DAY // 24
-            return span // self.length if span % self.length == 0 else 1
-        return 1
+        if self.cycle not in ("hour", "second") or not self.length:
+            return 1
+        spans = SPANS[0 if self.cycle == "hour" else 1 :]
+        steps = [span // self.length for span in spans if span % self.length == 0]
+        return next((count for count in steps if count <= LONGEST), 1)
+
+    @property
+    def left_out(self) -> int:
+        """Steps of the season that data below a second would have, and that is too long; or 0."""
+        hour = SPANS[1]
+        steps = hour // self.length if self.cycle == "second" and hour % self.length == 0 else 0
+        return steps if steps > LONGEST else 0
 
 
 def alias_of(freq: Any) -> str:
@@ -163,6 +176,8 @@ def of_period(freq: str) -> str:
 
 @lru_cache(maxsize=128)
 def _parse(alias: str) -> Frequency:
+    if alias.startswith(PREFIX + "{"):
+        return Frequency(alias, "hour", base=alias, usual=json.loads(alias[len(PREFIX) :])["bars"])
     offset = _offset(alias)
     if isinstance(offset, pd.offsets.Day):
         return _days(alias, offset.n)

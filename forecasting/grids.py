@@ -10,8 +10,9 @@ from seqlatent.forecasting.calendars import Calendar
 from seqlatent.forecasting.errors import TimeError
 from seqlatent.forecasting.frequencies import Frequency
 from seqlatent.forecasting.offsets import brief, on_offset, read_offset, written
+from seqlatent.forecasting.sessions import PREFIX, Session
 
-__all__ = ["Even", "Grid", "anchored", "first_on_grid", "on_the_wall"]
+__all__ = ["Even", "Grid", "anchored", "first_on_grid", "grid_of", "on_the_wall"]
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,20 @@ def _needed(run: np.ndarray, stamp: int) -> int:
     return max(2 * len(run), int(1.05 * abs(stamp - int(run[0])) / mean) + 2)
 
 
+def grid_of(frequency: Frequency, calendar: Calendar, divisions: int, origin: int) -> Any:
+    """The grid of a frequency from an origin, in local ticks."""
+    if frequency.base is None:
+        return Even(frequency.length // calendar.size, divisions, origin)
+    if frequency.base.startswith(PREFIX):
+        return Session.read(frequency.base, calendar, origin)
+    return Grid(calendar, frequency.base, frequency.n, origin)
+
+
+def _session(frequency: Frequency, calendar: Calendar) -> Session | None:
+    found = (frequency.base or "").startswith(PREFIX)
+    return Session.read(frequency.alias, calendar, 0) if found else None
+
+
 def anchored(alias: str, local: np.ndarray, calendar: Calendar) -> str:
     """A frequency of whole months that keeps to the day of the month that the stamps have.
 
@@ -160,7 +175,7 @@ def first_on_grid(ticks: np.ndarray, frequency: Frequency, calendar: Calendar) -
 
     It is not the first moment of a summer time, which may stand for one that was left out.
     """
-    offset = read_offset(frequency.alias)
+    session, offset = _session(frequency, calendar), read_offset(frequency.alias)
     candidates = np.unique(ticks)
     for tick in candidates[:1000]:
         local = calendar.local(np.array([tick]))
@@ -169,7 +184,10 @@ def first_on_grid(ticks: np.ndarray, frequency: Frequency, calendar: Calendar) -
             and frequency.weekday != (local[0] // calendar.day + 3) % 7
         ):
             continue
-        if frequency.base is not None and not on_offset(offset, calendar.index(local)[0]):
+        if session is not None:
+            if not session.holds(local)[0]:
+                continue
+        elif frequency.base is not None and not on_offset(offset, calendar.index(local)[0]):
             continue
         if frequency.local and calendar.tz and calendar.instants(local - 1)[0] == tick:
             continue

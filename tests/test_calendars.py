@@ -219,3 +219,94 @@ def test_a_week_goes_on_after_a_holiday():
     np.testing.assert_allclose(found["seasonal_naive"], found["ds"].dt.day_of_week)
     with pytest.raises(TimeError, match="found 2024-12-25"):
         Forecaster("naive", freq=day).fit(long(pd.date_range("2024-12-23", periods=4)))
+
+
+# --- seasons ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("freq", "season"), [("1s", 3600), ("100ms", 600), ("1ms", 1000), ("1us", 1000), ("7ms", 1)]
+)
+def test_a_season_of_fast_data_stays_small_and_that_is_said(freq, season, tmp_path):
+    ds = pd.date_range("2024-01-01", periods=200, freq=freq)
+    model = Forecaster("seasonal_naive").fit(long(ds))
+    assert model._season_lengths(model._seen) == ((season,) if season > 1 else ())
+    model.save(tmp_path / "model")
+    assert sum(file.stat().st_size for file in (tmp_path / "model").rglob("*")) < 200_000
+    for found in (model, Forecaster.load(tmp_path / "model")):
+        said = found.notes.get("seasonal_naive", {}).get(None, "")
+        assert (f"the season is {season} steps" in said) == (freq in ("100ms", "1ms", "1us"))
+
+
+def test_a_season_longer_than_all_series_is_left_out_and_that_is_said():
+    ds = pd.date_range("2024-01-01", periods=200, freq="s")
+    model = Forecaster("seasonal_naive", season_length=[60, 86_400]).fit(long(ds))
+    assert model._season_lengths(model._seen) == (60,)
+    assert "season of 86400 steps is left out" in model.notes["seasonal_naive"][None]
+
+
+def test_rows_of_an_hour_that_comes_twice_are_counted_in_notes():
+    df, _ = local_hours("autumn", "30min")
+    model = Forecaster("naive").fit(df)
+    assert "2 rows that came second in an hour" in model.notes["naive"][None]
+    assert Forecaster("naive").fit(local_hours("spring")[0]).notes == {}
+
+
+# --- sessions --------------------------------------------------------------------------------
+
+
+def bars(days, start="11:00", count=4, minutes=30, tz=None):
+    start = pd.Timedelta(f"{start}:00")
+    ds = [d + start + pd.Timedelta(minutes=minutes * k) for d in days for k in range(count)]
+    return pd.DatetimeIndex(ds, tz=tz)
+
+
+@pytest.mark.parametrize("tz", [None, "America/New_York"])
+@pytest.mark.parametrize(
+    ("days", "season"),
+    [
+        (pd.bdate_range("2016-02-22", periods=25), 4),
+        (pd.date_range("2016-03-01", periods=25), 4),
+        (pd.bdate_range("2016-02-22", periods=25, freq="C", weekmask="Sun Mon Tue Wed"), 4),
+    ],
+)
+def test_bars_of_a_session_go_on_in_the_next_one(days, season, tz):
+    ds = bars(days, tz=tz)
+    df = long(ds, np.arange(len(ds)) % 4.0)
+    cut = 4 * 20 + 2
+    model = Forecaster("seasonal_naive").fit(df[:cut].drop(index=[7, 33]))
+    assert model._season_lengths(model._seen) == (season,)
+    found = model.predict(10)
+    assert found["ds"].tolist() == ds[cut : cut + 10].tolist()
+    np.testing.assert_array_equal(found["seasonal_naive"], df["y"][cut : cut + 10])
+    clock = read(df).panel.clock
+    np.testing.assert_array_equal(clock.steps(ds), np.arange(len(ds)))
+    np.testing.assert_array_equal(clock.steps(ds[::-1][:50]), np.arange(len(ds))[::-1][:50])
+    assert clock.steps(clock_stamps(clock, [-7, -4, -1], tz)).tolist() == [-7, -4, -1]
+    model.update(df[cut : cut + 3])
+    assert model.predict(1)["ds"].tolist() == [ds[cut + 3]]
+
+
+def clock_stamps(clock, t, tz):
+    stamps = pd.DatetimeIndex(clock.stamps(np.array(t, float)))
+    return stamps if tz is None else stamps.tz_localize("UTC").tz_convert(tz)
+
+
+def test_stamps_outside_a_session_are_refused():
+    ds = bars(pd.bdate_range("2016-02-22", periods=25))
+    model = Forecaster("naive").fit(long(ds))
+    late = ds[-1:] + pd.Timedelta("30min")
+    with pytest.raises(TimeError, match=r"such as 2016-03-25 12:30:00 or 2016-03-28 11:00:00"):
+        model.update(long(late))
+
+
+def test_nights_without_rows_may_be_gaps():
+    days = pd.date_range("2016-02-22", periods=12)
+    rng = np.random.default_rng(0)
+    some = bars(days, start="06:00", count=12, minutes=60)
+    thin = some[np.sort(rng.permutation(len(some))[: len(some) // 2])]
+    assert read(long(thin)).panel.clock.freq == "h"  # rows lack within the day too
+    assert read(long(bars(days[:2]))).panel.clock.freq == "30min"  # two days are too few
+    assert read(long(bars(days, "00:00", 20, 60))).panel.clock.freq == "h"  # short nights
+    two = pd.concat([long(bars(days)), long(bars(days, "08:00"), id="b")])
+    assert read(two).panel.clock.freq == "30min"
