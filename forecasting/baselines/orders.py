@@ -116,8 +116,13 @@ def fourier(t: np.ndarray, season: int, pairs: int) -> np.ndarray:
     return np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
 
 
-def sarimax_model(y: np.ndarray, x: np.ndarray, order: Order, season: int) -> Any:
-    """The model of a series ``(T,)`` in statsmodels, with regressors ``(T, U)``."""
+def sarimax_model(
+    y: np.ndarray, x: np.ndarray, order: Order, season: int, *, diffuse: bool = False
+) -> Any:
+    """The model of a series ``(T,)`` in statsmodels, with regressors ``(T, U)``.
+
+    Its start is diffuse by a large variance, which costs digits, or exactly.
+    """
     from statsmodels.tsa.statespace.sarimax import SARIMAX
 
     periodic = order.P + order.D + order.Q > 0
@@ -129,6 +134,7 @@ def sarimax_model(y: np.ndarray, x: np.ndarray, order: Order, season: int) -> An
         trend="c" if order.c else "n",
         # it refuses a regressor that happens to be constant over the horizon
         validate_specification=False,
+        use_exact_diffuse=diffuse,
     )
 
 

@@ -12,6 +12,9 @@ STEP = 1e-4
 NEAR = 1e-3
 """Step after which curvature is taken anew."""
 
+LONGEST = 0.2
+"""Longest step."""
+
 FLAT = 1e-7
 """Curvature, as a part of the largest, under which a direction is left alone."""
 
@@ -21,7 +24,7 @@ def polish(
     x: np.ndarray,
     lower: np.ndarray,
     upper: np.ndarray,
-    steps: int = 6,
+    steps: int = 10,
 ) -> np.ndarray:
     """A minimum in a box by Newton's method, from one that is right to a few digits.
 
@@ -63,12 +66,13 @@ def polish(
 
 
 def _newton(hessian: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-    """The step to the minimum of a quadratic, none in directions without curvature."""
+    """A step down, to the minimum of a quadratic where there is one, none in flat directions."""
     if not len(gradient):
         return gradient
     values, vectors = np.linalg.eigh(hessian)
-    curved = values > FLAT * np.abs(values).max()
-    return vectors[:, curved] @ ((vectors[:, curved].T @ gradient) / values[curved])
+    curved = np.abs(values) > FLAT * np.abs(values).max()
+    step = vectors[:, curved] @ ((vectors[:, curved].T @ gradient) / np.abs(values[curved]))
+    return step * min(1.0, LONGEST / max(float(np.linalg.norm(step)), LONGEST))
 
 
 def _gradient(loss: Callable[[np.ndarray], float], x: np.ndarray) -> np.ndarray:

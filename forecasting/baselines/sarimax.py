@@ -278,7 +278,7 @@ class SARIMAX(LocalEngine):
         orders: Sequence[Order],
         deadline: Deadline,
     ) -> tuple[tuple[Order, np.ndarray] | None, str]:
-        best, least, reason, model = None, np.inf, "", None
+        best, least, reason = None, np.inf, ""
         for order in orders:
             if deadline.passed:
                 reason = "time_limit passed"
@@ -286,8 +286,8 @@ class SARIMAX(LocalEngine):
             try:
                 with quiet():
                     u = np.concatenate([x, fourier(t, self._season, order.k)], axis=1)
-                    tried = sarimax_model(y, u, order, self._season)
-                    found = tried.fit(disp=0, maxiter=100, cov_type="none", warn_convergence=False)
+                    model = sarimax_model(y, u, order, self._season)
+                    found = model.fit(disp=0, maxiter=100, cov_type="none", warn_convergence=False)
                     values, criterion = np.asarray(found.params), corrected(found, y)
                     converged = found.mle_retvals["converged"]
             except (ValueError, IndexError, ArithmeticError, np.linalg.LinAlgError) as error:
@@ -300,9 +300,11 @@ class SARIMAX(LocalEngine):
                 reason = f"{np.isfinite(y).sum()} values are too few to fit"
                 continue
             if criterion < least:
-                best, least, model = (order, values), criterion, tried
+                best, least = (order, values), criterion
         if best is not None and not deadline.passed:
             with quiet():
+                u = np.concatenate([x, fourier(t, self._season, best[0].k)], axis=1)
+                model = sarimax_model(y, u, best[0], self._season, diffuse=True)
                 best = (best[0], polished(model, *best))
         return best, reason
 
