@@ -126,7 +126,7 @@ def test_a_table_without_identifiers_is_one_series():
     found = table(run("forecast", "-", "--h", 1, "--model", "naive", input=text).stdout)
     assert found["unique_id"].tolist() == ["y"]
     result = run("forecast", "-", "--h", 1, "--id-col", "unique_id", status=1, input=text)
-    assert "expected a column 'unique_id', found ds, y" in result.stderr
+    assert "expected a column 'unique_id', found 'ds', 'y'" in result.stderr
 
 
 def test_columns_have_the_names_that_were_given():
@@ -319,7 +319,10 @@ HEAD = "unique_id,ds,y\na,2024-01-01,1\n"
         (HEAD + "\na,2024-01-01,2\n", "id 'a', row 1: expected each"),
         (HEAD + "a,2024-01-02,inf\n", "line 3"),
         ("unique_id,ds,y,y\na,1,1,1\n", "expected every column once, found 'y' twice"),
-        ("unique_id,ds,z\na,1,1\n", "expected a column 'y', found unique_id, ds, z."),
+        (
+            "unique_id,ds,z\na,1,1\n",
+            "expected a column 'y', found 'unique_id', 'ds', 'z' (parted at",
+        ),
         ("item,ds,y\na,2024-01-01,1\na,2024-01-02,1\n", "--id-col names those of several"),
         (
             "unique_id,ds,y\na,2024-01-01T00:00Z,1\na,2024-01-01T01:00,2\n",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seqlatent.forecasting.cli import options
+from seqlatent.forecasting.cli.dialect import Dialect
 from seqlatent.forecasting.cli.files import check_place, write_table
 from seqlatent.forecasting.cli.fitting import Settings, check_levels, counted
 from seqlatent.forecasting.cli.messages import Voice, reported, usage
@@ -65,6 +66,10 @@ def backtest(
     seed: options.Seed = None,
     time_limit: options.TimeLimit = None,
     samples: options.Samples = None,
+    sep: options.Sep = None,
+    decimal: options.Decimal = None,
+    encoding: options.Encoding = None,
+    date_format: options.DateFormat = None,
     device: options.Device = "cpu",
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -85,6 +90,7 @@ def backtest(
     voice = Voice(quiet)
     levels, quantiles = [80.0, 95.0] if level is None else level, quantile or []
     check_levels(levels, quantiles)
+    dialect = Dialect(sep, decimal, encoding, date_format).check()
     if scores_out == "-":
         raise usage("the table is on stdout already; expected a file.", "--scores-out")
     check_place(out, "--out")
@@ -106,11 +112,13 @@ def backtest(
     )
     freq_read = settings.forecaster().freq  # finds errors of the command line before reading
     sources = Sources(
-        data=read_table(data, settings.columns, single=id_col is None, drop=drop),
+        data=read_table(data, settings.columns, single=id_col is None, drop=drop, dialect=dialect),
         static=None
         if static is None
-        else read_table(static, settings.columns, option="--static", timed=False),
+        else read_table(static, settings.columns, option="--static", timed=False, dialect=dialect),
     )
+    for line in sources.taken:
+        voice.say(line)
     windows = Windows(horizon, n_windows, step_size, refit, levels, quantiles, samples)
     frame = sources.frame("data")
     with sources.explaining():

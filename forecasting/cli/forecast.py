@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seqlatent.forecasting.cli import options
+from seqlatent.forecasting.cli.dialect import Dialect
 from seqlatent.forecasting.cli.files import check_folder, check_place, write_figure, write_table
 from seqlatent.forecasting.cli.fitting import Settings, check_levels, counted
 from seqlatent.forecasting.cli.messages import Failure, Voice, reported, usage
@@ -109,6 +110,10 @@ def forecast(
             "fitted.",
         ),
     ] = None,
+    sep: options.Sep = None,
+    decimal: options.Decimal = None,
+    encoding: options.Encoding = None,
+    date_format: options.DateFormat = None,
     device: options.Device = "cpu",
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -125,6 +130,7 @@ def forecast(
     places.check(sample_paths, data=data is not None)
     levels, quantiles = [80.0, 95.0] if level is None else level, quantile or []
     check_levels(levels, quantiles)
+    dialect = Dialect(sep, decimal, encoding, date_format).check()
     if [data, x, static].count("-") > 1:
         raise usage("only one table can come from stdin.", "DATA, --x, --static")
     check_there(data, x, static)
@@ -143,7 +149,9 @@ def forecast(
             device,
             voice.bars,
         )
-        forecaster, sources = _fitted(settings, voice, data, x, static, drop, id_col is None)
+        forecaster, sources = _fitted(
+            settings, voice, data, x, static, drop, id_col is None, dialect
+        )
     else:
         given = {
             "--model": model,
@@ -162,7 +170,7 @@ def forecast(
         for option, value in given.items():
             if value is not None:
                 raise usage("the saved model knows it; leave the option out.", option)
-        forecaster, sources = _loaded(load, voice, data, x, static, drop)
+        forecaster, sources = _loaded(load, voice, data, x, static, drop, dialect)
     if save is not None:
         forecaster.save(save)
         voice.say(f"saved the model in {save}")
@@ -189,10 +197,13 @@ def _fitted(
     static: str | None,
     drop: list[str] | None,
     single: bool,
+    dialect: Dialect,
 ) -> tuple["Forecaster", Sources]:
     """A forecaster fitted on the data."""
     forecaster = settings.forecaster()
-    sources = _sources(settings.columns, data, x, static, drop, single)
+    sources = _sources(settings.columns, data, x, static, drop, single, dialect)
+    for line in sources.taken:
+        voice.say(line)
     frame = sources.frame("data")
     series = frame[settings.columns.id].nunique()
     voice.say(
@@ -212,13 +223,16 @@ def _loaded(
     x: str | None,
     static: str | None,
     drop: list[str] | None,
+    dialect: Dialect,
 ) -> tuple["Forecaster", Sources]:
     """A saved forecaster, and what it forecasts from."""
     from seqlatent.forecasting.forecaster import Forecaster
 
     forecaster = Forecaster.load(folder)
     single = forecaster.ids == [forecaster.columns.targets[0]]
-    sources = _sources(forecaster.columns, data, x, static, drop, single)
+    sources = _sources(forecaster.columns, data, x, static, drop, single, dialect)
+    for line in sources.taken:
+        voice.say(line)
     for source in (sources.data, sources.x, sources.static):
         if source is not None:
             _same_ids(source.frame, forecaster.columns.id, forecaster.ids)
@@ -233,13 +247,15 @@ def _sources(
     static: str | None,
     drop: list[str] | None,
     single: bool,
+    dialect: Dialect,
 ) -> Sources:
+    about: dict[str, Any] = {"single": single, "dialect": dialect}
     return Sources(
-        data=None if data is None else read_table(data, columns, single=single, drop=drop),
-        x=None if x is None else read_table(x, columns, option="--x", single=single),
+        data=None if data is None else read_table(data, columns, drop=drop, **about),
+        x=None if x is None else read_table(x, columns, option="--x", **about),
         static=None
         if static is None
-        else read_table(static, columns, option="--static", timed=False, single=single),
+        else read_table(static, columns, option="--static", timed=False, **about),
     )
 
 

@@ -6,10 +6,13 @@ import typer
 
 __all__ = [
     "Data",
+    "DateFormat",
     "Debug",
+    "Decimal",
     "Device",
     "Drop",
     "Emission",
+    "Encoding",
     "Freq",
     "Future",
     "Horizon",
@@ -23,6 +26,7 @@ __all__ = [
     "Samples",
     "Seasons",
     "Seed",
+    "Sep",
     "Static",
     "Targets",
     "TimeColumn",
@@ -110,6 +114,33 @@ Drop = Annotated[
 Static = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Static features, a row for each series."),
+]
+Sep = Annotated[
+    str | None,
+    typer.Option(
+        "--sep", metavar="CHAR", help="What parts the columns of a CSV; told by it if left out."
+    ),
+]
+Decimal = Annotated[
+    str | None,
+    typer.Option(
+        "--decimal",
+        metavar="CHAR",
+        help="Decimal point of a CSV, . or a comma; told by it if left out.",
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option("--encoding", metavar="NAME", help="Encoding of a CSV.", show_default="utf-8"),
+]
+DateFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--date-format",
+        metavar="FORMAT",
+        help="How the dates of a CSV are written, such as %d.%m.%Y.",
+        show_default="ISO 8601",
+    ),
 ]
 Levels = Annotated[
     list[float] | None,

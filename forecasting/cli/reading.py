@@ -7,12 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seqlatent.forecasting.cli.dialect import (
+    COMMA,
+    POINT,
+    Dialect,
+    check_widths,
+    decoded,
+    dialect_of,
+    formats_of,
+)
 from seqlatent.forecasting.cli.files import PARQUET, check_parquet
 from seqlatent.forecasting.cli.messages import Failure, usage
 from seqlatent.forecasting.cli.sources import Source
 from seqlatent.forecasting.errors import ColumnError, TargetError, TimeError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from seqlatent.forecasting.columns import Columns
 
 __all__ = ["check_there", "read_table"]
@@ -32,6 +43,7 @@ MISSING = [
     "None",
     "NaT",
 ]
+TEXTS = (".csv", ".txt", ".tsv", ".tab")
 ZONE = r"\d[Tt ]\d.*?([Zz]|[+-]\d\d(?::?\d\d)?)$"
 
 
@@ -56,10 +68,13 @@ def read_table(
     timed: bool = True,
     single: bool = False,
     drop: list[str] | None = None,
+    dialect: Dialect = Dialect(),  # noqa: B008
 ) -> Source:
     """Reads a table of CSV or parquet.
 
-    Identifiers of a CSV are text as it stands; its time stamps are integers or ISO 8601.
+    Identifiers of a CSV are text as it stands; its time stamps are integers, or ISO 8601 unless
+    the dialect has another format. What parts its columns, and whether decimals follow a comma, is
+    told by its first lines.
 
     Args:
         place: File, or ``-`` for CSV on stdin.
@@ -68,6 +83,7 @@ def read_table(
         timed: Whether there is a column of time stamps.
         single: Whether a table without a column of identifiers is one series.
         drop: Columns to leave out.
+        dialect: What is known of how a CSV is written.
 
     Raises:
         Failure: If the file is missing or no table.
@@ -76,8 +92,8 @@ def read_table(
     suffix = Path(place).suffix.lower()
     if suffix in PARQUET:
         source = _parquet(place)
-    elif place == "-" or suffix in (".csv", ".txt") or Path(place).is_fifo():
-        source = _csv(place, columns)
+    elif place == "-" or suffix in TEXTS or Path(place).is_fifo():
+        source = _csv(place, columns, dialect)
     else:
         raise usage(f"expected a .csv or .parquet file, or -, found {place!r}.", option)
     frame = source.frame
@@ -85,6 +101,7 @@ def read_table(
         if name not in frame.columns:
             raise usage(f"{source.name} has no column {name!r} to drop.", "--drop")
     frame = frame.drop(columns=drop or [])
+    held = ", ".join(repr(name) for name in frame.columns)
     alone = single and columns.id not in frame.columns
     if alone:
         frame = frame.assign(**{columns.id: columns.targets[0]})
@@ -94,13 +111,12 @@ def read_table(
     for name in wanted:
         if name not in frame.columns:
             raise ColumnError(
-                f"{source.name}: expected a column {name!r}, found "
-                f"{', '.join(map(str, frame.columns))}. Name yours with --id-col, --time-col and "
-                "--target-col.",
+                f"{source.name}: expected a column {name!r}, found {held}{source.parted}. Name "
+                "yours with --id-col, --time-col and --target-col.",
                 column=name,
             )
     source = replace(source, frame=frame, single=alone)
-    source = _dated(source, columns.time) if timed else source
+    source = _dated(source, columns.time, dialect.date_format) if timed else source
     return _numbered(source, [*columns.targets, *columns.past, *(columns.future or ())])
 
 
@@ -115,43 +131,78 @@ def _parquet(place: str) -> Source:
         raise Failure(f"{place} is no readable parquet file: {error}") from error
 
 
-def _csv(place: str, columns: "Columns") -> Source:
+def _csv(place: str, columns: "Columns", given: Dialect) -> Source:
     import pandas as pd
 
     name = "stdin" if place == "-" else place
     check_there(place)
     data = sys.stdin.buffer.read() if place == "-" else Path(place).read_bytes()
+    text, encoding = decoded(data, name, given.encoding)
+    known = [columns.id, columns.time, *columns.targets, *columns.past, *(columns.future or ())]
+    dialect = dialect_of(text, given, known, [columns.id, columns.time])
+    head = dialect.header
+    again = next((c for i, c in enumerate(head) if c in head[:i]), None)
+    if again is not None:
+        raise ColumnError(f"{name}: expected every column once, found {again!r} twice.")
+    check_widths(text, dialect, name)
+    as_text = [columns.id] + ([columns.time] if given.date_format else [])
     try:
-        head = next(csv.reader(io.StringIO(data.split(b"\n", 1)[0].decode("utf-8-sig"))), [])
-        again = next((c for i, c in enumerate(head) if c in head[:i]), None)
-        if again is not None:
-            raise ColumnError(f"{name}: expected every column once, found {again!r} twice.")
         frame = pd.read_csv(
-            io.BytesIO(data),
-            dtype={columns.id: str} if columns.id in head else None,
+            io.StringIO(text),
+            sep=dialect.sep,
+            decimal=dialect.decimal or ".",
+            skipinitialspace=dialect.blanks,
+            dtype={column: str for column in as_text if column in head},
             # NA and 007 are good names of a series, and stay as they stand
             na_values={name: [""] if name == columns.id else MISSING for name in head},
             keep_default_na=False,
             index_col=False,
             low_memory=False,
+            header=0,
+            names=list(head) or None,
         )
-    except UnicodeDecodeError as error:
-        raise Failure(f"{name} is no UTF-8 text: {error}. Save it as UTF-8.") from error
-    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        raise Failure(f"{name} is no readable CSV: {error}") from error
-    return Source(frame, name, lines=data.rstrip(b"\r\n").count(b"\n") == len(frame))
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, csv.Error) as error:
+        about = f", read with {dialect.words}" if dialect.words else ""
+        raise Failure(f"{name} is no readable CSV{about}: {error}") from error
+    dialect = replace(dialect, encoding=encoding)
+    lines = text.rstrip("\r\n").count("\n") == len(frame)
+    return Source(frame, name, lines=lines, dialect=dialect)
 
 
-def _dated(source: Source, column: str) -> Source:
-    """The table with ISO 8601 text as time stamps; numbers and time stamps stay."""
+def _dated(source: Source, column: str, form: str | None) -> Source:
+    """The table with text as time stamps, ISO 8601 or of a format; numbers and stamps stay."""
     import pandas as pd
 
     text = source.frame[column]
     if pd.api.types.is_numeric_dtype(text) or not pd.api.types.is_string_dtype(text):
         return source
-    there = text.notna()
+    there = pd.Series(text).notna()
+    if form is None:
+        stamps = _iso(source, column)
+    else:
+        try:
+            stamps = pd.to_datetime(text, format=form, errors="coerce")
+        except ValueError as error:
+            raise usage(f"{form!r}: {error}.", "--date-format") from error
+    bad = stamps.isna() & there
+    if bad.any():
+        row = int(bad.to_numpy().argmax())
+        raise TimeError(
+            f"{source.name}: column {column!r}, {source.place(row)}: expected "
+            f"{_expected(form)}, found {text[row]!r}. {_advice(pd.Series(text[there]), form)}",
+            column=column,
+            row=row,
+        )
+    return replace(source, frame=source.frame.assign(**{column: stamps}))
+
+
+def _iso(source: Source, column: str) -> "pd.Series":
+    """Text of ISO 8601 as time stamps, NaT where it is none."""
+    import pandas as pd
+
+    text = source.frame[column]
     zones = text.str.extract(ZONE)[0]
-    bare = there & zones.isna()
+    bare = text.notna() & zones.isna()
     if bare.any() and zones.notna().any():
         row = int(bare.to_numpy().argmax())
         raise TimeError(
@@ -161,18 +212,23 @@ def _dated(source: Source, column: str) -> Source:
             row=row,
         )
     utc = zones.nunique() > 1  # offsets that differ, as in summer and winter, meet in UTC
-    stamps = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=utc)
-    bad = stamps.isna() & there
-    if bad.any():
-        row = int(bad.to_numpy().argmax())
-        raise TimeError(
-            f"{source.name}: column {column!r}, {source.place(row)}: expected an integer or a date "
-            f"such as 2024-01-31 or 2024-01-31T12:00, found {text[row]!r}. Write dates in this "
-            "way (ISO 8601).",
-            column=column,
-            row=row,
-        )
-    return replace(source, frame=source.frame.assign(**{column: stamps}))
+    return pd.to_datetime(text, format="ISO8601", errors="coerce", utc=utc)
+
+
+def _expected(form: str | None) -> str:
+    if form is not None:
+        return f"a date written as {form}"
+    return "an integer or a date such as 2024-01-31 or 2024-01-31T12:00"
+
+
+def _advice(dates: "pd.Series", form: str | None) -> str:
+    """What to do about dates that cannot be read."""
+    ways = [f"--date-format '{way}'" for way in formats_of(dates.astype(str)) if way != form]
+    if ways:
+        return f"Say how dates are written, {' or '.join(ways[:2])}, or use ISO 8601."
+    if form is not None:
+        return "Correct it, or give another --date-format."
+    return "Write dates in this way (ISO 8601), or say how they are written with --date-format."
 
 
 def _numbered(source: Source, names: list[str]) -> Source:
@@ -183,15 +239,34 @@ def _numbered(source: Source, names: list[str]) -> Source:
         column = source.frame.get(name)
         if column is None or not pd.api.types.is_string_dtype(column):
             continue
-        numbers = pd.Series(pd.to_numeric(column, errors="coerce"))
+        text = pd.Series(column)
+        if source.dialect is not None and source.dialect.decimal == ",":
+            text = text.where(~text.str.contains(".", regex=False)).str.replace(",", ".")
+        numbers = pd.Series(pd.to_numeric(text, errors="coerce"))
         bad = numbers.isna() & column.notna()
         if not bad.any():
             continue
         row = int(bad.to_numpy().argmax())
         raise TargetError(
-            f"{source.name}: column {name!r}, {source.place(row)}: expected a number, found "
-            f"{column[row]!r}. Correct it, or leave the cell empty if the value is missing.",
+            f"{source.name}: column {name!r}, {source.place(row)}: expected a number"
+            f"{_decimals(source)}, found {column[row]!r}. Correct it, or leave the cell empty if "
+            f"the value is missing.{_hint(str(column[row]), source)}",
             column=name,
             row=row,
         )
     return source
+
+
+def _decimals(source: Source) -> str:
+    comma = source.dialect is not None and source.dialect.decimal == ","
+    return " with a decimal comma as in other cells" if comma else ""
+
+
+def _hint(cell: str, source: Source) -> str:
+    """What to do about a number that is written in another way."""
+    comma = source.dialect is not None and source.dialect.decimal == ","
+    if not comma and COMMA.fullmatch(cell):
+        return " If that is a decimal comma, say --decimal ','."
+    if comma and POINT.fullmatch(cell):
+        return " If that is a decimal point, say --decimal '.'."
+    return ""

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from seqlatent.forecasting.cli.dialect import NAMES, Dialect
 from seqlatent.forecasting.cli.messages import Failure, usage
 from seqlatent.forecasting.errors import DataError
 
@@ -22,7 +23,8 @@ TERMS = (
     (r"Columns\(future=\[\.\.\.\], past=\[\.\.\.\]\)", "--future and --past"),
     (r"Columns\(future=\[\]\)", "leave the columns out with --drop"),
     (r"predict\(df=\.\.\.\)", "a saved model with --load"),
-    (r", or drop it\.", ", or leave it out with --drop."),
+    (r"([,;]) or drop it\.", r"\1 or leave it out with --drop."),
+    (r", (df = )?(pd\.get_dummies|df\.to_dummies)\([^)]*\)", ""),
     (r" Make numbers of them, for example with pd\.to_numeric\.", ""),
     (r": df\.drop_duplicates, df\.groupby", ""),
     (r"\bX_df\b", "--x"),
@@ -42,16 +44,31 @@ class Source:
         name: File, as given.
         lines: Whether row ``i`` is line ``i + 2`` of the file.
         single: Whether it was taken for one series because no column named any.
+        dialect: How its text was read; None for parquet.
     """
 
     frame: "pd.DataFrame"
     name: str
     lines: bool
     single: bool = False
+    dialect: Dialect | None = None
 
     def place(self, row: int) -> str:
         """Words for a row."""
         return f"line {row + 2}" if self.lines else f"row {row}"
+
+    @property
+    def parted(self) -> str:
+        """Words for what parts its columns."""
+        if self.dialect is None or self.dialect.sep is None:
+            return ""
+        return f" (parted at {NAMES.get(self.dialect.sep, repr(self.dialect.sep))}; see --sep)"
+
+    @property
+    def taken(self) -> str:
+        """What is unusual about its text, as a line to say; empty if nothing is."""
+        words = "" if self.dialect is None else self.dialect.words
+        return f"{self.name}: read with {words}" if words else ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +89,11 @@ class Sources:
         """One of the tables, or None."""
         source = getattr(self, name)
         return None if source is None else source.frame
+
+    @property
+    def taken(self) -> list[str]:
+        """What is unusual about the text of the tables, a line each."""
+        return [s.taken for s in (self.data, self.x, self.static) if s is not None and s.taken]
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
