@@ -4,7 +4,8 @@ from seqlatent.training.each import EachHistory, draws_each, fit_each
 from seqlatent.training.errors import Estimates, StandardErrors, standard_errors
 from seqlatent.training.expectation import EMHistory, em
 from seqlatent.training.history import History
-from seqlatent.training.loop import cosine, fit, lbfgs
+from seqlatent.training.loop import fit
+from seqlatent.training.plan import cosine, lbfgs
 from seqlatent.training.pooling import Pool
 
 __all__ = [

@@ -1,58 +1,31 @@
-"""The training loop: fit, and the optimizer and learning-rate schedule that it offers."""
+"""The training loop: fit."""
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import repeat
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from seqlatent.training import settings
 from seqlatent.training.batches import Batch, Panel, sampled
 from seqlatent.training.descent import Descent
 from seqlatent.training.heldout import HeldOut
 from seqlatent.training.history import History
+from seqlatent.training.plan import cosine, planned
 from seqlatent.training.ranks import chosen_device, joined
 from seqlatent.training.starts import starts
 from seqlatent.training.surface import WORTH, Surface, judge
 from seqlatent.training.weights import Average, in_double
 
-__all__ = ["cosine", "fit", "lbfgs"]
+__all__ = ["fit"]
 
 # Steps from each start before the best is chosen.
 _TRIAL = 2
-
-
-def cosine(steps: int, *, warmup: int | None = None) -> Callable[[int], float]:
-    r"""Learning-rate factor that rises linearly and then falls to zero as half a cosine.
-
-    .. math:: \min\Big(\frac{i + 1}{w}, 1\Big) \cdot
-        \frac12 \Big(1 + \cos \pi \frac{\max(i - w, 0)}{n - w}\Big)
-
-    Args:
-        steps: Number of steps ``n``.
-        warmup: Steps ``w`` of the rise; by default a twentieth of the steps, 100 at most.
-
-    Example:
-        >>> factor = cosine(100, warmup=10)
-        >>> [round(factor(i), 3) for i in (0, 4, 9, 55, 99)]
-        [0.1, 0.5, 1.0, 0.5, 0.0]
-
-    References:
-        SGDR: Stochastic Gradient Descent with Warm Restarts (Loshchilov & Hutter, 2017).
-    """
-    rise = min(100, steps // 20) if warmup is None else warmup
-    if not 0 <= rise < steps:
-        raise ValueError(f"warmup must lie between 0 and steps - 1 = {steps - 1}, found {rise}.")
-
-    def factor(step: int) -> float:
-        up = min((step + 1) / rise, 1.0) if rise else 1.0
-        return up * 0.5 * (1 + math.cos(math.pi * max(step - rise, 0) / (steps - rise)))
-
-    return factor
 
 
 def fit(
@@ -178,44 +151,35 @@ def fit(
     if panel is not None and held is not None:
         settings.check_widths(panel, held)
     parameters = settings.trainable(model)
-    # batches, a schedule or averaged weights are asked for: they mean a descent by small steps
-    small = bool(schedules) or average is not None or batch_size is not None
-    small |= schedule is not cosine or panel is None
-    searched = optimizer is None and not small and settings.quick(model, objective)
     place = chosen_device(model, device)
     model.to(place)
-    if optimizer is None:
-        optimizer = lbfgs() if searched else partial(torch.optim.AdamW, lr=2e-3)
-    full = isinstance(optimizer(parameters), torch.optim.LBFGS)
-    if full:
+    small = bool(schedules) or average is not None or batch_size is not None or panel is None
+    limited = steps is not None
+    plan = planned(model, objective, steps, optimizer, schedule, small=small)
+    if plan.full:
         settings.check_full_batch(panel, schedules, average)
-    steps = (100 if full else 1000) if steps is None else steps
-    if schedule is cosine:
-        schedule = None if full else cosine(steps)
+    steps, schedule, batch_size = plan.steps, plan.schedule, batch_size or 32
     every = max(1, steps // 20) if evaluate_every is None else evaluate_every
     history, began = History(), time.perf_counter()
     with (
         joined(place) as ranks,
         torch.enable_grad(),
-        in_double(model, panel, held, searched) as (
-            panel,
-            held,
-        ),
+        in_double(model, panel, held, plan.searched) as (panel, held),
     ):
         ranks.begin(model)
-        batches = _batches(data, panel, batch_size or 32, full, seed)
+        batches = _batches(data, panel, batch_size, plan.full, seed)
         begin = partial(Descent, model, objective, schedules or {}, clip=clip, ranks=ranks)
-        if searched:
-            _start(begin, optimizer, next(batches), seed)
+        if plan.searched:
+            _start(begin, plan.optimizer, next(batches), seed)
             ranks.begin(model)
-        descent = begin(optimizer=optimizer(parameters), seed=seed, history=history)
+        descent = begin(optimizer=plan.optimizer(parameters), seed=seed, history=history)
         mean = None if average is None else Average(model, average)
         watch = None
         if held is not None:
-            score = partial(descent.score, held, batch_size or 32)
+            score = partial(descent.score, held, batch_size)
             watch = HeldOut(model, score, mean, patience, every, history)
         with _Bar(steps, progress and ranks.rank == 0) as bar:
-            for done in _steps(descent, batches, steps, schedule, full):
+            for done in _steps(descent, batches, steps, schedule, plan.full):
                 if mean is not None:
                     mean.update()
                 bar.show(history)
@@ -228,43 +192,17 @@ def fit(
         elif mean is not None:
             mean.apply()
     history.seconds = time.perf_counter() - began
+    if plan.searched and history.stopped in ("stalled", "steps") and not limited:
+        warnings.warn(_unfinished(history), stacklevel=2)
     return history
 
 
-def lbfgs(
-    *, lr: int | float = 1.0, iterations: int = 20, history: int = 20, tolerance: float = 1e-9
-) -> Callable[[Iterable[Tensor]], torch.optim.LBFGS]:
-    """L-BFGS with a strong Wolfe line search, as ``optimizer`` of :func:`fit`.
-
-    The quickest way to the maximum likelihood of a small model with an exact evidence.
-
-    Args:
-        lr: First length that the line search tries.
-        iterations: Iterations in each step of ``fit``.
-        history: Iterations whose curvature is remembered.
-        tolerance: Change of the objective per observed cell below which training ends, once there
-            is nothing to gain in the metric of the curvature.
-
-    Example:
-        >>> from seqlatent.sequences import Sequences
-        >>> from seqlatent.objectives import evidence
-        >>> from seqlatent.zoo import structural
-        >>> model = structural()
-        >>> data = Sequences.of(torch.randn(2, 50, 1).cumsum(1))
-        >>> fit(model, data, evidence, optimizer=lbfgs(), steps=50).stopped
-        'converged'
-
-    References:
-        On the Limited Memory BFGS Method for Large Scale Optimization (Liu & Nocedal, 1989).
-    """
-    return partial(
-        torch.optim.LBFGS,
-        lr=lr,
-        max_iter=iterations,
-        history_size=history,
-        tolerance_grad=0.0,  # which would depend on the units of the parameters
-        tolerance_change=tolerance,
-        line_search_fn="strong_wolfe",
+def _unfinished(history: History) -> str:
+    left = "" if history.gain is None else f", a further step promises {history.gain:.2g} nats"
+    return (
+        f"the maximum of the likelihood was not reached in {history.steps} steps{left}: call fit "
+        "again to go on from here, bring the values to unit scale with Sequences.of(y, shift=..., "
+        "scale=...), or leave out a component that the data do not determine."
     )
 
 
