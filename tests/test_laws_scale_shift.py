@@ -1,0 +1,49 @@
+"""A forecast knows no unit and, where no bound and no logarithm is at work, no zero."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from engines import BASELINES, ENGINES, SEASON, panel, rows_of
+
+from seqlatent.forecasting import Forecaster
+from seqlatent.forecasting.recipes import structural
+
+MODELS = {**ENGINES, "structural": lambda: structural(["damped"], draws=2, criterion="equal")}
+"""The same, of which none takes logarithms."""
+
+UNITS = ("structural", "deep_markov", "latent_ode", "own", "short_own", *BASELINES)
+ZEROS = ("structural", "deep_state", "own", "short_own", *BASELINES)
+
+
+@cache
+def forecast(name, unit=1.0, offset=0.0, *, centred=False):
+    """Median and ends of the interval ``(R, 3)``, from a panel with holes in another unit."""
+    df = panel()
+    df = df[rows_of(df) < 28].copy()
+    if centred:  # neither sign, so that nothing is bounded
+        df["y"] -= df.groupby("unique_id")["y"].transform("mean")
+    df["y"] = unit * df["y"] + offset
+    df.loc[rows_of(df) % 9 == 4, "y"] = np.nan
+    model = Forecaster(MODELS[name](), season_length=SEASON).fit(df)
+    alias = model.aliases[0]
+    found = model.predict(6, level=[80])
+    return found[[alias, f"{alias}-lo-80", f"{alias}-hi-80"]].to_numpy(float)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e11])
+@pytest.mark.parametrize("name", UNITS)
+def test_a_panel_in_another_unit_has_its_forecast_in_that_unit(name, unit):
+    expected, found = forecast(name), forecast(name, unit) / unit
+    width = expected[:, 2:] - expected[:, 1:2]
+    np.testing.assert_allclose((found - expected) / width, 0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [-1e5, -1e9])
+@pytest.mark.parametrize("name", ZEROS)
+def test_a_panel_elsewhere_has_its_forecast_there(name, offset):
+    """Offsets of up to 1e9 steps, which leave the data seven digits of a step."""
+    expected, found = forecast(name, centred=True), forecast(name, 1.0, offset, centred=True)
+    width = expected[:, 2:] - expected[:, 1:2]
+    np.testing.assert_allclose((found - offset - expected) / width, 0.0, atol=1e-5)
+    np.testing.assert_allclose((found[:, 2:] - found[:, 1:2]) / width, 1.0, atol=1e-5)
