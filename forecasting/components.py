@@ -12,8 +12,8 @@ from torch import Tensor
 from seqlatent.emissions import LinearGaussian
 from seqlatent.emissions.emission import LinearEmission
 from seqlatent.forecasting.panel import Future, Panel
-from seqlatent.forecasting.posterior import rows_of
-from seqlatent.forecasting.windows import Numbers
+from seqlatent.forecasting.posterior import judged, rows_of
+from seqlatent.forecasting.windows import Numbers, piece
 from seqlatent.inference import Kalman
 from seqlatent.model import LatentModel
 from seqlatent.sequences import Sequences
@@ -138,15 +138,15 @@ def decompose(
     found: list[dict[str, Term]] = []
     for model, kind in zip(engine.models, engine.kinds, strict=True):
         terms: dict[str, Term] = {}
-        for index in engine.groups(panel, 0):
-            data = engine.sequences(numbers[kind], index)
-            rows, inside = rows_of(panel, index, data.steps)
+        for data, first, rows, inside in _read(
+            engine, numbers[kind], panel, panel_read.lengths, filtered
+        ):
             for name, term in _terms(model, data, scales, filtered):
                 into = terms.setdefault(name, _empty(term, panel))
                 for whole, part in zip(into[1:], term[1:], strict=True):
                     if whole is not None and part is not None:
-                        whole.mean[rows] = part.mean[inside]
-                        whole.scale[rows] = part.scale[inside]
+                        whole.mean[rows] = part.mean[:, first:][inside]
+                        whole.scale[rows] = part.scale[:, first:][inside]
         found.append(terms)
     return Decomposed(
         panel,
@@ -155,6 +155,22 @@ def decompose(
         engine.expected(panel_read)[panel.owner],
         tuple(found),
     )
+
+
+def _read(
+    engine: "LatentEngine", numbers: Numbers, panel: Panel, lengths: np.ndarray, filtered: bool
+) -> Iterator[tuple[Sequences, int, np.ndarray, np.ndarray]]:
+    """Batches, and from which step on they say something of which rows of the panel.
+
+    Who sees a row given those up to it does so in units that know no more.
+    """
+    if filtered:
+        for spans in engine.pieces(panel, 0):
+            yield piece(numbers, spans, plain=True), *judged(panel, spans)
+        return
+    for index in engine.groups(panel, 0):
+        data, _ = engine.sequences(numbers, index, stop=lengths[index], plain=True)
+        yield data, 0, *rows_of(panel, index, data.steps)
 
 
 def has_components(model: LatentModel) -> bool:

@@ -13,7 +13,7 @@ from seqlatent.forecasting.errors import FolderError
 
 __all__ = ["FORMAT", "read_config", "read_tensors", "write_folder", "write_tensors"]
 
-FORMAT = 1
+FORMAT = 2
 _CONFIG = "config.json"
 
 
@@ -104,5 +104,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(found, int) or found > FORMAT:
         raise FolderError(
             f"{folder} has format {found!r}, this version reads up to {FORMAT}; upgrade seqlatent."
+        )
+    if found < FORMAT:
+        raise FolderError(
+            f"{folder} has format {found}, whose states carry no rows; this version reads "
+            f"{FORMAT}: fit and save the forecaster again."
         )
     return config

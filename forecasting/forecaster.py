@@ -396,7 +396,9 @@ class Forecaster:
     # --- rows that are there -----------------------------------------------------------------
 
     def update(self: Self, df: Any, static_df: Any = None) -> Self:
-        """Takes new rows in without fitting again, at a cost that is that of the new rows alone.
+        """Takes new rows in without fitting again, at a cost that the past does not add to.
+
+        Where it then stands is where ``predict(df=...)`` would, given all rows.
 
         Args:
             df: Rows that follow those last seen; a series that is new is filtered from its start.
@@ -609,7 +611,8 @@ class Forecaster:
         """Draws missing values from their law given all that is there, before and after.
 
         Draws are joint over all steps of a series, and exact for linear Gaussian models, as are the
-        bands. Observed values stay as they are.
+        bands. Observed values stay as they are. Models with a memory of values (``"srnn"``,
+        ``"vrnn"``) do not condition on the rows after a hole, as :attr:`notes` says.
 
         Args:
             df: Rows, with NaN or gaps where values are missing.
@@ -646,7 +649,7 @@ class Forecaster:
         return style.frame(outputs.imputed(self.columns, panel, draws, complete))
 
     def score(self, df: Any, *, static_df: Any = None) -> Any:
-        """Scores how each row was predicted from the rows before it.
+        """Scores how each row was predicted from the rows before it, and from them alone.
 
         ``Model-log_score`` is the log density (or probability) of the row, larger is better;
         ``Model-pit`` the probability of a smaller value, uniform where the model is calibrated.

@@ -11,7 +11,8 @@ import numpy as np
 
 from seqlatent.forecasting.components import components_of
 from seqlatent.forecasting.panel import Panel
-from seqlatent.forecasting.posterior import rows_of
+from seqlatent.forecasting.posterior import judged
+from seqlatent.forecasting.windows import piece
 from seqlatent.model import LatentModel, one_step
 from seqlatent.transitions.structural import Structural
 
@@ -28,10 +29,12 @@ def exact(engine: "LatentEngine", panel: Panel) -> np.ndarray:
     numbers = engine.prepared(panel)
     found = np.full((len(engine.models), *panel.y.shape), np.nan)
     for m, model in enumerate(engine.models):
-        for index in engine.groups(panel, 0):
-            data = engine.sequences(numbers[engine.kinds[m]], index)
-            rows, inside = rows_of(panel, index, data.steps)
-            innovation = one_step(model, data).innovation
+        for spans in engine.pieces(panel, 0):
+            data, (first, rows, inside) = (
+                piece(numbers[engine.kinds[m]], spans),
+                judged(panel, spans),
+            )
+            innovation = one_step(model, data, first=first).innovation
             assert innovation is not None
             found[m, rows] = innovation.double().numpy()[inside]
     found[:, np.isnan(panel.y)] = np.nan

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from seqlatent.forecasting import components, contributions, innovations, mixture, posterior
+from seqlatent.forecasting.anchors import Anchors, Spans
 from seqlatent.forecasting.clock import Clock
 from seqlatent.forecasting.engine import Engine, Job, Law, Scores, Smoothed
 from seqlatent.forecasting.errors import TargetError, TimeError
@@ -19,38 +20,22 @@ from seqlatent.forecasting.folder import read_tensors, write_tensors
 from seqlatent.forecasting.inputs import Inputs
 from seqlatent.forecasting.panel import Future, Panel
 from seqlatent.forecasting.ranges import SINGLE, out_of_range, range_of
-from seqlatent.forecasting.scaling import LOCAL, Scales, scales, varied
+from seqlatent.forecasting.scaling import Units, varied
 from seqlatent.forecasting.specs import Setting, Spec, Training, spec_of
+from seqlatent.forecasting.states import Past, State
 from seqlatent.forecasting.transforms import TRANSFORMS
-from seqlatent.forecasting.windows import Numbers, batches, read, whole
+from seqlatent.forecasting.windows import Numbers, Scale, batches, whole
 from seqlatent.inference import Kalman
 from seqlatent.model import Belief, LatentModel, moments
 from seqlatent.networks import reinitialise
 from seqlatent.sequences import Sequences
 
-__all__ = ["LatentEngine", "State"]
+__all__ = ["LatentEngine"]
 
 _CELLS = 400_000  # rows of a padded batch that is filtered at once
 _PATHS = 40_000  # sample paths that are rolled out at once
 # Building a model draws from torch's global generator, which is put back; two at once must not mix.
 _BUILDING = threading.Lock()
-
-
-@dataclass(frozen=True)
-class State:
-    """What the past of some series says about their future.
-
-    Args:
-        beliefs: Belief of each member of the ensemble.
-        weights: Weight of each member for each series ``(N, M)``.
-        real: Static numbers ``(N, A)``.
-        past: Past covariates of the last row ``(N, P)``.
-    """
-
-    beliefs: tuple[Belief, ...]
-    weights: np.ndarray
-    real: np.ndarray
-    past: np.ndarray
 
 
 class LatentEngine(Engine):
@@ -65,6 +50,7 @@ class LatentEngine(Engine):
         self.samples = spec.samples
         self.models: tuple[LatentModel, ...] = ()
         self.notes: dict[Any, str] = {}
+        self.rows: dict[Any, int] = {}
         self.findings: dict[str, Any] = {}
 
     def fit(self, panel: Panel, job: Job) -> None:
@@ -76,7 +62,7 @@ class LatentEngine(Engine):
             season_lengths=job.season_lengths if spec.calendar else (),
             reals=spec.statics,
         )
-        self.rows = {_key(id): i for i, id in enumerate(panel.ids)} if spec.own else {}
+        self.rows = {_key(id): i for i, id in enumerate(panel.ids)}
         self.setting = Setting(
             obs_dim=panel.y.shape[1],
             covariate_dim=self.inputs.width(panel.clock),
@@ -91,17 +77,16 @@ class LatentEngine(Engine):
             varied=varied(panel),
         )
         models = self._build(job.seed)
-        self._note(panel)
         self._check_gaps(models[0], panel)
         self._check_range(panel)
         self._check_support(models[0], panel)
-        views = {kind: self._view(panel, kind) for kind in dict.fromkeys(self.kinds)}
-        self.standards = {kind: self._scales(view) for kind, view in views.items()}
-        numbers = self._numbers(panel, self.kinds[0])
+        self.units = {kind: self._learned(self._view(panel, kind)) for kind in self.views}
+        numbers = self._numbers(Past.of(panel, *self._told(panel)), self.kinds[0])
         training = Training(numbers, self.setting, self.inputs.flags, job)
         weights = spec.train(models, training)
         self.findings = training.findings
         self.models = tuple(model.eval().requires_grad_(False) for model in models)
+        self._note(panel)
         equal = np.full((panel.batch, len(models)), 1 / len(models))
         self.weights = equal if weights is None else weights
 
@@ -109,6 +94,9 @@ class LatentEngine(Engine):
         with _BUILDING, torch.random.fork_rng(devices=[]):
             models = list(self.spec.build(self.setting))
         self._real = models[0].emission.support is constraints.real
+        # parameters of linear models are relative to the units that they were fitted in
+        exact = all(isinstance(model.inference, Kalman) for model in models)
+        self._fixed = self.spec.own or (exact and self.spec.context is None)
         kinds = self.spec.transform
         if callable(kinds):
             self.kinds = tuple(kinds(self.setting))
@@ -126,7 +114,7 @@ class LatentEngine(Engine):
         return models
 
     def _note(self, panel: Panel) -> None:
-        """Says what is there and not read, and which series do not say where they stand."""
+        """Says what is not read or done as one may think, and which series do not say their own."""
         unread = [
             what
             for what, there, read in (
@@ -135,7 +123,13 @@ class LatentEngine(Engine):
             )
             if there and not read
         ]
-        self.notes = {None: f"{' and '.join(unread)} are not read"} if unread else {}
+        said = [f"{' and '.join(unread)} are not read"] if unread else []
+        if any(model.memory.reads_values for model in self.models):
+            said.append(
+                "impute does not condition on the rows after a hole, so that its bands are no "
+                "bridges; use 'structural' or 'deep_state' for holes that matter"
+            )
+        self.notes = {None: "; ".join(said)} if said else {}
         count = np.add.reduceat(~np.isnan(panel.y), panel.offsets[:-1], 0, dtype=np.int64)
         for i, d in np.argwhere(count < 2):
             target = f"target {d + 1}: " if panel.y.shape[1] > 1 else ""
@@ -161,26 +155,32 @@ class LatentEngine(Engine):
             return ()
         return tuple(int(x) + 1 for x in panel.codes.max(0))
 
-    def _codes(self, panel: Panel) -> np.ndarray:
+    def _told(self, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+        """Static codes ``(N, C)``, and the place of each series in training, -1 for none."""
+        known = np.array([self.rows.get(_key(id), -1) for id in panel.ids], dtype=np.int64)
         if self.spec.own:
-            new = self.setting.series
-            return np.array([[self.rows.get(_key(id), new)] for id in panel.ids], dtype=np.int64)
+            return np.where(known < 0, self.setting.series, known)[:, None], known
         sizes = np.array(self.setting.code_sizes, dtype=np.int64)
         codes = panel.codes[:, : len(sizes)]
-        return np.where(codes < sizes, codes, 0)
+        return np.where(codes < sizes, codes, 0), known
 
     def _view(self, panel: Panel, kind: str) -> Panel:
         """The panel after a transform."""
         return replace(panel, y=self.transforms[kind].forward(panel.y))
 
-    def _scales(self, panel: Panel, usual: Scales | None = None) -> Scales:
-        return scales(
-            panel,
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The transforms through which members see the data, each once."""
+        return tuple(dict.fromkeys(self.kinds))
+
+    def _learned(self, view: Panel) -> Units:
+        return Units.of(
+            view,
             self._scaling,
             season=self.setting.season,
-            rows=self._context,
-            usual=usual,
-            digits=500 * torch.finfo(self.spec.dtype).eps,
+            context=self._context,
+            fixed=self._fixed,
+            real=self._real,
         )
 
     @property
@@ -197,21 +197,23 @@ class LatentEngine(Engine):
         context = self.spec.context
         return context(self.setting) if callable(context) else context
 
-    def _numbers(self, panel: Panel, kind: str) -> Numbers:
-        panel = self._view(panel, kind)
-        shift, scale = self._scales(panel, self.standards[kind])
-        codes = self._codes(panel)
-        if self.spec.own:  # parameters are relative to the scale that they were fitted on
-            known = codes[:, 0] < self.setting.series
-            row = np.where(known, codes[:, 0], 0)
-            own = self.standards[kind]
-            shift = np.where(known[:, None], own[0][row], shift)
-            scale = np.where(known[:, None], own[1][row], scale)
-        held = panel if self.spec.past else replace(panel, past=panel.past[:, :0])
-        u = self.inputs.of_panel(held)
-        local = self._scaling if self._scaling in LOCAL else None
-        season = self.setting.season
-        return Numbers(panel, u, codes, shift, scale, self.spec.dtype, local, season)
+    def _numbers(self, past: Past, kind: str) -> Numbers:
+        view = self._view(past.rows, kind)
+        held = view if self.spec.past else replace(view, past=view.past[:, :0])
+        return Numbers(
+            view,
+            self.inputs.of_panel(held),
+            past.codes,
+            past.known,
+            self.units[kind],
+            self.spec.dtype,
+            self.inputs.flags,
+        )
+
+    def _check(self, panel: Panel) -> None:
+        """Names the row that the models cannot take."""
+        self._check_range(panel)
+        self._check_support(self.models[0], panel)
 
     def _check_range(self, panel: Panel) -> None:
         """Names the row that is out of the range of single precision."""
@@ -247,19 +249,40 @@ class LatentEngine(Engine):
 
     def expected(self, panel: Panel) -> np.ndarray:
         """Weights of the members for series that may be new."""
+        return self._weights(self._told(panel)[1])
+
+    def _weights(self, known: np.ndarray) -> np.ndarray:
         if not self.spec.own:
-            return np.full((panel.batch, len(self.models)), 1 / len(self.models))
+            return np.full((len(known), len(self.models)), 1 / len(self.models))
         table = np.concatenate([self.weights, self.weights.mean(0, keepdims=True)])
-        return table[self._codes(panel)[:, 0]]
+        return table[known]
+
+    def _anchors(self, fixed: bool) -> Anchors:
+        return Anchors(self._context, fixed)
+
+    def _anchor(self, past: Past) -> np.ndarray:
+        """Rows after which the units of each series were taken last."""
+        moving = self._anchors(False).before(past.reached)
+        if not self._fixed:
+            return moving
+        return np.where(past.known >= 0, self._anchors(True).before(past.reached), moving)
 
     def start(self, panel: Panel, seed: int) -> State:
-        numbers = self.prepared(panel)
-        order, parts = [], []
+        self._check(panel)
+        return self._stand(Past.of(panel, *self._told(panel)), seed)
+
+    def _stand(self, past: Past, seed: int) -> State:
+        """The state after some rows, filtered anew in the units of the last anchor."""
+        anchor = self._anchor(past)
+        past = past.since(self._anchors(False).start(anchor))
+        numbers = {kind: self._numbers(past, kind) for kind in self.views}
+        everyone = np.arange(len(anchor))
+        scales = {kind: n.scale(everyone, anchor - past.first) for kind, n in numbers.items()}
         generator = torch.Generator().manual_seed(seed)
-        lengths = read(panel, self._context)
-        for index in batches(lengths, self._cells()):
-            data = {k: whole(view, index, self._context) for k, view in numbers.items()}
-            end = torch.from_numpy(lengths[index] - 1)
+        order, parts = [], []
+        for index in batches(past.rows.lengths, self._cells()):
+            end = torch.from_numpy(past.rows.lengths[index] - 1)
+            data = {k: whole(n, index, scales[k].select(index)) for k, n in numbers.items()}
             parts.append(
                 [
                     model.belief(data[kind], end=end, generator=generator)
@@ -267,10 +290,8 @@ class LatentEngine(Engine):
                 ]
             )
             order.append(index)
-        back = torch.from_numpy(np.argsort(np.concatenate(order)))
-        beliefs = tuple(Belief.join(member).select(back) for member in zip(*parts, strict=True))
-        last = panel.offsets[1:] - 1
-        return State(beliefs, self.expected(panel), panel.real, panel.past[last])
+        shift, scale = (np.stack(x, 1) for x in zip(*scales.values(), strict=True))
+        return State(past, _joined(parts, order), shift, scale, self._weights(past.known))
 
     def _cells(self) -> int:
         """Rows of a batch, fewer where a state has a covariance."""
@@ -279,24 +300,35 @@ class LatentEngine(Engine):
         return max(_CELLS // max(width * width // 8, 1), 1) if exact else _CELLS // 4
 
     def update(self, state: State, panel: Panel, seed: int) -> State:
-        before = np.array(panel.past)
-        before[1:] = panel.past[:-1]
-        before[panel.offsets[:-1]] = state.past
-        held = before if self.spec.past else before[:, :0]
-        u = self.inputs.rows(
-            panel.clock,
-            panel.t,
-            panel.future,
-            held,
-            panel.real[panel.owner][:, : self.inputs.real_dim],
-        )
-        numbers = {kind: replace(view, u=u) for kind, view in self.prepared(panel).items()}
+        self._check(panel)
+        past = state.past.followed(panel)
+        stays = self._anchor(past) == self._anchor(state.past)
+        parts, order = [], []
+        for moved, index in enumerate((np.flatnonzero(stays), np.flatnonzero(~stays))):
+            if len(index):
+                part = past.select(index)
+                found = (
+                    self._stand(part, seed) if moved else self._on(state.select(index), part, seed)
+                )
+                parts.append(found)
+                order.append(index)
+        back = np.argsort(np.concatenate(order))
+        return State.join(parts).select(back) if len(parts) > 1 else parts[0]
+
+    def _on(self, state: State, past: Past, seed: int) -> State:
+        """The state after more rows, in the units that it has."""
+        late = past.since(state.past.seen - 1)  # past covariates come from the row before
+        numbers = {kind: self._numbers(late, kind) for kind in self.views}
+        new = past.seen - state.past.seen
         generator = torch.Generator().manual_seed(seed)
         order, parts = [], []
-        for count in np.unique(panel.lengths):
-            index = np.flatnonzero(panel.lengths == count)
-            place = torch.from_numpy(index)
-            data = {kind: whole(view, index) for kind, view in numbers.items()}
+        for count in np.unique(new):
+            index = np.flatnonzero(new == count)
+            place, begin = torch.from_numpy(index), late.rows.lengths[index] - count
+            data = {
+                kind: n.cut(index, begin, int(count), state.units(v).select(index))
+                for v, (kind, n) in enumerate(numbers.items())
+            }
             members = zip(self.models, self.kinds, state.beliefs, strict=True)
             parts.append(
                 [
@@ -305,32 +337,18 @@ class LatentEngine(Engine):
                 ]
             )
             order.append(index)
-        back = torch.from_numpy(np.argsort(np.concatenate(order)))
-        beliefs = tuple(Belief.join(member).select(back) for member in zip(*parts, strict=True))
-        return replace(state, beliefs=beliefs, past=panel.past[panel.offsets[1:] - 1])
+        return replace(state, past=past, beliefs=_joined(parts, order))
 
     def select(self, state: State, index: np.ndarray) -> State:
-        place = torch.from_numpy(np.asarray(index, dtype=np.int64))
-        return State(
-            tuple(b.select(place) for b in state.beliefs),
-            state.weights[index],
-            state.real[index],
-            state.past[index],
-        )
+        return state.select(index)
 
     def join(self, states: Sequence[State]) -> State:
-        beliefs = zip(*(s.beliefs for s in states), strict=True)
-        return State(
-            tuple(Belief.join(member) for member in beliefs),
-            *(
-                np.concatenate([getattr(s, name) for s in states])
-                for name in ("weights", "real", "past")
-            ),
-        )
+        return State.join(states)
 
     def _known(self, state: State, future: Future) -> tuple[Tensor, Tensor]:
+        last = state.past.last
         u = self.inputs.of_future(
-            self.clock, future, state.real, state.past if self.spec.past else state.past[:, :0]
+            self.clock, future, state.past.rows.real, last if self.spec.past else last[:, :0]
         )
         return torch.from_numpy(u).to(self.spec.dtype), torch.from_numpy(future.t)
 
@@ -340,7 +358,8 @@ class LatentEngine(Engine):
         owner = mixture.allot(state.weights, n, generator)
         out = np.empty((n, *future.t.shape, self.setting.obs_dim))
         for m, (model, belief) in enumerate(zip(self.models, state.beliefs, strict=True)):
-            mine, back = owner == m, self.transforms[self.kinds[m]].inverse
+            mine = owner == m
+            shift = state.shift[:, self.views.index(self.kinds[m])]
             most = mine.sum(0)
             wanted = np.flatnonzero(most)
             for index in np.array_split(wanted, max(1, -(-int(most.sum()) // _PATHS))):
@@ -357,7 +376,9 @@ class LatentEngine(Engine):
                 ).y.numpy()
                 slot, series = np.nonzero(mine[:, index])
                 nth = np.cumsum(mine[:, index], 0)[slot, series] - 1
-                out[slot, index[series]] = back(drawn[nth, series])
+                out[slot, index[series]] = self.outwards(
+                    m, drawn[nth, series], shift[index[series], None]
+                )
         return self.bounded(out)
 
     def law(
@@ -370,8 +391,12 @@ class LatentEngine(Engine):
             moments(model, belief, future.horizon, u=u, t=t)
             for model, belief in zip(self.models, state.beliefs, strict=True)
         ]
-        mean = np.stack([m.numpy() for m, _ in parts]).astype(np.float64)
-        scale = np.stack([v.sqrt().numpy() for _, v in parts]).astype(np.float64)
+        views = [self.views.index(kind) for kind in self.kinds]
+        units = [self.units[kind] for kind in self.kinds]
+        mean, scale = (np.stack([x[i].double().numpy() for x in parts]) for i in (0, 1))
+        shift = state.shift[:, views].swapaxes(0, 1)[:, :, None]
+        mean = np.stack([one.outwards(m, s) for one, m, s in zip(units, mean, shift, strict=True)])
+        scale = np.stack([one.unit * v**0.5 for one, v in zip(units, scale, strict=True)])
         weights = state.weights.T[:, :, None, None]
         laws = [self.transforms[kind] for kind in self.kinds]
         quantiles = mixture.quantiles(weights, mean, scale, np.asarray(levels), laws)
@@ -437,24 +462,49 @@ class LatentEngine(Engine):
 
     def prepared(self, panel: Panel) -> dict[str, Numbers]:
         """A panel as the models read it, by the kind of transform."""
-        self._check_range(panel)
-        self._check_support(self.models[0], panel)
-        return {kind: self._numbers(panel, kind) for kind in dict.fromkeys(self.kinds)}
+        self._check(panel)
+        past = Past.of(panel, *self._told(panel))
+        return {kind: self._numbers(past, kind) for kind in self.views}
 
     def groups(self, panel: Panel, draws: int) -> list[np.ndarray]:
         """Series to take together, so that memory stays bounded."""
         return list(batches(panel.lengths, max(4 * self._cells() // (draws + 4), 1)))
 
-    def sequences(self, numbers: Numbers, index: np.ndarray) -> Sequences:
-        """All rows of some series."""
-        return whole(numbers, index)
+    def sequences(
+        self,
+        numbers: Numbers,
+        index: np.ndarray,
+        *,
+        stop: np.ndarray | None = None,
+        plain: bool = False,
+    ) -> tuple[Sequences, Scale]:
+        """All rows of some series, in units that know those before ``stop``, and these units."""
+        stop = numbers.panel.lengths[index] if stop is None else stop
+        scale = numbers.scale(index, stop)
+        return whole(numbers, index, scale, plain=plain), scale
+
+    def outwards(self, member: int, y: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """What a member says of values, in the units of the data."""
+        kind = self.kinds[member]
+        return self.transforms[kind].inverse(self.units[kind].outwards(y, shift))
+
+    def pieces(self, panel: Panel, draws: int) -> list[Spans]:
+        """Pieces of series that together speak of every row, to be taken together."""
+        spans = self._anchors(False).spans(panel)
+        if self._fixed:
+            there = self._told(panel)[1] >= 0
+            fixed = self._anchors(True).spans(panel)
+            both = spans.select(~there[spans.series]), fixed.select(there[fixed.series])
+            spans = Spans(*(np.concatenate(x) for x in zip(*both, strict=True)))
+        cells = max(4 * self._cells() // (draws + 4), 1)
+        return [spans.select(index) for index in batches(spans.stop - spans.start, cells)]
 
     def save(self, folder: Path) -> dict[str, Any]:
         for i, model in enumerate(self.models):
             write_tensors(folder / f"weights-{i}.safetensors", dict(model.state_dict()))
         arrays = {"weights": self.weights}
-        for kind, (shift, scale) in self.standards.items():
-            arrays |= {f"shift.{kind}": shift, f"scale.{kind}": scale}
+        for kind, units in self.units.items():
+            arrays |= {f"shift.{kind}": units.shift, f"scale.{kind}": units.scale}
         write_tensors(
             folder / "series.safetensors", {k: torch.from_numpy(v) for k, v in arrays.items()}
         )
@@ -466,6 +516,7 @@ class LatentEngine(Engine):
             "clock": self.clock.to_dict(),
             "members": len(self.models),
             "ids": list(self.rows),
+            "note": self.notes.get(None),
         }
 
     @classmethod
@@ -489,9 +540,18 @@ class LatentEngine(Engine):
         arrays = read_tensors(folder / "series.safetensors")
         models = engine._build(0)
         engine.weights = arrays["weights"].numpy()
-        engine.standards = {
-            kind: (arrays[f"shift.{kind}"].numpy(), arrays[f"scale.{kind}"].numpy())
-            for kind in dict.fromkeys(engine.kinds)
+        engine.notes = {None: config["note"]} if config.get("note") else {}
+        engine.units = {
+            kind: Units(
+                engine._scaling,
+                engine.setting.season,
+                engine._context,
+                arrays[f"shift.{kind}"].numpy(),
+                arrays[f"scale.{kind}"].numpy(),
+                engine._fixed,
+                engine._real,
+            )
+            for kind in engine.views
         }
         if len(models) != config["members"]:
             raise ValueError(
@@ -505,20 +565,16 @@ class LatentEngine(Engine):
         return engine
 
     def save_state(self, state: State, path: Path) -> None:
-        for i, belief in enumerate(state.beliefs):
-            belief.save(path.with_name(f"{path.name}-{i}.safetensors"))
-        write_tensors(
-            path.with_name(f"{path.name}.safetensors"),
-            {name: torch.from_numpy(getattr(state, name)) for name in ("weights", "real", "past")},
-        )
+        state.save(path)
 
     def load_state(self, path: Path) -> State:
-        arrays = read_tensors(path.with_name(f"{path.name}.safetensors"))
-        beliefs = tuple(
-            Belief.load(path.with_name(f"{path.name}-{i}.safetensors"))
-            for i in range(len(self.models))
-        )
-        return State(beliefs, *(arrays[name].numpy() for name in ("weights", "real", "past")))
+        return State.load(path, len(self.models), self.clock)
+
+
+def _joined(parts: Sequence[Sequence[Belief]], order: Sequence[np.ndarray]) -> tuple[Belief, ...]:
+    """Beliefs of each member, of groups of series, in the order of the series."""
+    back = torch.from_numpy(np.argsort(np.concatenate(order)))
+    return tuple(Belief.join(member).select(back) for member in zip(*parts, strict=True))
 
 
 def _key(id: Any) -> Any:

@@ -121,6 +121,32 @@ class Panel:
             found.append(self.lengths[i] - kept)
         return np.array(found)
 
+    @classmethod
+    def join(cls, panels: Sequence["Panel"]) -> "Panel":
+        """Puts panels on one clock behind one another, series after series."""
+        starts = np.cumsum([0, *(p.rows for p in panels[:-1])])
+        ends = [p.offsets[1:] + start for p, start in zip(panels, starts, strict=True)]
+        names = ("ids", "t", "y", "future", "past", "real", "codes", "row")
+        return replace(
+            panels[0],
+            offsets=np.concatenate([[0], *ends]).astype(np.int64),
+            ends=None,
+            **{name: np.concatenate([getattr(p, name) for p in panels]) for name in names},
+        )
+
+    def followed(self, later: "Panel") -> "Panel":
+        """The same series, each with the rows that follow in another panel."""
+        n = self.batch
+        both = Panel.join([self, later]).select(np.arange(2 * n).reshape(2, n).T.reshape(-1))
+        return replace(
+            both,
+            ids=self.ids,
+            offsets=both.offsets[::2],
+            real=self.real,
+            codes=self.codes,
+            ends=later.ends,
+        )
+
     def _take(self, series: np.ndarray, rows: np.ndarray, lengths: np.ndarray) -> "Panel":
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         ends = None

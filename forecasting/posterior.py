@@ -10,8 +10,10 @@ from torch import Tensor
 from seqlatent.distributions import draw, standard_normal
 from seqlatent.emissions.emission import LinearEmission
 from seqlatent.forecasting import mixture
+from seqlatent.forecasting.anchors import Spans
 from seqlatent.forecasting.engine import Scores, Smoothed
 from seqlatent.forecasting.panel import Panel
+from seqlatent.forecasting.windows import piece
 from seqlatent.inference import Amortised, Particles
 from seqlatent.linalg import factor
 from seqlatent.model import LatentModel, one_step
@@ -20,7 +22,7 @@ from seqlatent.sequences import Context, Sequences
 if TYPE_CHECKING:
     from seqlatent.forecasting.latent import LatentEngine
 
-__all__ = ["completed", "impute", "rows_of", "score", "smooth"]
+__all__ = ["completed", "impute", "judged", "rows_of", "score", "smooth"]
 
 _DRAWS = 100  # states per step where a law has no closed form
 
@@ -33,6 +35,21 @@ def rows_of(panel: Panel, index: np.ndarray, steps: int) -> tuple[np.ndarray, np
     return rows[inside], inside
 
 
+def judged(panel: Panel, spans: Spans) -> tuple[int, np.ndarray, np.ndarray]:
+    """Where the rows that pieces speak of lie.
+
+    Returns:
+        First step of the padded batch at which any piece speaks, the rows of the panel of which
+        they do, and where these lie in the batch from that step on.
+    """
+    first = int((spans.first - spans.start).min())
+    steps = np.arange(first, int((spans.stop - spans.start).max()))
+    nth = spans.start[:, None] + steps
+    inside = (nth >= spans.first[:, None]) & (nth < spans.stop[:, None])
+    rows = panel.offsets[spans.series][:, None] + nth
+    return first, rows[inside], inside
+
+
 def _members(engine: "LatentEngine", panel: Panel) -> list[tuple[int, np.ndarray]]:
     """Which member speaks for which series: the one of greatest weight."""
     best = engine.expected(panel).argmax(1)
@@ -42,27 +59,29 @@ def _members(engine: "LatentEngine", panel: Panel) -> list[tuple[int, np.ndarray
 def score(engine: "LatentEngine", panel: Panel, seed: int) -> Scores:
     """One-step scores of every row, from the mixture of the members."""
     numbers = engine.prepared(panel)
-    generator = torch.Generator().manual_seed(seed)
     weights = engine.expected(panel)[panel.owner]
     density = np.zeros((panel.rows, len(engine.models)))
     missing = np.isnan(panel.y)
     below, equal = np.zeros(panel.y.shape), np.zeros(panel.y.shape)
-    for m, model in enumerate(engine.models):
-        for index in engine.groups(panel, _DRAWS):
-            data = engine.sequences(numbers[engine.kinds[m]], index)
-            found = one_step(model, data, samples=_DRAWS, generator=generator)
-            rows, inside = rows_of(panel, index, data.steps)
+    drawn = False
+    for m, (model, kind) in enumerate(zip(engine.models, engine.kinds, strict=True)):
+        draws = _DRAWS if model.transition.latent_dim else 0
+        for k, spans in enumerate(engine.pieces(panel, draws)):
+            data, (first, rows, inside) = piece(numbers[kind], spans), judged(panel, spans)
+            generator = torch.Generator().manual_seed(seed + 7919 * k + 104_729 * m)
+            found = one_step(model, data, samples=_DRAWS, first=first, generator=generator)
             density[rows, m] = found.log_prob.numpy()[inside]
             below[rows] += weights[rows, m, None] * found.below.numpy()[inside]
             equal[rows] += weights[rows, m, None] * found.equal.numpy()[inside]
-        jacobian = engine.transforms[engine.kinds[m]].log_jacobian(panel.y)
+            drawn = drawn or found.drawn
+        jacobian = engine.transforms[kind].log_jacobian(panel.y) - np.log(engine.units[kind].unit)
         density[:, m] += np.where(missing, 0.0, jacobian).sum(1)
     top = density.max(1)
     log_score = np.log((weights * np.exp(density - top[:, None])).sum(1)) + top
     log_score[missing.all(1)] = np.nan
-    uniform = torch.rand(panel.y.shape, generator=generator, dtype=torch.float64).numpy()
+    uniform = np.random.default_rng(seed).random(panel.y.shape)
     pit = below + uniform * equal
-    if not engine.exact:  # from draws: a value beyond them all is not impossible
+    if drawn:  # a value beyond all draws is not impossible
         pit = (_DRAWS * pit + uniform) / (_DRAWS + 1)
     return Scores(log_score, np.where(missing, np.nan, pit))
 
@@ -86,10 +105,9 @@ def impute(engine: "LatentEngine", panel: Panel, n: int, seed: int) -> np.ndarra
             index = index[wanted[index] & (most[index] > 0)]
             if not len(index):
                 continue
-            data = engine.sequences(numbers[engine.kinds[member]], index)
-            back = engine.transforms[engine.kinds[member]].inverse
-            drawn = back(_draws(model, data, int(most[index].max()), generator).numpy())
-            drawn = engine.bounded(drawn)
+            data, scale = engine.sequences(numbers[engine.kinds[member]], index)
+            drawn = _draws(model, data, int(most[index].max()), generator).numpy()
+            drawn = engine.bounded(engine.outwards(member, drawn, scale.shift[:, None]))
             for series, i in enumerate(index):
                 start, stop = panel.offsets[i], panel.offsets[i + 1]
                 slots = np.flatnonzero(mine[:, i])
@@ -117,10 +135,12 @@ def completed(
             index = index[wanted[index]]
             if not len(index):
                 continue
-            data = engine.sequences(numbers[engine.kinds[member]], index)
+            units = engine.units[engine.kinds[member]]
+            data, own = engine.sequences(numbers[engine.kinds[member]], index)
             rows, inside = rows_of(panel, index, data.steps)
-            m, s = _cells(model, data)
-            mean[member, rows], scale[member, rows] = m.numpy()[inside], s.numpy()[inside]
+            m, s = (x.numpy() for x in _cells(model, data))
+            mean[member, rows] = units.outwards(m, own.shift[:, None])[inside]
+            scale[member, rows] = (units.unit * s)[inside]
     laws = [engine.transforms[kind] for kind in engine.kinds]
     hole = np.isnan(panel.y)
     size = np.abs(mean).max(0) + scale.max(0)
@@ -214,7 +234,7 @@ def smooth(engine: "LatentEngine", panel: Panel, seed: int) -> Smoothed:
             index = index[np.isin(index, series)]
             if not len(index):
                 continue
-            data = engine.sequences(numbers[engine.kinds[member]], index)
+            data, _ = engine.sequences(numbers[engine.kinds[member]], index)
             kind, laws = _laws(model, data, generator)
             names |= kind
             rows, inside = rows_of(panel, index, data.steps)

@@ -167,7 +167,11 @@ def vrnn(
         ]
 
     return Spec(
-        "vrnn", build, ByWindows(elbo, steps, window_rows, batch_size=batch_size), samples=200
+        "vrnn",
+        build,
+        ByWindows(elbo, steps, window_rows, batch_size=batch_size),
+        context=window_rows,
+        samples=200,
     )
 
 
@@ -342,12 +346,18 @@ def latent_ode(
     return Spec(
         "latent_ode",
         build,
-        ByWindows(elbo, steps, lambda setting: min(max(setting.rows, 8), 64), batch_size),
+        ByWindows(elbo, steps, rows_of_flow, batch_size),
         scaling="level",
+        context=rows_of_flow,
         calendar=False,
         statics=False,
         samples=200,
     )
+
+
+def rows_of_flow(setting: Setting) -> int:
+    """Rows of a window of a flow from a random start, which cannot follow a longer series."""
+    return min(max(setting.rows, 8), 64)
 
 
 OPTIONS: dict[str, tuple[str, ...]] = {

@@ -1,5 +1,9 @@
 """Scales of series, from their past alone."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
@@ -7,25 +11,127 @@ from seqlatent.forecasting.panel import Panel
 from seqlatent.forecasting.structural import VARIED, completed, standards
 
 __all__ = [
-    "DIGITS",
-    "LOCAL",
-    "Scales",
-    "level_and_spread",
+    "KINDS",
+    "Measured",
+    "Units",
+    "leading",
     "local",
-    "magnitude",
+    "measured",
     "recent",
     "scales",
     "span",
     "varied",
 ]
 
-LOCAL = ("local", "counts")  # kinds that are computed anew for every window
-
-DIGITS = 1e-13  # steps of this part of the level are those of rounding, in double precision
 _CLIP = 10.0  # a value counts at most so many times the median: one spike must not set the scale
+_ENOUGH = 8  # values that say how far a series moves, before which the panel has a say in it
+_ROUNDING = 1e-13  # of the largest value: what is less is no movement
 
 
-Scales = tuple[np.ndarray, np.ndarray]
+class Measured(NamedTuple):
+    """What rows say of where a series stands and how far it moves.
+
+    Attributes:
+        shift: Where it stands ``(N, D)``, 0 where nothing was observed.
+        scale: How far it moves, 0 or NaN where that does not show.
+        number: How many values the scale comes from.
+    """
+
+    shift: np.ndarray
+    scale: np.ndarray
+    number: np.ndarray
+
+
+@dataclass(frozen=True)
+class Units:
+    """How the units of a series follow from its rows, learned from a panel.
+
+    Rows of the past are measured. A series that shows too little is helped out by its own units in
+    training, and one that was not there by those of a typical series.
+
+    Args:
+        kind: What is measured; see :func:`measured`.
+        season: Rows of a season.
+        context: Most rows that are read, the last ones; None for all.
+        shift: Shift of each training series and target ``(M, D)``.
+        scale: Scale of each ``(M, D)``.
+        fixed: Whether series of training keep the units that they had there.
+        real: Whether values may be counted in any unit, and not as they are.
+    """
+
+    kind: str
+    season: int
+    context: int | None
+    shift: np.ndarray
+    scale: np.ndarray
+    fixed: bool = False
+    real: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        panel: Panel,
+        kind: str,
+        *,
+        season: int,
+        context: int | None,
+        fixed: bool = False,
+        real: bool = True,
+    ) -> "Units":
+        """Learns from the rows of training."""
+        shift, scale = scales(panel, kind, season=season, rows=context)
+        return cls(kind, season, context, shift, scale, fixed, real)
+
+    @property
+    def typical(self) -> np.ndarray:
+        """Scale of a typical series ``(D,)``."""
+        return np.median(self.scale, 0)
+
+    @property
+    def unit(self) -> np.ndarray:
+        """What values are counted in ``(D,)``."""
+        return self.typical if self.real else np.ones_like(self.typical)
+
+    def inwards(self, y: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """Values as models read them: distances from the shift, in units of a typical scale."""
+        return (y - shift) / self.unit
+
+    def outwards(self, y: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """Values of models in the units of the data."""
+        return shift + self.unit * y
+
+    def __call__(self, y: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Shift and scale ``(N, D)`` after some rows.
+
+        Args:
+            y: The last rows of each series ``(N, T, D)``, NaN where there is none.
+            known: Place of each series in training, -1 where it was not there ``(N,)``.
+        """
+        there = (known >= 0)[:, None]
+        middle = np.median(self.shift, 0)
+        # one who knows nothing of a series knows how far apart they lie
+        apart = np.maximum(self.typical, np.median(np.abs(self.shift - middle), 0))
+        before = np.where(there, self.shift[known], middle)
+        usual = np.where(there, self.scale[known], self.typical)
+        found = measured(y, self.kind, self.season)
+        blank = np.logical_and.reduce(np.isnan(y), axis=1)
+        shift = np.where(blank, before, found.shift)
+        scale = np.where(blank & ~there, apart, _helped(found, usual))
+        if self.fixed:
+            return np.where(there, before, shift), np.where(there, usual, scale)
+        return shift, scale
+
+
+def _helped(found: Measured, usual: np.ndarray) -> np.ndarray:
+    """Scales that are usable, from what was measured and from what is usual."""
+    moves = np.isfinite(found.scale) & (found.scale > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(found.number < _ENOUGH, found.number / (found.number + 1), 1.0)
+        blend = np.exp(share * np.log(found.scale) + (1 - share) * np.log(usual))
+    # a constant series varies by what is small beside its level, and beside the others
+    size = np.abs(found.shift)
+    still = 1e-3 * np.where(size > 0, np.minimum(size, usual), usual)
+    return np.where(moves, blend, np.where(found.number > 0, still, usual))
 
 
 def scales(
@@ -34,91 +140,163 @@ def scales(
     *,
     season: int = 1,
     rows: int | None = None,
-    usual: Scales | None = None,
-    digits: float = DIGITS,
-) -> Scales:
-    """Shift and scale of each series and target, of the kind named.
+    usual: tuple[np.ndarray, np.ndarray] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shift and scale of each series and target of a panel, of the kind named.
 
     Args:
         panel: Rows to read; whatever they hold is taken for the past.
-        kind: ``"magnitude"``, ``"level"``, ``"standard"``, ``"differences"``, ``"local"`` or
-            ``"counts"``; see :func:`magnitude`, :func:`level_and_spread`, :func:`standard`,
-            :func:`differences` and :func:`local`.
-        season: Rows of a season, for what is local.
-        rows: How many rows up to the last value of a series count as near; None for all.
+        kind: One of ``KINDS``; see :func:`measured`.
+        season: Rows of a season.
+        rows: How many rows up to the last value of a series count; None for all.
         usual: Those of the series of training, for a series that does not say its own; those of
             the panel by default.
-        digits: Steps of this part of the level are those of rounding.
 
     Returns:
         Two arrays ``(N, D)``; the scale is positive and finite whatever the rows hold.
     """
+    most = int(panel.lengths.max())
+    rows = most if rows is None else min(rows, most)
     if kind == "differences":
-        return differences(panel, season, rows, usual)
-    middle = None
-    if usual is not None:
-        shift, scale = (np.tile(np.median(x, 0), (panel.batch, 1)) for x in usual)
-        middle = shift, scale
-    if kind in LOCAL:
-        most = int(panel.lengths.max())
-        near = recent(panel, most if rows is None else min(rows, most))
-        return local(near, season, kind, usual=middle, digits=digits)
-    shift, scale = _KINDS[kind](panel)
-    if middle is None:
-        return shift, scale
-    empty = np.maximum.reduceat(~np.isnan(panel.y), panel.offsets[:-1], 0) == 0
-    return np.where(empty, middle[0], shift), np.where(empty, middle[1], scale)
+        y = leading(panel, panel.y, rows)
+        own = standards(torch.from_numpy(y[..., 0]), season)
+        others = None if usual is None else (torch.from_numpy(usual[0]), torch.from_numpy(usual[1]))
+        shift, scale = completed(*own, others)
+        return shift.numpy(), scale.numpy()
+    y = recent(panel, rows)
+    found = measured(y, kind, season)
+    if usual is None:
+        usual = _of_panel(found, np.logical_and.reduce(np.isnan(y), axis=1))
+    return Units(kind, season, None, *usual)(y, np.full(panel.batch, -1))
 
 
-def magnitude(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+def _of_panel(found: Measured, blank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shift and scale of those series that say theirs; something where none does."""
+    shift, scale = np.zeros((1, blank.shape[1])), np.ones((1, blank.shape[1]))
+    for d in range(blank.shape[1]):
+        there = ~blank[:, d]
+        moves = there & (found.scale[:, d] > 0)
+        if there.any():
+            shift[0, d] = np.median(found.shift[there, d])
+            size = np.median(np.abs(found.shift[there, d]))
+            scale[0, d] = 1e-3 * size if size > 0 else 1.0
+        if moves.any():
+            scale[0, d] = np.median(found.scale[moves, d])
+    return shift, scale
+
+
+def measured(y: np.ndarray, kind: str, season: int = 1) -> Measured:
+    """What rows say of each series, of the kind named.
+
+    Args:
+        y: Last rows of each series, NaN where missing.
+        kind: ``"magnitude"``, ``"level"``, ``"standard"``, ``"differences"``, ``"local"`` or
+            ``"counts"``; see :func:`magnitude`, :func:`level_and_spread`, :func:`standard`,
+            :func:`differences`, :func:`local` and :func:`counts`.
+        season: Rows of a season, for differences and what is local.
+
+    Shape:
+        y ``(N, T, D)`` -> ``(N, D)``.
+    """
+    found = _MEASURES[kind](y, season)
+    with np.errstate(invalid="ignore"):
+        size = np.fmax.reduce(np.abs(y), axis=1, initial=0.0)
+        moves = found.scale > _ROUNDING * size
+    return found._replace(scale=np.where(moves, found.scale, 0.0))
+
+
+def magnitude(y: np.ndarray, season: int) -> Measured:
     """Shift 0 and the mean absolute value, large values clipped at ten medians.
 
-    For positive series whose level says how much they vary, and for counts.
+    For positive series whose level says how much they vary.
     """
-    scale = _by_series(panel, np.abs(panel.y), _clipped_mean)
-    return np.zeros_like(scale), _usable(scale)
+    scale, count = _clipped(np.abs(y))
+    return Measured(np.zeros_like(scale), scale, count)
 
 
-def level_and_spread(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+def counts(y: np.ndarray, season: int) -> Measured:
+    """Shift 0 and the mean, with half a count added so that zeros differ by their number."""
+    seen = ~np.isnan(y)
+    count = seen.sum(1)
+    scale = (np.abs(np.where(seen, y, 0.0)).sum(1) + 0.5) / (count + 1)
+    return Measured(np.zeros_like(scale), scale, np.where(count > 0, _ENOUGH, 0))
+
+
+def level_and_spread(y: np.ndarray, season: int) -> Measured:
     """Median, and mean absolute deviation from it, large deviations clipped at ten medians."""
-    shift = _completed(_by_series(panel, panel.y, np.median), None, 0.0)
-    deviation = np.abs(panel.y - shift[panel.owner])
-    scale = _by_series(panel, deviation, _clipped_mean)
-    # a constant series varies by what is small beside its level
-    floor = 1e-3 * np.abs(shift)
-    return shift, _usable(np.where(scale > 0, scale, floor))
+    shift = np.nan_to_num(_middle(y))
+    scale, count = _clipped(np.abs(y - shift[:, None]))
+    return Measured(shift, scale, np.maximum(count - 1, 0))
 
 
-def standard(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+def standard(y: np.ndarray, season: int) -> Measured:
     """Mean and standard deviation, values clipped at ten median deviations from the median."""
-    middle = _completed(_by_series(panel, panel.y, np.median), None, 0.0)
-    away = panel.y - middle[panel.owner]
-    typical = _by_series(panel, np.abs(away), _positive_median)
-    most = np.where(typical > 0, _CLIP * typical, np.inf)[panel.owner]
+    seen = ~np.isnan(y)
+    count = seen.sum(1)
+    middle = np.nan_to_num(_middle(y))
+    away = np.where(seen, y - middle[:, None], 0.0)
+    most = _top(away, seen)
     away = np.clip(away, -most, most)
-    mean = np.nan_to_num(_by_series(panel, away, np.mean))
-    scale = _by_series(panel, (away - mean[panel.owner]) ** 2, np.mean) ** 0.5
-    shift = middle + mean
-    floor = 1e-3 * np.abs(shift)
-    return shift, _usable(np.where(scale > floor, scale, floor))
+    mean = away.sum(1) / np.maximum(count, 1)
+    square = np.where(seen, (away - mean[:, None]) ** 2, 0.0).sum(1)
+    scale = np.sqrt(square / np.maximum(count, 1))
+    return Measured(middle + mean, scale, np.maximum(count - 1, 0))
 
 
-def _positive_median(x: np.ndarray) -> float:
-    positive = x[x > 0]
-    return float(np.median(positive)) if len(positive) else 0.0
-
-
-def differences(panel: Panel, season: int, rows: int | None, usual: Scales | None = None) -> Scales:
+def differences(y: np.ndarray, season: int) -> Measured:
     """Mean of the first season, and the usual size of a difference over a season.
 
     In these units the noises of structural models are alike across series.
     """
-    most = int(panel.lengths.max())
-    values = leading(panel, panel.y, most if rows is None else min(rows, most))
-    own = standards(torch.from_numpy(values[..., 0]), season)
-    others = None if usual is None else (torch.from_numpy(usual[0]), torch.from_numpy(usual[1]))
-    shift, scale = completed(*own, others)
-    return shift.numpy(), scale.numpy()
+    seen = np.logical_or.reduce(~np.isnan(y), axis=2)
+    there = np.logical_or.reduce(seen, axis=1)
+    first = np.where(there, seen.argmax(1), y.shape[1] - 1)
+    place = first[:, None] + np.arange(y.shape[1])
+    moved = np.take_along_axis(y, np.minimum(place, y.shape[1] - 1)[..., None], 1)
+    moved = np.where((place < y.shape[1])[..., None], moved, np.nan)[..., 0]
+    shift, scale = standards(torch.from_numpy(moved), season)
+    count = np.maximum((~np.isnan(moved)).sum(1, keepdims=True) - 1, 0)
+    return Measured(shift.numpy(), scale.numpy(), count)
+
+
+def local(y: np.ndarray, season: int) -> Measured:
+    r"""Where each series stands, and how far it moves: mean of its last season, mean difference.
+
+    .. math:: m = \frac1s \sum_{i<s} y_{T-i}, \qquad
+        a = \frac{\sum_t |y_t - y_{t-s}|}{\#t}
+
+    A model that reads :math:`(y - m) / a` sees every window from where it ends, so that a forecast
+    is a departure from the present, in units in which that of the naive forecast is about 1.
+
+    References:
+        Another Look at Measures of Forecast Accuracy (Hyndman & Koehler, 2006), the scale.
+    """
+    seen = ~np.isnan(y)
+    season = season if season < y.shape[1] else 1
+    # the last season, or as many rows as were seen last
+    late = seen & (seen[:, ::-1].cumsum(1)[:, ::-1] <= season)
+    shift = np.where(late, y, 0.0).sum(1) / np.maximum(late.sum(1), 1)
+    scale, number = np.zeros_like(shift), np.zeros(shift.shape, np.int64)
+    for lag in (season, 1):
+        if lag < y.shape[1]:
+            mean, count = _clipped(np.abs(y[:, lag:] - y[:, :-lag]))
+            use = (scale == 0) & (count > (1 if lag > 1 else 0)) & (mean > 0)
+            scale, number = np.where(use, mean, scale), np.where(use, count, number)
+    spread, _ = _clipped(np.abs(y - shift[:, None]))
+    count = np.maximum(seen.sum(1) - 1, 0)
+    scale = np.maximum(np.where(scale > 0, scale, spread), 1e-3 * spread)
+    return Measured(shift, scale, np.where(number > 0, number, count))
+
+
+_MEASURES: dict[str, Callable[[np.ndarray, int], Measured]] = {
+    "magnitude": magnitude,
+    "counts": counts,
+    "level": level_and_spread,
+    "standard": standard,
+    "differences": differences,
+    "local": local,
+}
+KINDS = tuple(_MEASURES)
 
 
 def span(panel: Panel, rows: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -155,9 +333,6 @@ def leading(panel: Panel, values: np.ndarray, rows: int) -> np.ndarray:
     return np.where(inside[..., None], values[np.minimum(index, panel.rows - 1)], np.nan)
 
 
-_KINDS = {"magnitude": magnitude, "level": level_and_spread, "standard": standard}
-
-
 def recent(panel: Panel, rows: int) -> np.ndarray:
     """The rows up to the last value of each series ``(N, rows, D)``, NaN before its first."""
     index = span(panel)[1][:, None] - rows + np.arange(rows)
@@ -165,120 +340,28 @@ def recent(panel: Panel, rows: int) -> np.ndarray:
     return np.where(inside[..., None], panel.y[np.maximum(index, 0)], np.nan)
 
 
-def local(
-    y: np.ndarray,
-    season: int,
-    kind: str = "local",
-    *,
-    usual: Scales | None = None,
-    digits: float = DIGITS,
-) -> Scales:
-    r"""Where each series stands, and how far it moves: mean of its last season, mean difference.
-
-    .. math:: m = \frac1s \sum_{i<s} y_{T-i}, \qquad
-        a = \frac{\sum_t |y_t - y_{t-s}|}{\#t}
-
-    A model that reads :math:`(y - m) / a` sees every window from where it ends, so that a forecast
-    is a departure from the present, in units in which that of the naive forecast is about 1. For
-    ``"counts"`` the shift is 0 and the scale the mean, with half a count added so that windows of
-    zeros differ by their length.
-
-    A window without a value stands where the middle one of the others stands, and one without a
-    step moves as they do.
-
-    Args:
-        y: Last rows of each series, NaN where missing.
-        season: Rows :math:`s` of a season.
-        kind: ``"local"`` or ``"counts"``.
-        usual: Shift and scale ``(N, D)`` for windows that do not say theirs; the middle ones of
-            the other windows by default.
-        digits: Steps of this part of the level are those of rounding.
-
-    Shape:
-        y ``(N, T, D)`` -> shift and scale ``(N, D)``.
-
-    References:
-        Another Look at Measures of Forecast Accuracy (Hyndman & Koehler, 2006), the scale.
-    """
-    own = (None, None) if usual is None else usual
-    seen = ~np.isnan(y)
-    filled = np.where(seen, y, 0.0)
-    count = seen.sum(1)
-    if kind == "counts":
-        scale = (np.abs(filled).sum(1) + 0.5) / (count + 1)
-        return np.zeros_like(scale), _completed(np.where(count > 0, scale, np.nan), own[1], 1.0)
-    season = season if season < y.shape[1] else 1
-    # the last season, or as many rows as were seen last
-    late = seen & (seen[:, ::-1].cumsum(1)[:, ::-1] <= season)
-    shift = np.where(late, y, 0.0).sum(1) / np.maximum(late.sum(1), 1)
-    shift = _completed(np.where(count > 0, shift, np.nan), own[0], 0.0)
-    scale = np.full_like(shift, np.nan)
-    for lag in (season, 1):
-        moved = np.abs(y[:, lag:] - y[:, :-lag])
-        known = ~np.isnan(moved)
-        pairs = known.sum(1)
-        # a spike must not set the scale
-        top = _CLIP * _middle(np.where(moved > 0, moved, np.nan))
-        mean = np.minimum(np.where(known, moved, 0.0), top[:, None]).sum(1) / np.maximum(pairs, 1)
-        found = (pairs > 1) & (mean > digits * np.abs(shift))
-        scale = np.where(np.isnan(scale) & found, mean, scale)
-    away = np.abs(np.where(seen, y - shift[:, None], 0.0))
-    away = np.minimum(away, _CLIP * _middle(np.where(away > 0, away, np.nan))[:, None])
-    spread = away.sum(1) / np.maximum(count, 1)
-    spread = np.where(spread > digits * np.abs(shift), spread, 0.0)
-    scale = np.where(np.isnan(scale) & (spread > 0), spread, scale)
-    # a constant window has a width too, one of a single value that of the others
-    scale = np.where(np.isnan(scale) & (count > 1), 1e-3 * np.abs(shift), scale)
-    return shift, _completed(np.maximum(scale, 1e-3 * spread), own[1], 1.0, least=0.0)
-
-
-def _completed(
-    x: np.ndarray, usual: np.ndarray | None, unknown: float, *, least: float = -np.inf
-) -> np.ndarray:
-    """Puts what is usual, or the median, in the place of what is unknown or not above the least."""
-    good = np.isfinite(x) & (x > least)
-    if good.all():
-        return x
-    if usual is None:
-        known = [x[good[:, d], d] for d in range(x.shape[1])]
-        usual = np.array([np.median(one) if len(one) else unknown for one in known])
-    return np.where(good, x, usual)
-
-
 def _middle(x: np.ndarray) -> np.ndarray:
-    """Median along axis 1 of what is no NaN; infinity where there is nothing."""
-    ordered = np.sort(x, 1)
+    """Median along axis 1 of what is no NaN; NaN where there is nothing."""
     count = (~np.isnan(x)).sum(1)
     if not x.shape[1]:
-        return np.full(count.shape, np.inf)
-    place = np.maximum(count - 1, 0)[:, None] // 2
-    middle = np.take_along_axis(ordered, place, 1)[:, 0]
-    return np.where(count > 0, middle, np.inf)
+        return np.full(count.shape, np.nan)
+    ordered = np.sort(x, 1)
+    upper = np.minimum(count // 2, x.shape[1] - 1)[:, None]
+    lower = np.maximum((count - 1) // 2, 0)[:, None]
+    low, high = (np.take_along_axis(ordered, place, 1)[:, 0] for place in (lower, upper))
+    return np.where(count > 0, low + (high - low) / 2, np.nan)
 
 
-def _clipped_mean(x: np.ndarray) -> float:
-    positive = x[x > 0]
-    if not len(positive):
-        return 0.0
-    return float(np.minimum(x, _CLIP * np.median(positive)).mean())
+def _top(x: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Ten times the median size of what is not zero ``(N, 1, D)``, infinity where there is none."""
+    size = np.abs(x)
+    typical = _middle(np.where(seen & (size > 0), size, np.nan))
+    return np.where(np.isnan(typical), np.inf, _CLIP * typical)[:, None]
 
 
-def _by_series(panel: Panel, values: np.ndarray, statistic: object) -> np.ndarray:
-    out = np.full((panel.batch, values.shape[1]), np.nan)
-    assert callable(statistic)
-    for i in range(panel.batch):
-        rows = values[panel.series(i)]
-        for d in range(values.shape[1]):
-            seen = rows[:, d][~np.isnan(rows[:, d])]
-            if len(seen):
-                out[i, d] = statistic(seen)
-    return out
-
-
-def _usable(scale: np.ndarray) -> np.ndarray:
-    """Puts the panel's median in the place of what is zero or unknown."""
-    good = np.isfinite(scale) & (scale > 0)
-    for d in range(scale.shape[1]):
-        typical = np.median(scale[good[:, d], d]) if good[:, d].any() else 1.0
-        scale[~good[:, d], d] = typical
-    return scale
+def _clipped(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of sizes along axis 1, large ones clipped at ten medians, and how many there are."""
+    seen = ~np.isnan(x)
+    count = seen.sum(1)
+    held = np.minimum(np.where(seen, x, 0.0), _top(x, seen))
+    return held.sum(1) / np.maximum(count, 1), count

@@ -107,7 +107,7 @@ class Spec:
         build: From a setting to the members of the ensemble, untrained.
         train: Trains the members in place; returns the weight of each member for each series
             ``(N, M)``, or None for equal weights.
-        scaling: ``"magnitude"``, ``"level"`` or ``"local"``: see
+        scaling: ``"magnitude"``, ``"level"``, ``"standard"``, ``"local"`` or ``"differences"``: see
             :mod:`seqlatent.forecasting.scaling`.
         calendar: Whether the models read calendar features and season phases.
         statics: Whether they read static features.
@@ -117,8 +117,9 @@ class Spec:
         transform: ``"none"`` or ``"log"``: what is done to targets before anything else, or a
             function of the setting that says so for each member.
         bounded: Whether what was never negative is not forecast to be.
-        context: Rows that are filtered before a forecast, or a function of the setting that says
-            how many; None for all.
+        context: Rows from which the units of a series follow, and from the first of which it is
+            filtered, or a function of the setting that says how many; None for all, which a state
+            then keeps.
         samples: Paths from which quantiles are computed unless they are exact.
         dtype: Type of parameters and data.
         config: Name and arguments of the factory that made it; empty for a spec of your own, which

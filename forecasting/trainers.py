@@ -54,7 +54,6 @@ class ByWindows:
             training.numbers,
             self.length(setting),
             self.batch_size,
-            training.flags,
             horizon=horizon,
             full=self.full,
         )

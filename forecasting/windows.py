@@ -2,16 +2,35 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from seqlatent.forecasting.anchors import Anchors, Spans, reached
 from seqlatent.forecasting.panel import Panel
-from seqlatent.forecasting.scaling import local, span
+from seqlatent.forecasting.scaling import Units
 from seqlatent.sequences import Sequences
 
-__all__ = ["Numbers", "Windows", "batches", "read", "whole"]
+__all__ = ["Numbers", "Scale", "Windows", "batches", "piece", "whole"]
+
+
+class Scale(NamedTuple):
+    """Units of some series.
+
+    Attributes:
+        shift: Where each stands ``(B, D)``.
+        scale: How far each moves ``(B, D)``.
+    """
+
+    shift: np.ndarray
+    scale: np.ndarray
+
+    def select(self, index: np.ndarray) -> "Scale":
+        """Picks series."""
+        return Scale(self.shift[index], self.scale[index])
 
 
 @dataclass(frozen=True)
@@ -22,56 +41,84 @@ class Numbers:
         panel: The panel, whose targets may have been transformed.
         u: Covariates of every row ``(R, U)``.
         codes: Static codes as the model numbers them ``(N, C)``.
-        shift: Shift of each series ``(N, D)``.
-        scale: Scale of each series ``(N, D)``.
+        known: Place of each series in training, -1 where it was not there ``(N,)``.
+        units: How the units of a series follow from its rows.
         dtype: Type of the model's parameters.
-        local: How windows are scaled, from their own rows; None where each series has one scale.
-        season: Rows of a season, for that.
+        flags: Where past covariates and their flags lie in ``u``.
     """
 
     panel: Panel
     u: np.ndarray
     codes: np.ndarray
-    shift: np.ndarray
-    scale: np.ndarray
+    known: np.ndarray
+    units: Units
     dtype: torch.dtype
-    local: str | None = None
-    season: int = 1
+    flags: slice
+
+    def scale(self, series: np.ndarray, stop: np.ndarray, *, training: bool = False) -> Scale:
+        """Units of some series, from their rows before ``stop`` ``(B,)``.
+
+        Args:
+            series: Which series ``(B,)``.
+            stop: Row after the last that is read, counted from the series' own first ``(B,)``.
+            training: Whether a series of training is treated as one that was not there, for it
+                must not know how it goes on.
+        """
+        most = max(int(stop.max(initial=0)), 1)
+        if self.units.context is not None:
+            most = min(most, self.units.context)
+        first = self.panel.offsets[series]
+        rows = (first + stop)[:, None] - most + np.arange(most)
+        inside = rows >= first[:, None]
+        y = np.where(inside[..., None], self.panel.y[np.maximum(rows, 0)], np.nan)
+        new = training and not self.units.fixed
+        known = np.full(len(series), -1) if new else self.known[series]
+        return Scale(*self.units(y, known))
 
     def cut(
-        self, series: np.ndarray, start: np.ndarray, length: int, *, known: int | None = None
+        self,
+        series: np.ndarray,
+        start: np.ndarray,
+        length: int,
+        scale: Scale,
+        *,
+        stop: np.ndarray | None = None,
+        plain: bool = False,
     ) -> Sequences:
         """Cuts ``length`` rows from each of some series, padded where a series does not reach.
+
+        Values are distances from the shift, in units of a typical scale, so that numbers far from
+        zero lose no digits and a panel means the same in other units.
 
         Args:
             series: Which series ``(B,)``.
             start: First row of each, counted from the series' own first ``(B,)``; below 0 there is
                 padding before that.
             length: Rows.
-            known: How many rows say how the cut is scaled, where that is local; None takes the
-                scales of the series.
+            scale: Units of each.
+            stop: Row after the last that is there, each series' own end by default ``(B,)``.
+            plain: Whether values stay in their own units, beside shift and scale.
         """
         panel = self.panel
-        first, stop = panel.offsets[series], panel.offsets[series + 1]
+        first = panel.offsets[series]
+        end = panel.offsets[series + 1] if stop is None else first + stop
         rows = (first + start)[:, None] + np.arange(length)
-        before, beyond = rows < first[:, None], rows >= stop[:, None]
-        rows = np.clip(rows, first[:, None], stop[:, None] - 1)
+        before, beyond = rows < first[:, None], rows >= end[:, None]
+        rows = np.clip(rows, first[:, None], end[:, None] - 1)
         y = np.where((before | beyond)[..., None], np.nan, panel.y[rows])
         # beyond its ends a series goes on in steps of one
         over = np.cumsum(beyond, 1) - np.cumsum(before[:, ::-1], 1)[:, ::-1]
         t = panel.t[rows] + over
-        shift, scale = self.shift[series], self.scale[series]
-        if self.local is not None and known is not None:
-            digits = 500 * torch.finfo(self.dtype).eps
-            usual = (shift, scale)
-            shift, scale = local(y[:, :known], self.season, self.local, usual=usual, digits=digits)
+        u = np.where((before | beyond)[..., None], 0.0, self.u[rows])
+        if not plain:
+            y = self.units.inwards(y, scale.shift[:, None])
         return Sequences.of(
             self._tensor(y),
             t=torch.from_numpy(t),
-            u=self._tensor(np.where((before | beyond)[..., None], 0.0, self.u[rows])),
+            u=self._tensor(u),
             codes=torch.from_numpy(self.codes[series]),
-            shift=self._tensor(shift),
-            scale=self._tensor(scale),
+            shift=self._tensor(scale.shift if plain else np.zeros_like(scale.shift)),
+            scale=self._tensor(scale.scale if plain else scale.scale / self.units.unit),
         )
 
     def _tensor(self, x: np.ndarray) -> Tensor:
@@ -87,14 +134,14 @@ class Windows:
     they are when one forecasts.
 
     With a horizon every window looks like a forecast: so many rows at its end are what comes, the
-    rows before them what is known, from which alone a local scale is computed. How much is known
-    differs from batch to batch, as the pasts of series do.
+    rows before them what is known. How much is known differs from batch to batch, as the pasts of
+    series do. Units are those in which a forecast from the end of what is known would be made;
+    without a horizon they are taken at a random row of the second half.
 
     Args:
         numbers: The panel.
         length: Rows of a window, or of what is known of it.
         batch_size: Windows of a batch.
-        flags: Where past covariates and their flags lie in ``u``.
         most: How many times more often a long series is drawn than one of a single window.
         horizon: Rows ahead; 0 for windows without an end to forecast.
         full: Whether all of the past is there, where a series has it, so that every lag is known.
@@ -103,10 +150,13 @@ class Windows:
     numbers: Numbers
     length: int
     batch_size: int
-    flags: slice
     most: float = 20.0
     horizon: int = 0
     full: bool = False
+
+    @cached_property
+    def _reached(self) -> np.ndarray:
+        return reached(self.numbers.panel)
 
     def __call__(self, generator: torch.Generator) -> Sequences:
         lengths = self.numbers.panel.lengths
@@ -121,7 +171,16 @@ class Windows:
         start = np.minimum((place * (room + 1)).astype(np.int64), room)
         longest = int(min(self.length, lengths[index].max()))
         known = torch.randint(1, longest + 1, (size, 1), generator=generator)
-        return self._hidden(self.numbers.cut(index, start, longest, known=longest), known)
+        half = (longest + 1) // 2
+        judged = torch.randint(half, longest + 1, (size,), generator=generator).numpy()
+        scale = self._scale(index, np.minimum(start + judged, lengths[index]))
+        return self._hidden(self.numbers.cut(index, start, longest, scale), known)
+
+    def _scale(self, index: np.ndarray, seen: np.ndarray) -> Scale:
+        """Units in which a series stands of which so many rows were seen."""
+        rows = self.numbers.panel.offsets[index] + np.maximum(seen, 1) - 1
+        anchor = Anchors(self.numbers.units.context).before(self._reached[rows])
+        return self.numbers.scale(index, anchor, training=True)
 
     def _forecasts(
         self, index: np.ndarray, place: np.ndarray, generator: torch.Generator
@@ -131,19 +190,21 @@ class Windows:
             share, least, ahead = 1.0, self.length, self.horizon
         else:
             share = 1 - 0.75 * float(torch.rand((), generator=generator)) ** 2
-            least, ahead = max(self.numbers.season, 3), max(self.horizon // 2, 1)
+            least, ahead = max(self.numbers.units.season, 3), max(self.horizon // 2, 1)
         least = np.minimum(least, np.maximum(lengths - ahead, 1))
         most = np.maximum(lengths - ahead, least)
         origin = least + np.minimum((place * (most - least + 1)).astype(np.int64), most - least)
         past = int(min(max(share * self.length, 2), origin.max()))
-        batch = self.numbers.cut(index, origin - past, past + self.horizon, known=past)
+        scale = self._scale(index, origin)
+        batch = self.numbers.cut(index, origin - past, past + self.horizon, scale)
         return self._hidden(batch, torch.full((len(index), 1), past + 1))
 
     def _hidden(self, batch: Sequences, known: Tensor) -> Sequences:
         """Hides past covariates of rows after those that are known."""
-        if self.flags.start < self.flags.stop:
+        flags = self.numbers.flags
+        if flags.start < flags.stop:
             hidden = torch.arange(batch.steps) >= known
-            batch.u[:, :, self.flags].masked_fill_(hidden[..., None], 0.0)
+            batch.u[:, :, flags].masked_fill_(hidden[..., None], 0.0)
         return batch
 
 
@@ -163,18 +224,16 @@ def batches(lengths: np.ndarray, cells: int, most: int = 4096) -> Iterator[np.nd
         i += size
 
 
-def whole(numbers: Numbers, series: np.ndarray, context: int | None = None) -> Sequences:
-    """All rows of some series, or those that are read before a forecast, padded to the longest."""
-    kept = read(numbers.panel, context)[series]
-    return numbers.cut(series, numbers.panel.lengths[series] - kept, int(kept.max()))
+def whole(numbers: Numbers, series: np.ndarray, scale: Scale, *, plain: bool = False) -> Sequences:
+    """All rows of some series, padded to the longest."""
+    lengths = numbers.panel.lengths[series]
+    return numbers.cut(series, lengths * 0, int(lengths.max()), scale, plain=plain)
 
 
-def read(panel: Panel, context: int | None) -> np.ndarray:
-    """How many of its last rows are read of each series before a forecast ``(N,)``.
-
-    As many as the context up to the last value, and those without one that follow; all of them
-    without a context.
-    """
-    if context is None:
-        return panel.lengths
-    return panel.offsets[1:] - span(panel, context)[0]
+def piece(numbers: Numbers, spans: Spans, *, plain: bool = False) -> Sequences:
+    """Pieces of series, each from its start, in the units of its anchor."""
+    scale = numbers.scale(spans.series, spans.anchor)
+    length = int((spans.stop - spans.start).max())
+    data = numbers.cut(spans.series, spans.start, length, scale, stop=spans.stop, plain=plain)
+    data.u[:, 0, numbers.flags] = 0.0  # one who starts here does not know the row before
+    return data

@@ -130,7 +130,7 @@ def test_one_model_agrees_with_statsmodels(single, kind):
     assert list(found.columns) == [
         "unique_id", "ds", "model", "component", "scale", "mean", "lo-80", "hi-80"
     ]  # fmt: skip
-    unit = model._engines["plain"].standards["none"][1][:, 0]
+    unit = model._engines["plain"].units["none"].scale[:, 0]
     for i, (name, rows) in enumerate(df.groupby("unique_id")):
         expected = oracle(rows["y"].to_numpy(), unit[i])
         one = found[found["unique_id"] == name]

@@ -9,12 +9,13 @@ import torch
 from scipy import optimize, stats
 
 from seqlatent.forecasting import Columns
+from seqlatent.forecasting.anchors import Anchors, reached
 from seqlatent.forecasting.engine import Job
 from seqlatent.forecasting.frames import read
 from seqlatent.forecasting.inputs import Inputs
 from seqlatent.forecasting.mixture import allot, quantiles
 from seqlatent.forecasting.panel import Future
-from seqlatent.forecasting.scaling import scales
+from seqlatent.forecasting.scaling import Units, scales
 from seqlatent.forecasting.stages import InTurn
 from seqlatent.forecasting.transforms import Identity, Log
 from seqlatent.forecasting.windows import Numbers, Windows, batches, whole
@@ -29,11 +30,15 @@ def frame(lengths=(30, 12, 50), seed=0):
     return pd.concat(parts, ignore_index=True)
 
 
-def numbers(panel, u=None, local=None):
-    shift, scale = scales(panel, "standard")
+def numbers(panel, u=None, kind="standard", flags=slice(0, 0), season=1):
     u = np.zeros((panel.rows, 0)) if u is None else u
     codes = np.zeros((panel.batch, 0), dtype=np.int64)
-    return Numbers(panel, u, codes, shift, scale, torch.float64, local)
+    units = Units.of(panel, kind, season=season, context=None)
+    return Numbers(panel, u, codes, np.arange(panel.batch), units, torch.float64, flags)
+
+
+def all_of(data, series, **options):
+    return whole(data, series, data.scale(series, data.panel.lengths[series]), **options)
 
 
 KINDS = ("magnitude", "level", "standard", "differences", "local", "counts")
@@ -97,19 +102,21 @@ def test_integer_times_get_the_phase_of_day_and_week():
 
 def test_windows_are_pieces_of_the_series():
     panel = read(frame()).panel
-    windows = Windows(numbers(panel), 10, 16, slice(0, 0))
+    data = numbers(panel, kind="magnitude")
+    windows = Windows(data, 10, 16)
     batch = windows(torch.Generator().manual_seed(0))
     assert windows.batch_size == 16
     assert batch.y.shape == (16, 10, 1)
     assert bool(batch.regular)
     known = {round(v, 9) for v in panel.y[:, 0]}
-    assert {round(v, 9) for v in batch.y[batch.observed].tolist()} <= known
+    found = batch.y[batch.observed].numpy() * data.units.unit
+    assert {round(v, 9) for v in found.tolist()} <= known
 
 
 @pytest.mark.parametrize("full", [False, True])
 def test_windows_with_a_horizon_end_in_what_comes(full):
     panel = read(frame()).panel
-    windows = Windows(numbers(panel, local="local"), 8, 16, slice(0, 0), horizon=4, full=full)
+    windows = Windows(numbers(panel, kind="local"), 8, 16, horizon=4, full=full)
     for seed in range(5):
         batch = windows(torch.Generator().manual_seed(seed))
         assert batch.observed[:, -4].all()
@@ -118,20 +125,54 @@ def test_windows_with_a_horizon_end_in_what_comes(full):
             assert bool(batch.observed.all())
 
 
-def test_what_comes_does_not_change_how_a_window_is_scaled():
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_comes_does_not_change_the_units_of_a_window(kind):
+    """Of training windows too, whatever else is known of the series."""
     panel = read(frame()).panel
-    data = numbers(panel, local="local")
-    cut = data.cut(np.array([0, 2]), np.array([5, 7]), 12, known=8)
-    panel.y[panel.offsets[0] + 13 :] = 1e9
-    again = numbers(panel, local="local").cut(np.array([0]), np.array([5]), 12, known=8)
-    torch.testing.assert_close(again.shift, cut.shift[:1])
-    torch.testing.assert_close(again.scale, cut.scale[:1])
+    data = numbers(panel, kind=kind)
+    later = replace(panel, y=panel.y.copy())
+    later.y[panel.offsets[0] + 13 :] = 1e9
+    again = replace(data, panel=later)
+    for training in (False, True):
+        one, other = (
+            x.scale(np.array([0]), np.array([13]), training=training) for x in (data, again)
+        )
+        np.testing.assert_array_equal(one.shift, other.shift)
+        np.testing.assert_array_equal(one.scale, other.scale)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_series_of_which_nothing_was_seen_has_the_units_of_the_others(kind):
+    df = frame(lengths=(30, 30, 30))
+    df["y"] *= df["unique_id"].map({"s0": 1.0, "s1": 10.0, "s2": 30.0})
+    panel = read(df).panel
+    data = numbers(panel, kind=kind)
+    new = replace(data, known=np.full(3, -1))
+    own, typical = (x.scale(np.arange(3), np.zeros(3, int)).scale for x in (data, new))
+    np.testing.assert_allclose(own, data.units.scale)
+    np.testing.assert_allclose(typical[:, 0], typical[0, 0])
+    assert data.units.scale.min() < typical[0, 0] < 60
+    few = new.scale(np.arange(3), np.full(3, 2)).scale
+    many = new.scale(np.arange(3), np.full(3, 30)).scale
+    if kind != "counts":
+        np.testing.assert_allclose(many, data.units.scale)
+        assert (np.abs(np.log(few / many)) < 3).all()
+
+
+def test_values_far_from_zero_lose_no_digits_in_single_precision():
+    df = frame()
+    near = replace(numbers(read(df).panel), dtype=torch.float32)
+    far = replace(numbers(read(df.assign(y=df["y"] + 2.0**33)).panel), dtype=torch.float32)
+    series = np.arange(3)
+    torch.testing.assert_close(
+        all_of(far, series).normalised, all_of(near, series).normalised, rtol=0, atol=2e-5
+    )
 
 
 def test_past_covariates_of_windows_are_hidden_from_some_row_on():
     panel = read(frame(lengths=(40,)).assign(p=1.0), Columns(past=["p"])).panel
     inputs = Inputs.of(panel, calendar=False, season_lengths=())
-    windows = Windows(numbers(panel, inputs.of_panel(panel)), 20, 32, inputs.flags)
+    windows = Windows(numbers(panel, inputs.of_panel(panel), flags=inputs.flags), 20, 32)
     flags = windows(torch.Generator().manual_seed(0)).u[:, 1:, 1]
     assert bool((flags.diff(dim=1) <= 0).all())
     assert 0 < flags.mean() < 1
@@ -143,8 +184,28 @@ def test_batches_hold_all_series_once_and_stay_small():
     assert sorted(np.concatenate(found).tolist()) == list(range(6))
     assert all(lengths[b].max() * len(b) <= 100 for b in found)
     panel = read(frame()).panel
-    data = whole(numbers(panel), np.array([2, 0]), 20)
-    np.testing.assert_array_equal(data.y[1, :, 0].numpy(), panel.y[10:30, 0])
+    data = all_of(numbers(panel), np.array([2, 0]), plain=True)
+    np.testing.assert_array_equal(data.y[1, :30, 0].numpy(), panel.y[:30, 0])
+    assert not data.observed[1, 30:].any()
+
+
+@pytest.mark.parametrize("context", [None, 1, 7, 24])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_spans_speak_of_every_row_once_and_stand_where_a_state_would(context, fixed):
+    anchors = Anchors(context, fixed)
+    df = frame(lengths=(1, 2, 9, 60, 33))
+    df.loc[[40, 50, *range(75, 105)], "y"] = np.nan  # rows 28, 38, 3 to 32 of their series
+    panel = read(df).panel
+    spans, seen = anchors.spans(panel), reached(panel)
+    spoken = [[] for _ in range(panel.batch)]
+    for i, start, anchor, first, stop in zip(*spans, strict=True):
+        spoken[i] += range(first, stop)
+        before = np.array(
+            [seen[panel.offsets[i] + row - 1] if row else 0 for row in range(first, stop)]
+        )
+        assert (anchors.before(before) == anchor).all()
+        assert start == anchors.start(np.array([anchor]))[0]
+    assert spoken == [list(range(n)) for n in panel.lengths]
 
 
 def test_paths_are_allotted_as_the_weights_say():
@@ -212,7 +273,7 @@ def phases(starts, periods, freq):
 )
 def test_series_out_of_phase_are_one_step_apart_in_single_precision(starts, periods, freq):
     single = replace(numbers(read(phases(starts, periods, freq)).panel), dtype=torch.float32)
-    batch = whole(single, np.array([0, 1]))
+    batch = all_of(single, np.array([0, 1]))
     assert batch.y.dtype == batch.dt.dtype == torch.float32
     assert batch.regular
 
@@ -226,5 +287,5 @@ def test_irregular_gaps_stay_apart_over_a_long_span():
     ).as_unit("s")
     df = pd.DataFrame({"unique_id": "a", "ds": stamps.as_unit("s"), "y": 1.0})
     single = replace(numbers(read(df, freq="irregular").panel), dtype=torch.float32)
-    batch = whole(single, np.array([0]))
+    batch = all_of(single, np.array([0]))
     np.testing.assert_allclose(batch.dt[0, 1:], gaps[1:], rtol=1e-4)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from seqlatent.forecasting import Forecaster
+from seqlatent.forecasting.anchors import reached
 from seqlatent.forecasting.panel import Panel
 from seqlatent.forecasting.recipes import deep_state, srnn, structural
-from seqlatent.forecasting.scaling import local, recent, scales, span
+from seqlatent.forecasting.scaling import Units, recent, scales, span
 from seqlatent.forecasting.structural import completed, standards
-from seqlatent.forecasting.windows import read
 
 SMALL = {
     "structural": lambda: structural(["level", "log drift"], draws=1, criterion="equal"),
@@ -57,9 +57,9 @@ def test_what_is_read_ends_at_the_last_value():
     assert first.tolist() == [0, 6, 14]
     assert stop.tolist() == [5, 10, 15]
     assert span(holes(*PANEL), 2)[0].tolist() == [3, 8, 14]
-    # what follows the last value is read too: a forecast begins at the last row
-    assert read(holes(*PANEL), 2).tolist() == [2, 4, 1]
-    assert read(holes(*PANEL), None).tolist() == [5, 7, 3]
+    # units count rows up to the last value, after which a forecast begins at the last row
+    seen = reached(holes(*PANEL))
+    assert seen[[4, 11, 14]].tolist() == [5, 5, 0]
     np.testing.assert_array_equal(recent(holes(*PANEL), 2)[:, :, 0], [[4, 5], [N, 9], [N, N]])
 
 
@@ -88,7 +88,7 @@ def test_a_series_without_a_value_stands_where_the_others_stand(kind):
 def test_a_window_without_a_value_has_the_units_that_it_is_given():
     y = np.stack([noise(8, 1) + 5, np.full((8, 1), N), np.r_[np.full(7, N), 3.0][:, None]])
     usual = np.array([[1.0], [2.0], [3.0]]), np.array([[4.0], [5.0], [6.0]])
-    shift, scale = local(y, 1, usual=usual)
+    shift, scale = Units("local", 1, None, *usual)(y, np.arange(3))
     assert shift[1:, 0].tolist() == [2, 3]
     assert scale[1:, 0].tolist() == [5, 6]
     assert scale[0, 0] < 3

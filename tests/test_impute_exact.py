@@ -59,8 +59,9 @@ def fitted(df, *args, **columns):
         with torch.no_grad():
             one.emission.noise.below.fill_(0.15)
             one.emission.noise.log_scale.copy_(torch.tensor([0.2, 0.1]).log())
-    ((kind, (shift, scale)),) = engine.standards.items()
-    data = engine.sequences(engine.prepared(model._seen)[kind], np.array([0]))
+    ((kind, units),) = engine.units.items()
+    numbers = engine.prepared(model._seen)[kind]
+    data, _ = engine.sequences(numbers, np.array([0]), plain=True)
     c = one.context(data)
     F, _, G = one.transition.matrices(c)
     m0, G0 = one.transition.initial_moments(c[0])
@@ -77,10 +78,10 @@ def fitted(df, *args, **columns):
     y = torch.einsum("dk,tksl,el->tdse", H, cov, H)
     for t in range(steps):
         y[t, :, t] += R
-    unit = np.tile(scale[0], steps)
+    unit = np.tile(units.scale[0], steps)
     y = y.reshape(len(unit), -1).detach().numpy() * unit * unit[:, None]
     assert float(m0.abs().max()) == 0
-    return model, np.tile(shift[0], steps), y
+    return model, np.tile(units.shift[0], steps), y
 
 
 def conditional(y, mean, cov):

@@ -2,27 +2,7 @@
 
 import numpy as np
 import pytest
-from engines import BASELINES, ENGINES, EXACT, alias, copied, fitted, panel, rows_of
-
-ANEW = pytest.mark.xfail(strict=True, reason="parameters of a new series read all of its rows")
-UNITS = pytest.mark.xfail(strict=True, reason="units of a series are those of the whole frame")
-
-
-LATENT = [name for name in ENGINES if name not in BASELINES]
-MOVED = [n for n in LATENT if n not in ("structural", "vrnn", "deep_markov")]
-
-
-def marked(broken, mark=UNITS):
-    """Engines, those that break a law marked."""
-    return [pytest.param(n, marks=mark) if n in broken else n for n in ENGINES]
-
-
-SAID = [
-    pytest.param(ids, n, marks=ANEW if n in BASELINES else UNITS) if broken else (ids, n)
-    for n in ENGINES
-    for ids in ("known", "new")
-    for broken in [ids == "new" or n not in ("structural", *BASELINES)]
-]
+from engines import ENGINES, EXACT, alias, copied, fitted, panel, rows_of
 
 
 def changed(df, row):
@@ -36,20 +16,45 @@ def changed(df, row):
 
 def assert_same_until(found, other, row, name):
     before = rows_of(found) <= row
-    for column in found.columns.drop(["unique_id", "ds", "y"]):
+    for column in found.columns.drop(["unique_id", "ds", "y"], errors="ignore"):
         np.testing.assert_array_equal(found[column][before], other[column][before], err_msg=name)
 
 
-PREFIXES = {"known": "s", "new": "x"}
-
-
-@pytest.mark.parametrize("verb", ["score", "innovations"])
-@pytest.mark.parametrize(("ids", "name"), SAID)
-def test_what_is_said_of_a_row_does_not_depend_on_later_rows(name, ids, verb):
-    df = panel(prefix=PREFIXES[ids])
+def assert_blind(verb, name, df):
+    """Asserts that what a verb says of a row is said without knowing later ones."""
     say = getattr(fitted(name), verb)
+    found = say(df)
     for row in (6, 25):
-        assert_same_until(say(df), say(changed(df, row)), row, name)
+        assert_same_until(found, say(changed(df, row)), row, name)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_score_of_a_row_does_not_depend_on_later_rows(name):
+    assert_blind("score", name, panel())
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_score_of_a_row_of_a_new_series_does_not_depend_on_later_rows(name):
+    assert_blind("score", name, panel(prefix="x"))
+
+
+@pytest.mark.parametrize("prefix", ["s", "x"])
+@pytest.mark.parametrize("name", ["structural", "deep_state", "own", "short_own"])
+def test_the_innovation_of_a_row_does_not_depend_on_later_rows(name, prefix):
+    assert_blind("innovations", name, panel(prefix=prefix))
+
+
+@pytest.mark.parametrize("prefix", ["s", "x"])
+@pytest.mark.parametrize("name", ["structural", "deep_state", "short_own"])
+def test_a_filtered_component_does_not_depend_on_later_rows(name, prefix):
+    df = panel(prefix=prefix)
+    found, other = (fitted(name).components(x, kind="filtered") for x in (df, changed(df, 25)))
+    for component in found["component"].unique():
+        one, two = (x[x["component"] == component] for x in (found, other))
+        assert_same_until(one[KEYS], two[KEYS], 25, component)
+
+
+KEYS = ["unique_id", "ds", "mean", "lo-80", "hi-80"]
 
 
 def assert_same_forecast(found, expected, name):
@@ -67,23 +72,23 @@ def assert_same_forecast(found, expected, name):
 
 
 @pytest.mark.parametrize("block", [1, 5])
-@pytest.mark.parametrize("name", marked(MOVED))
+@pytest.mark.parametrize("name", ENGINES)
 def test_an_update_is_a_forecast_from_all_rows(name, block):
     df = panel()
     model, nth = copied(name), rows_of(df)
     for first in range(28, nth.max() + 1, block):
         model.update(df[(nth >= first) & (nth < first + block)])
-    assert_same_forecast(model.predict(6), fitted(name).predict(6, df=df), name)
+    assert_same_forecast(
+        model.predict(6, samples=1000), fitted(name).predict(6, df=df, samples=1000), name
+    )
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=ANEW if n in BASELINES else UNITS) for n in ENGINES]
-)
+@pytest.mark.parametrize("name", ENGINES)
 def test_an_update_of_a_new_series_is_a_forecast_from_all_of_its_rows(name):
     df = panel(prefix="x")
     model, nth = copied(name), rows_of(df)
     for first in range(0, nth.max() + 1, 8):
         model.update(df[(nth >= first) & (nth < first + 8)])
-    found = model.predict(6)
+    found = model.predict(6, samples=1000)
     found = found[found["unique_id"].str.startswith("x")].reset_index(drop=True)
-    assert_same_forecast(found, fitted(name).predict(6, df=df), name)
+    assert_same_forecast(found, fitted(name).predict(6, df=df, samples=1000), name)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from seqlatent.forecasting.baselines import newcomers
 from seqlatent.forecasting.baselines.spread import Pool
 from seqlatent.forecasting.engine import Engine, Job, Scores
 from seqlatent.forecasting.errors import CovariateError, FolderError, TargetError, TimeError
@@ -54,9 +55,10 @@ class LocalEngine(Engine):
     """A model with parameters of its own for each series.
 
     A series is known by its id. Parameters of a series that was fitted are kept, whatever rows of
-    it are shown later; a series that was not is fitted when it is first shown to :meth:`start`,
-    :meth:`score`, :meth:`smooth` or :meth:`impute`, each time anew, and its parameters live in the
-    state. Several targets are independent of each other.
+    it are shown later. A newcomer's are estimated from its own rows, by :meth:`smooth` and
+    :meth:`impute` from all of them, else from those before an anchor, as
+    :mod:`seqlatent.forecasting.baselines.newcomers` says, and live in the state. Several targets
+    are independent of each other.
 
     Nothing gives way in silence: :attr:`notes` says of each series (and, under None, of all) what
     was not done as asked, and why.
@@ -114,11 +116,48 @@ class LocalEngine(Engine):
         self._index = {name: i for i, name in enumerate(panel.ids.tolist())}
 
     def start(self, panel: Panel, seed: int) -> Table:
-        return self._advance(self._before(panel), panel)[0]
+        self._require(panel)
+        found = self._found(panel)
+        parts, order = [], []
+        for there, index in enumerate((np.flatnonzero(found < 0), np.flatnonzero(found >= 0))):
+            if len(index):
+                part = panel.select(index)
+                parts.append(self._known(found[index], part) if there else self._newcomers(part))
+                order.append(index)
+        return self.select(self.join(parts), np.argsort(np.concatenate(order)))
+
+    def _known(self, found: np.ndarray, panel: Panel) -> Table:
+        """State of series of training."""
+        state = self._begin(self.select(self._fitted, found), panel)
+        return {**self._advance(state, panel)[0], **newcomers.forgotten(panel)}
+
+    def _newcomers(self, panel: Panel) -> Table:
+        """State of series that were not there in training."""
+        head = newcomers.heads(panel, newcomers.anchor_of(panel))
+        for name in panel.ids.tolist():
+            self.notes.pop(name, None)  # what fewer rows led to
+        state = self._begin(self._estimate(head, Deadline(self._time_limit)), panel)
+        return {**self._advance(state, panel)[0], **newcomers.remembered(panel)}
 
     def update(self, state: Table, panel: Panel, seed: int) -> Table:
         self._require(panel)
-        return self._advance(state, panel)[0]
+        own, past = newcomers.split(state)
+        new = np.flatnonzero(past["past.rows"] >= 0)
+        moved = {**self._advance(own, panel)[0], **past}
+        if not len(new):
+            return moved
+        rows = panel.select(new)
+        before = newcomers.recalled(self.select(past, new), rows)
+        whole = before.followed(rows)
+        again = newcomers.anchor_of(whole) != newcomers.anchor_of(before)
+        rest = np.setdiff1d(np.arange(panel.batch), new)
+        stays = new[~again]
+        parts, order = [self.select(moved, rest)], [rest, stays, new[again]]
+        memory = newcomers.remembered(whole.select(np.flatnonzero(~again)))
+        parts.append({**self.select(moved, stays), **memory})
+        if again.any():
+            parts.append(self._newcomers(whole.select(np.flatnonzero(again))))
+        return self.select(self.join(parts), np.argsort(np.concatenate(order)))
 
     def select(self, state: Table, index: np.ndarray) -> Table:
         return {name: values[index] for name, values in state.items()}
@@ -129,7 +168,7 @@ class LocalEngine(Engine):
     def score(self, panel: Panel, seed: int) -> Scores:
         from scipy.special import ndtr
 
-        mean, scale = self._advance(self._before(panel), panel)[1]
+        mean, scale = self._foreseen(panel)
         z = (panel.y - mean) / scale
         log_prob = -0.5 * (z**2 + np.log(2 * np.pi)) - np.log(scale)
         unknown = np.isnan(log_prob).all(1)
@@ -172,10 +211,37 @@ class LocalEngine(Engine):
     def load_state(self, path: Path) -> Table:
         return _read(path)
 
-    def _before(self, panel: Panel) -> Table:
-        """State before the first row; series not seen in training are fitted here."""
+    def _foreseen(self, panel: Panel) -> Predicted:
+        """Law of each cell given the rows before it."""
         self._require(panel)
-        found = np.array([self._index.get(name, -1) for name in panel.ids.tolist()])
+        found, notes = self._found(panel), dict(self.notes)
+        mean, scale = np.full_like(panel.y, np.nan), np.full_like(panel.y, np.nan)
+        for there in (found >= 0, found < 0):
+            index = np.flatnonzero(there)
+            if not len(index):
+                continue
+            some, place = panel.select(index), np.flatnonzero(there[panel.owner])
+            if found[index[0]] >= 0:
+                state = self._begin(self.select(self._fitted, found[index]), some)
+                mean[place], scale[place] = self._advance(state, some)[1]
+                continue
+            for part, anchor, spoken, rows in newcomers.pieces(some):
+                head = newcomers.heads(part, anchor)
+                state = self._begin(self._estimate(head, Deadline(self._time_limit)), part)
+                predicted = self._advance(state, part)[1]
+                mean[place[rows]] = predicted.mean[spoken]
+                scale[place[rows]] = predicted.scale[spoken]
+        self.notes = notes
+        return Predicted(mean, scale)
+
+    def _found(self, panel: Panel) -> np.ndarray:
+        """Place of each series in training, -1 where it was not there."""
+        return np.array([self._index.get(name, -1) for name in panel.ids.tolist()])
+
+    def _before(self, panel: Panel) -> Table:
+        """State before the first row, parameters of newcomers being those of all rows."""
+        self._require(panel)
+        found = self._found(panel)
         new = np.flatnonzero(found < 0)
         tables = [self.select(self._fitted, found[found >= 0])]
         if len(new):

@@ -5,6 +5,7 @@ itself, e.g. ``draw.register(MyDistribution)``.
 """
 
 from seqlatent.distributions.carried import Carried
+from seqlatent.distributions.cumulative import Cumulative, cumulative
 from seqlatent.distributions.diffuse import DiffuseNormal, require_proper
 from seqlatent.distributions.divergences import detach, kl_per_dim
 from seqlatent.distributions.empirical import Empirical
@@ -16,12 +17,14 @@ from seqlatent.distributions.sampling import draw, noise, place, standard_normal
 __all__ = [
     "Carried",
     "CovarianceNormal",
+    "Cumulative",
     "DiffuseNormal",
     "Empirical",
     "FactorNormal",
     "OneHot",
     "Selected",
     "Switched",
+    "cumulative",
     "detach",
     "diagonal_normal",
     "draw",

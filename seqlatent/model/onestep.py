@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from seqlatent.chain import MarkovChain
-from seqlatent.distributions import draw
+from seqlatent.distributions import cumulative, draw
 from seqlatent.emissions.emission import LinearEmission
 from seqlatent.inference import Amortised, ForwardBackward, Kalman, Particles
 from seqlatent.inference.switching import Switching
@@ -27,12 +27,14 @@ class OneStep(NamedTuple):
         equal: ``P(Y_t = y_t | y_{<t})``, which is 0 for a density.
         innovation: Distance of each cell from its mean, in standard deviations, where the
             predictive law is normal and known; else None.
+        drawn: Whether the probabilities are shares of draws of :math:`y_t`.
     """
 
     log_prob: Tensor
     below: Tensor
     equal: Tensor
     innovation: Tensor | None = None
+    drawn: bool = False
 
 
 @torch.no_grad()
@@ -41,6 +43,7 @@ def one_step(
     sequences: Sequences,
     *,
     samples: int = 100,
+    first: int = 0,
     generator: torch.Generator | None = None,
 ) -> OneStep:
     r"""Predictive law of each observation, evaluated at what was observed.
@@ -49,12 +52,15 @@ def one_step(
         p(z_{t-1} \mid y_{<t})\, dz
 
     Exact with ``Kalman``. Otherwise an average over states drawn from the filter: that of a causal
-    encoder, else a particle filter; the probabilities come from as many draws of :math:`y_t`.
+    encoder, else a particle filter; where a family has no distribution function in closed form the
+    probabilities come from as many draws of :math:`y_t`. What is said of a step does not change
+    with later ones.
 
     Args:
         model: The model.
         sequences: Observations.
         samples: States, and observations, per step.
+        first: First step that is wanted: only the law of it and of later ones is returned.
         generator: Source of randomness.
 
     Example:
@@ -68,19 +74,31 @@ def one_step(
     """
     c = model.context(sequences)
     if isinstance(model.inference, Kalman):
-        return _exact(model, model.inference, sequences, c)
-    z = _predicted(model, sequences, c, samples, generator)
-    log_prob = model.emission.log_prob(sequences.y, sequences.observed, z, c)
+        return _exact(model, model.inference, sequences, c, first)
+    z = _predicted(model, sequences, c, samples, generator)[..., first:, :]
+    c, wanted = c[first:], sequences.window(first, sequences.steps)
+    y, observed = wanted.y, wanted.observed
+    log_prob = model.emission.log_prob(y, observed, z, c).logsumexp(0) - math.log(len(z))
+    log_prob = torch.where(observed.any(-1), log_prob, 0.0)
+    found = cumulative(model.emission(z, c), y)
+    if found is not None:
+        return OneStep(log_prob, found.below.mean(0), found.equal.mean(0))
     copies = max(1, samples // len(z))
-    y = draw(model.emission(z, c), (copies,), generator).flatten(0, 1).to(sequences.y)
-    return OneStep(
-        torch.where(sequences.observed.any(-1), log_prob.logsumexp(0) - math.log(len(z)), 0.0),
-        (y < sequences.y).to(y).mean(0),
-        (y == sequences.y).to(y).mean(0),
+    # step by step: how much noise a step takes must not move that of the steps before it
+    drawn = torch.stack(
+        [
+            draw(model.emission(z[..., t, :], now), (copies,), generator).flatten(0, 1).to(y)
+            for t, now in enumerate(c.unbind())
+        ],
+        -2,
     )
+    below, equal = (drawn < y).to(y).mean(0), (drawn == y).to(y).mean(0)
+    return OneStep(log_prob, below, equal, drawn=True)
 
 
-def _exact(model: LatentModel, kalman: Kalman, sequences: Sequences, c: Context) -> OneStep:
+def _exact(
+    model: LatentModel, kalman: Kalman, sequences: Sequences, c: Context, first: int
+) -> OneStep:
     assert isinstance(model.emission, LinearEmission)
     states = kalman.predict(model, sequences, c=c)
     H, d, R = model.emission.matrices(c)
@@ -89,7 +107,8 @@ def _exact(model: LatentModel, kalman: Kalman, sequences: Sequences, c: Context)
     spread = ((H @ P) * H).sum(-1) + R.diagonal(dim1=-2, dim2=-1)
     innovation = (sequences.y - loc) / (c.scale * spread.sqrt())
     below = torch.special.ndtr(innovation)
-    return OneStep(states.log_evidence, below, torch.zeros_like(below), innovation)
+    log_prob, below, innovation = (x[:, first:] for x in (states.log_evidence, below, innovation))
+    return OneStep(log_prob, below, torch.zeros_like(below), innovation)
 
 
 def _predicted(
