@@ -222,7 +222,7 @@ def _relative(offset: Any) -> str:
 def _usual(offset: Any) -> int:
     """Parts of the season that an offset with parameters most often has; 0 if its cycle says it."""
     calendar = getattr(offset, "calendar", None)
-    if isinstance(offset, pd.offsets.BusinessHour):
+    if _cycle(offset) == "hour":  # business hours, since others have a fixed length
         length = sum(
             (b.hour * 60 + b.minute - a.hour * 60 - a.minute - 1) % 1440 + 1
             for a, b in zip(offset.start, offset.end, strict=True)

@@ -156,7 +156,7 @@ def anchored(alias: str, local: np.ndarray, calendar: Calendar) -> str:
     if type(offset) is not pd.DateOffset or not set(offset.kwds) <= {"months", "years"}:
         return alias
     index = calendar.index(local)
-    day = int(index.day.max())
+    day = int(np.asarray(index.day).max())
     if not (index.day == np.minimum(index.days_in_month, day)).all():
         return alias
     return written(pd.DateOffset(n=offset.n, **offset.kwds, day=day))

@@ -71,7 +71,7 @@ def brief(freq: Any) -> str:
     return repr(f"{head}{{{rest[:SHOWN]}...}}")
 
 
-def on_offset(offset: Any, stamp: pd.Timestamp) -> bool:
+def on_offset(offset: Any, stamp: Any) -> bool:
     """Whether an offset may step from a stamp: a ``DateOffset`` from the day that it sets."""
     if type(offset) is not pd.DateOffset:
         return bool(offset.is_on_offset(stamp))

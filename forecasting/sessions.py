@@ -118,6 +118,7 @@ def _weekmask(day: np.ndarray, offsets: np.ndarray) -> str:
     open_[(np.unique(day) + 3) % 7] = True
     passed = np.zeros(7, bool)
     for first, stop in itertools.pairwise(offsets):
-        across = np.arange(day[first], min(day[stop - 1], day[first] + 6) + 1)
+        begin, end = int(day[first]), int(day[stop - 1])
+        across = np.arange(begin, min(end, begin + 6) + 1)
         passed[(across + 3) % 7] = True
     return "".join("1" if yes else "0" for yes in open_ | ~passed)

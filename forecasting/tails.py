@@ -108,17 +108,16 @@ class Tails:
         where = np.array([place.get(id, -1) for id in panel.ids], dtype=np.int64)
         old, new = np.flatnonzero(where >= 0), np.flatnonzero(where < 0)
         tails, rows, fresh = self, None, None
-        if len(old):
-            known = panel.select(old)
-            if self.ends is not None:
-                ends = self.ends.copy()
-                ends[where[old]] = np.maximum(ends[where[old]], known.end)
-                tails = replace(tails, ends=ends)
-                kept = ~self._repeats(known, where[old], self.ends[where[old]])
-                left = np.unique(known.owner[kept])
-                kept = kept[np.isin(known.owner, left)]
-                known, old = known.select(left), old[left]
-                known = known.keep(kept) if len(old) else known
+        known = panel.select(old)
+        if len(old) and self.ends is not None:
+            ends = self.ends.copy()
+            ends[where[old]] = np.maximum(ends[where[old]], known.end)
+            tails = replace(tails, ends=ends)
+            kept = ~self._repeats(known, where[old], self.ends[where[old]])
+            left = np.unique(known.owner[kept])
+            kept = kept[np.isin(known.owner, left)]
+            known, old = known.select(left), old[left]
+            known = known.keep(kept) if len(old) else known
         if len(old):
             rows = self._continued(known, where[old], covariates, columns)
             t = self.t.copy()
@@ -174,7 +173,7 @@ class Tails:
                 continue
             missing = shown(self.clock.stamps(absent)[0], self.clock.tz)
             raise CovariateError(
-                f"{panel.name(i)} has no row at {missing}, so that the covariate "
+                f"{panel.name(int(i))} has no row at {missing}, so that the covariate "
                 f"{covariates[0]!r} is unknown there; add the row, its target may be NaN.",
                 column=covariates[0],
                 id=panel.ids[i],

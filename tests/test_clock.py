@@ -170,7 +170,9 @@ def test_steps_undo_stamps(freq, tz, t, start, unit):
     unit = "ms" if freq == "500ms" and unit == "s" else unit
     index = stamps_of(freq, tz, start.replace(minute=0, second=0, microsecond=0), 3).as_unit(unit)
     clock = Clock.from_dict(json.loads(json.dumps(clock_of(index, freq).to_dict())))
-    stamps = clock.stamps(np.array(t))
+    t = np.array(t, np.int64)
+    t = t[clock.open(t)]  # not the hours that summer time leaves out
+    stamps = clock.stamps(t)
     assert stamps.dtype == np.dtype(f"datetime64[{unit}]")
     np.testing.assert_array_equal(clock.steps(aware(stamps, tz)), t)
     assert (np.diff(clock.stamps(np.unique(t))).astype(np.int64) > 0).all()
