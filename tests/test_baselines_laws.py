@@ -285,6 +285,22 @@ def test_a_window_ends_at_the_last_value(kind, blank):
 
 
 @each_fitted
+def test_each_target_has_a_window_of_its_own(kind):
+    rng = np.random.default_rng(0)
+    a, b = 50 + 5 * np.sin(np.pi * np.arange(600) / 2)[:, None] + rng.normal(size=(2, 600, 1))
+    a[300:], b[:20] = np.nan, np.nan
+    options = {"order": (0, 0, 1), "max_rows": 100} if kind is SARIMAX else {}
+    laws, scores = [], []
+    for y in (np.concatenate([a, b], axis=1), a, b):
+        panel = make_panel([y])
+        engine = fitted(kind, panel, QUARTERS, **options)
+        laws.append(engine.law(engine.start(panel, 0), ahead(panel, 4), LEVELS, 1, 0).quantiles)
+        scores.append(np.nan_to_num(engine.score(panel, 0).log_score))
+    np.testing.assert_allclose(laws[0], np.concatenate(laws[1:], axis=-1), rtol=1e-7)
+    np.testing.assert_allclose(scores[0], scores[1] + scores[2], rtol=1e-6)
+
+
+@each_fitted
 def test_a_gap_before_the_last_values_hides_no_others(kind):
     rng = np.random.default_rng(0)
     y = 50 + rng.normal(size=1200)
