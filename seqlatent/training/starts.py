@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seqlatent.inference import ForwardBackward
+from seqlatent.inference import ForwardBackward, Kalman
 from seqlatent.model import LatentModel
 from seqlatent.sequences import Sequences
 from seqlatent.training.surface import Surface
@@ -22,14 +22,18 @@ _NOISES, _CELLS = 6, 100_000
 def starts(model: nn.Module, surface: Surface, seed: int) -> list[Tensor]:
     """Vectors of parameters to start from, of which the first is that of the model itself.
 
-    Standard deviations are brought to the scale of the data together, and each is tried near zero:
-    a likelihood may have one maximum where a component moves and another where it stands still.
+    Standard deviations of a linear Gaussian model are brought to the scale of the data together,
+    and each is tried near zero: a likelihood may have one maximum where a component moves and
+    another where it stands still.
     The regimes of a hidden Markov model are fitted to clusters of values, of local levels with
     local spreads, and of deviations.
     """
-    x = _scaled(surface)
-    found = [x, *_still(surface, x)]
-    if isinstance(model, LatentModel) and isinstance(model.inference, ForwardBackward):
+    inference = model.inference if isinstance(model, LatentModel) else None
+    x = surface.read()
+    if isinstance(inference, Kalman):
+        x = _scaled(surface, x)
+    found = [x, *(_still(surface, x) if isinstance(inference, Kalman) else [])]
+    if isinstance(model, LatentModel) and isinstance(inference, ForwardBackward):
         data = surface.batch.sequences
         generator = torch.Generator().manual_seed(seed)
         for regimes in _partitions(data, model.transition.latent_dim, generator):
@@ -40,17 +44,15 @@ def starts(model: nn.Module, surface: Surface, seed: int) -> list[Tensor]:
     return found
 
 
-def _scaled(surface: Surface) -> Tensor:
-    """The parameters of the model, with the common factor of all noises that suits the data."""
-    x = surface.read()
-    if not bool(surface.logarithmic.any()):
-        return x
-    factors = [0.0, *(0.5 * math.log(10) * i for i in range(-12, 17) if i)]
-    points = [x + factor * surface.logarithmic for factor in factors]
-    values = [surface.value(point) for point in points]
-    best = points[max(range(len(points)), key=values.__getitem__)]
-    surface.write(best)
-    return best
+def _scaled(surface: Surface, x: Tensor) -> Tensor:
+    """Parameters with the common factor of all noises that suits the data, roughly."""
+    if bool(surface.logarithmic.any()):
+        for decades in ([0.0, *(i for i in range(-6, 9) if i)], [0.0, -0.5, 0.5]):
+            points = [x + math.log(10) * i * surface.logarithmic for i in decades]
+            values = [surface.value(point) for point in points]
+            x = points[max(range(len(points)), key=values.__getitem__)]
+    surface.write(x)
+    return x
 
 
 def _still(surface: Surface, x: Tensor) -> list[Tensor]:
