@@ -10,7 +10,7 @@ from seqlatent import zoo
 from seqlatent.emissions import NegativeBinomial, Normal, StudentT
 from seqlatent.forecasting.clock import Clock
 from seqlatent.forecasting.panel import Panel
-from seqlatent.forecasting.scaling import local, recent, scales
+from seqlatent.forecasting.scaling import Units, local, measured, recent, scales
 from seqlatent.forecasting.windows import Numbers, Windows
 from seqlatent.inference import Amortised, AnchoredParallel, FilteringEncoder, KalmanBackbone
 from seqlatent.model import moments
@@ -267,21 +267,24 @@ def panel(*lengths, seed=0):
 def test_local_scales_are_equivariant_and_read_the_end():
     y = np.random.default_rng(0).normal(size=(5, 30, 1)).cumsum(1)
     y[:, ::7] = np.nan
-    shift, scale = local(y, 4)
-    moved, stretched = local(3 * y + 7, 4)
+    shift, scale, number = local(y, 4)
+    moved, stretched, again = local(3 * y + 7, 4)
     np.testing.assert_allclose(moved, 3 * shift + 7)
     np.testing.assert_allclose(stretched, 3 * scale)
-    np.testing.assert_allclose(local(y[:, -8:], 4)[0], shift)
+    np.testing.assert_array_equal(again, number)
+    np.testing.assert_allclose(local(y[:, -8:], 4).shift, shift)
 
 
 def test_local_scales_of_what_says_little():
     y = np.full((3, 6, 1), np.nan)
     y[1], y[2, -1] = 4.0, 2.0
-    shift, scale = local(y, 12)
+    usual = np.zeros((1, 1)), np.full((1, 1), 5.0)
+    shift, scale = Units("local", 12, None, *usual)(y, np.full(3, -1))
     assert np.isfinite(shift).all()
     assert (scale > 0).all()
     assert shift[1, 0] == 4.0
-    zero, mean = local(np.array([[[0.0], [0.0], [3.0]]]), 1, "counts")
+    assert scale[2, 0] == 5.0  # one value moves as is usual
+    zero, mean, _ = measured(np.array([[[0.0], [0.0], [3.0]]]), "counts")
     assert zero[0, 0] == 0
     assert mean[0, 0] == pytest.approx(3.5 / 4)
 
@@ -291,33 +294,40 @@ def test_scales_of_a_panel_are_those_of_its_last_rows():
     last = recent(p, 12)
     assert np.isnan(last[1, :3]).all()
     np.testing.assert_array_equal(last[1, 3:], p.y[30:])
-    for a, b in zip(scales(p, "local", season=4, rows=12), local(last, 4), strict=True):
-        np.testing.assert_array_equal(a, b)
+    found = scales(p, "local", season=4, rows=12)
+    np.testing.assert_array_equal(found[0], local(last, 4).shift)
+    np.testing.assert_array_equal(found[1][0], local(last, 4).scale[0])
 
 
 def numbers(p, kind="local"):
-    shift, scale = scales(p, kind, season=4, rows=12)
     u, codes = np.zeros((p.rows, 0)), np.zeros((p.batch, 0), int)
-    return Numbers(p, u, codes, shift, scale, torch.float64, kind, 4)
+    units = Units.of(p, kind, season=4, context=12, real=kind != "counts")
+    return Numbers(p, u, codes, np.arange(p.batch), units, torch.float64, slice(0, 0))
 
 
 def test_windows_with_a_horizon_are_scaled_by_what_comes_before():
     p = panel(60, 25, 7)
-    windows = Windows(numbers(p), 16, 64, slice(0, 0), horizon=6)
+    windows = Windows(numbers(p), 16, 64, horizon=6)
     for seed in range(5):
         s = windows(generator(seed))
         known = s.steps - 6
         assert s.observed[:, :known].any(1).all()
         assert s.observed[:, known:].any(1).all()
         assert s.regular
-        y = torch.where(s.observed, s.y, torch.nan).numpy()
-        shift, scale = local(y[:, :known], 4)
-        np.testing.assert_allclose(s.shift, shift)
-        np.testing.assert_allclose(s.scale, scale)
+        assert (s.shift == 0).all()  # values are distances from it
+        if known < 12:
+            continue
+        y = torch.where(s.observed, s.y, torch.nan).numpy()[:, known - 12 : known]
+        full = ~np.isnan(y).any((1, 2))
+        assert full.any()
+        near = local(y[full], 4)
+        np.testing.assert_allclose(near.shift, 0, atol=1e-12)
+        np.testing.assert_allclose(s.scale[full], near.scale)
 
 
 def test_a_cut_before_the_first_row_is_padded():
     p = panel(10)
-    s = numbers(p).cut(np.array([0]), np.array([-3]), 8)
+    data, first = numbers(p), np.array([0])
+    s = data.cut(first, first - 3, 8, data.scale(first, first + 10))
     assert s.observed[0, :, 0].tolist() == [False] * 3 + [True] * 5
     np.testing.assert_array_equal(s.t[0], np.arange(-3.0, 5.0))
