@@ -119,6 +119,11 @@ class LatentEngine(Engine):
             what
             for what, there, read in (
                 ("static features", panel.real.shape[1] + panel.codes.shape[1], self.spec.statics),
+                (
+                    "static categories",
+                    panel.codes.shape[1] * self.spec.statics,
+                    self.spec.categories,
+                ),
                 ("past covariates", panel.past.shape[1], self.spec.past),
             )
             if there and not read
@@ -151,7 +156,7 @@ class LatentEngine(Engine):
     def _code_sizes(self, panel: Panel) -> tuple[int, ...]:
         if self.spec.own:
             return (panel.batch + 1,)
-        if not self.spec.statics:
+        if not (self.spec.statics and self.spec.categories):
             return ()
         return tuple(int(x) + 1 for x in panel.codes.max(0))
 

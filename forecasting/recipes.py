@@ -161,6 +161,7 @@ def vrnn(
                 latent_dim=latent_dim,
                 hidden_dim=hidden_dim,
                 covariate_dim=setting.covariate_dim,
+                code_sizes=setting.code_sizes,
                 emission=emission_of(emission, setting),
             )
             for _ in range(members)
@@ -246,6 +247,7 @@ def deep_markov(
         build,
         train,
         scaling="local",
+        categories=False,
         bounded=True,
         context=rows_known,
         samples=200,

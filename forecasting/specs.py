@@ -111,6 +111,7 @@ class Spec:
             :mod:`seqlatent.forecasting.scaling`.
         calendar: Whether the models read calendar features and season phases.
         statics: Whether they read static features.
+        categories: Whether they read static categories, the codes of a batch, beside numbers.
         past: Whether they read past covariates.
         own: Whether each series has parameters of its own, a row of a table that its first code
             names; the last row serves new series.
@@ -132,6 +133,7 @@ class Spec:
     scaling: str = "magnitude"
     calendar: bool = True
     statics: bool = True
+    categories: bool = True
     past: bool = True
     own: bool = False
     transform: str | Callable[[Setting], Sequence[str]] = "none"

@@ -505,6 +505,7 @@ def vrnn(
     latent_dim: int = 8,
     hidden_dim: int = 64,
     covariate_dim: int = 0,
+    code_sizes: Collection[int] = (),
     emission: Callable[..., Emission] = Normal,
 ) -> LatentModel:
     r"""A variational recurrent network: the memory includes the latents, the encoder filters.
@@ -517,6 +518,7 @@ def vrnn(
         latent_dim: Random latent dimensions; the state also carries ``hidden_dim`` of memory.
         hidden_dim: Width of the memory and all hidden layers.
         covariate_dim: Covariates ``U``.
+        code_sizes: Number of categories of each static code.
         emission: Family of the observations.
 
     Example:
@@ -526,8 +528,9 @@ def vrnn(
     References:
         A Recurrent Latent Variable Model for Sequential Data (Chung et al., 2015).
     """
-    width = CausalMemory.input_dim(obs_dim, covariate_dim=covariate_dim)
-    memory = CausalMemory(obs_dim, Feedforward(width, hidden_dim), covariate_dim=covariate_dim)
+    read = {"covariate_dim": covariate_dim, "code_sizes": code_sizes}
+    width = CausalMemory.input_dim(obs_dim, **read)
+    memory = CausalMemory(obs_dim, Feedforward(width, hidden_dim), **read)
     width = hidden_dim + covariate_dim
     transition = CarriedRecurrence(latent_dim, hidden_dim, context_dim=width, hidden=(hidden_dim,))
     emit = emission(transition.latent_dim, obs_dim, context_dim=width, hidden=(hidden_dim,))
@@ -553,7 +556,7 @@ def latent_ode(
         obs_dim: Observed dimensions ``D``.
         latent_dim: Latent dimensions ``K``.
         hidden_dim: Width of all hidden layers.
-        covariate_dim: Covariates ``U`` that move the observation.
+        covariate_dim: Covariates ``U`` that move state and observation.
         emission: Family of the observations.
         diffusion: Initial standard deviation of process noise over one step; None follows the
             paper, where only the start is random.
@@ -567,7 +570,9 @@ def latent_ode(
     References:
         Latent ODEs for Irregularly-Sampled Time Series (Rubanova et al., 2019).
     """
-    transition = NeuralODE(latent_dim, hidden=(hidden_dim,), diffusion=diffusion)
+    transition = NeuralODE(
+        latent_dim, hidden=(hidden_dim,), diffusion=diffusion, context_dim=covariate_dim
+    )
     emit = emission(latent_dim, obs_dim, context_dim=covariate_dim, hidden=(hidden_dim,))
     encoder = _encoder(GRU, obs_dim, hidden_dim, covariate_dim, 0, causal=False)
     return LatentModel(transition, emit, Amortised(encoder, Tilted(encoder.out_dim, latent_dim)))
