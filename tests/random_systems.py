@@ -39,8 +39,8 @@ class Case(NamedTuple):
     def nudged(self, size: float, seed: int = 0) -> "Case":
         """The same with numbers that are off by a relative ``size``; what is zero stays zero.
 
-        With a diffuse start transitions, and rows of loadings, are off by one factor each: what the
-        observations determine of it stays as it is.
+        A singular covariance becomes regular by as much, as rounding may make it. A diagonal
+        transition is off by one factor, so that a diffuse start stays as undetermined as it is.
         """
         g = torch.Generator().manual_seed(seed)
 
@@ -50,14 +50,15 @@ class Case(NamedTuple):
         parts = {}
         for name, x in self.model._asdict().items():
             if name in ("Q", "P0", "R"):
-                # scaled from both sides a covariance stays one, of the same rank
+                variances = x.diagonal(dim1=-2, dim2=-1)
                 scale = factor(*x.shape[:-1])
-                parts[name] = x * (scale.unsqueeze(-1) * scale.unsqueeze(-2)).to(x.dtype)
-            elif self.diffuse is not None and name in ("F", "H"):
-                parts[name] = x * factor(*(x.shape[-2:-1] if name == "H" else ()), 1).to(x.dtype)
+                more = torch.diag_embed(variances * (factor(*x.shape[:-1]) - 1 + size))
+                parts[name] = x * (scale.unsqueeze(-1) * scale.unsqueeze(-2)) + more
+            elif name == "F" and bool((x == x.diagonal(dim1=-2, dim2=-1).diag_embed()).all()):
+                parts[name] = x * factor(1)
             else:
-                parts[name] = x * factor(*x.shape).to(x.dtype)
-        y = self.y * factor(*self.y.shape).to(self.y.dtype)
+                parts[name] = x * factor(*x.shape)
+        y = self.y * factor(*self.y.shape)
         return self._replace(model=LinearGaussian(**parts), y=y)
 
     def series(self) -> list["Case"]:

@@ -11,7 +11,10 @@ from seqlatent.derivatives import first_order
 from seqlatent.kalman.lifted import Lifted
 
 # Relative accuracy of values to that of gradients.
-_SLOPES = 1e-2
+_SLOPES = 0.1
+# Posterior variance, in units of the prior, below which a coordinate is known by the data. One that
+# is not has no weight in gradients, however poorly its variance is.
+_KNOWN = 1e-2
 
 
 class Began(NamedTuple):
@@ -126,14 +129,14 @@ def _slope_condition(
     return _SLOPES * rounding.amax(-1) / torch.maximum(left, tiny)
 
 
-def inflated(L: Float[Tensor, "*l K K"], inverse: Float[Tensor, "*l K K"]) -> Float[Tensor, "*l"]:
-    """The most by which a variance exceeds what it was with all other coordinates known.
+def inflated(L: Float[Tensor, "*l K K"], inverse: Float[Tensor, "*l K K"]) -> Float[Tensor, "*l K"]:
+    """By how much variances exceed what they were with all other coordinates known.
 
     Args:
         L: Cholesky factor of the precision.
         inverse: Its inverse.
     """
-    return (L.square().sum(-1) * inverse.square().sum(-2)).amax(-1)
+    return L.square().sum(-1) * inverse.square().sum(-2)
 
 
 def of_start(
@@ -149,7 +152,7 @@ def of_start(
         C, loose = torch.linalg.cholesky_ex(U.mT @ U)
         eye = torch.eye(C.shape[-1], dtype=C.dtype, device=C.device)
         inverse = torch.linalg.solve_triangular(C, eye, upper=False)
-        return torch.maximum(inflated(C, inverse), _failed(C, failed + loose))
+        return torch.maximum(inflated(C, inverse).amax(-1), _failed(C, failed + loose))
 
 
 class Posterior(NamedTuple):
@@ -198,7 +201,10 @@ class _Posterior(torch.autograd.Function):
         v = _solved(L, b @ G)
         W, shift, v = half.mT @ half, v @ G.mT, v * precision.unsqueeze(-2)
         log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        condition = torch.maximum(inflated(L, inverse), _failed(L, info))
+        own, known = inflated(L, inverse), inverse.square().sum(-2) < _KNOWN
+        known = known if flat is None else known | flat
+        slopes = _SLOPES * torch.where(known, own, 1.0).amax(-1).square()
+        condition = torch.maximum(torch.maximum(own.amax(-1), slopes), _failed(L, info))
         ctx.save_for_backward(J, b, W, shift, v, precision, half, G, L)
         ctx.mark_non_differentiable(condition)
         return W, log_det, shift, v.square().sum(-1), condition

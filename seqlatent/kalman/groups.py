@@ -69,12 +69,15 @@ class Part(NamedTuple):
         real: Which of them are, and not a repetition that fills up a group ``(G, C)``.
         rounds: Steps of a block are two to this power.
         own: Whether groups have matrices or patterns of their own.
+        longer: Whether longer blocks are tried before single steps where digits would be lost: a
+            vast prior is met by more rows then.
     """
 
     number: Tensor
     real: Tensor
     rounds: int
     own: bool
+    longer: bool = True
 
     def solved(self, problem: Problem) -> list[Solved]:
         """Numbers and log likelihoods of the series that are real."""
@@ -85,16 +88,24 @@ class Part(NamedTuple):
         if flat is not None and 2**self.rounds < stop:
             known = self._every(of_start(block, early, flat) < limit)
             if not bool(known.all()):
-                single, real = (x[~known].reshape(-1, 1) for x in (self.number, self.real))
-                longer = Part(single, real, self.rounds + 1, True)
-                return longer.solved(problem) + self._some(known, problem)
+                more = self._alone(~known, self.rounds + 1)
+                return more.solved(problem) + self._some(known, problem)
         value, condition = self._by_blocks(problem, block, early, later, stop)
         good = self._every(condition < limit)
         if bool(good.all()):
             return [Solved(self.number[self.real], value[self.real if self.own else self.real[0]])]
+        if self.longer and 2**self.rounds < stop:
+            more = self._alone(~good, self.rounds + 2)._replace(longer=False)
+            return more.solved(problem) + self._some(good, problem)
         poor = self.number[~good][self.real[~good]]
         found = Solved(poor, step_by_step(problem.select(poor)))
         return [found, *self._some(good, problem)]
+
+    def _alone(self, which: Tensor, rounds: int) -> "Part":
+        """The series of some groups, each by itself, in longer blocks."""
+        chosen = self.real[which]
+        number = self.number[which][chosen].unsqueeze(-1)
+        return Part(number, torch.ones_like(number, dtype=torch.bool), rounds, True, self.longer)
 
     def _cells(self, problem: Problem) -> int | Tensor:
         """The number of cells that were seen in each group."""
