@@ -32,7 +32,7 @@ from seqlatent.forecasting.frequencies import plain_freq
 from seqlatent.forecasting.innovations import burnt
 from seqlatent.forecasting.models import engines_of, load_engine
 from seqlatent.forecasting.naming import check_names, check_words
-from seqlatent.forecasting.panel import Future, Panel
+from seqlatent.forecasting.panel import Future, Panel, order_of
 from seqlatent.forecasting.rows import plain
 from seqlatent.forecasting.seasons import calendar_notes, seasons
 from seqlatent.forecasting.specs import Spec
@@ -146,9 +146,14 @@ class Forecaster:
         )
         states = {}
         for alias, engine in self._engines.items():
-            engine.fit(panel, job)
-            states[alias] = engine.start(panel, self.seed)
+            engine.fit(panel.select(panel.order), job)
+            states[alias] = self._started(engine, panel)
         return states
+
+    def _started(self, engine: Engine, panel: Panel) -> Any:
+        # whatever is drawn or computed together must not tell in which order series came
+        state = engine.start(panel.select(panel.order), self.seed)
+        return engine.select(state, np.argsort(panel.order))
 
     def _season_lengths(self, panel: Panel) -> tuple[int, ...]:
         return seasons(panel, self.season_length, self.freq)
@@ -263,15 +268,16 @@ class Forecaster:
         points = sorted({0.5, *wanted, *(p for lv in levels for p in outputs.interval(lv))})
         data = self._head(future)
         seed = self.seed if seed is None else seed_of(seed)
+        back = np.argsort(order_of(self._tails.ids))
         for alias, engine in self._engines.items():
             n, state = samples_of(samples, engine), self._states[alias]
             laws = [
                 engine.law(engine.select(state, i), future.select(i), points, n, s)
                 for i, s in self._chunks(n * future.horizon, seed)
             ]
-            q = future.wanted(np.concatenate([law.quantiles for law in laws], 1))
+            q = future.wanted(np.concatenate([law.quantiles for law in laws], 1)[:, back])
             at = {p: q[k].reshape(-1) for k, p in enumerate(points)}
-            mean = future.wanted(np.concatenate([law.mean for law in laws])[None]).reshape(-1)
+            mean = future.wanted(np.concatenate([law.mean for law in laws])[back][None]).reshape(-1)
             data |= outputs.forecast_columns(alias, at, mean, levels, wanted)
         return data
 
@@ -304,13 +310,14 @@ class Forecaster:
         future = there._future(X_df, h)
         seed = self.seed if seed is None else seed_of(seed)
         data = there._head(future, n)
+        back = np.argsort(order_of(there._tails.ids))
         for alias, engine in there._engines.items():
             state = there._states[alias]
             paths = [
                 engine.paths(engine.select(state, i), future.select(i), n, s)
                 for i, s in there._chunks(n * future.horizon, seed)
             ]
-            drawn = future.wanted(np.concatenate(paths, 1))
+            drawn = future.wanted(np.concatenate(paths, 1)[:, back])
             data[alias] = drawn.transpose(1, 0, 2, 3).reshape(-1)
         return style.frame(data)
 
@@ -325,7 +332,7 @@ class Forecaster:
     def standing(self: Self, panel: Panel) -> Self:
         """A copy with the same parameters that has seen the rows of a panel, and only those."""
         other = copy(self)
-        other._states = {a: e.start(panel, self.seed) for a, e in self._engines.items()}
+        other._states = {a: self._started(e, panel) for a, e in self._engines.items()}
         other._tails, other._seen = Tails.of(panel), panel
         return other
 
@@ -387,10 +394,13 @@ class Forecaster:
         return outputs.head(self.columns, self._tails.ids, stamps, n)
 
     def _chunks(self, cells: int, seed: int) -> list[tuple[np.ndarray, int]]:
-        """Series to forecast together, so that their paths fit into memory, and their seeds."""
-        batch = len(self._tails.ids)
+        """Series to forecast together, so that their paths fit into memory, and their seeds.
+
+        They come in the order of their identifiers.
+        """
+        order = order_of(self._tails.ids)
         size = max(1, _CELLS // (cells * len(self.columns.targets)))
-        parts = np.array_split(np.arange(batch), max(1, -(-batch // size)))
+        parts = np.array_split(order, max(1, -(-len(order) // size)))
         return [(part, seed + 7919 * k) for k, part in enumerate(parts)]
 
     # --- rows that are there -----------------------------------------------------------------

@@ -14,6 +14,7 @@ from seqlatent.forecasting.panel import Panel
 from seqlatent.forecasting.posterior import judged
 from seqlatent.forecasting.windows import piece
 from seqlatent.model import LatentModel, one_step
+from seqlatent.transitions import AR
 from seqlatent.transitions.structural import Structural
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ def exact(engine: "LatentEngine", panel: Panel) -> np.ndarray:
 
 
 def vague(model: LatentModel) -> int:
-    """Coordinates of the first state whose law is vague by choice, and not learned."""
-    parts = components_of(model)
-    return sum(p.latent_dim - p.learned_scales for p in parts if isinstance(p, Structural))
+    """Coordinates of the first state whose law is vague by choice, not learned or stationary."""
+    parts = [p for p in components_of(model) if isinstance(p, Structural) and type(p) is not AR]
+    return sum(p.latent_dim - p.learned_scales for p in parts)
 
 
 def burnt(panel: Panel, innovations: np.ndarray, burn: int) -> np.ndarray:

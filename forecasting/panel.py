@@ -8,7 +8,7 @@ import numpy as np
 
 from seqlatent.forecasting.clock import Clock
 
-__all__ = ["Future", "Panel"]
+__all__ = ["Future", "Panel", "order_of"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ class Panel:
     def open(self) -> np.ndarray:
         """Rows that there may be, not those of a left out hour or a holiday ``(R,)``."""
         return self.clock.open(self.t)
+
+    @property
+    def order(self) -> np.ndarray:
+        """The series in the order of their identifiers ``(N,)``."""
+        return order_of(self.ids)
 
     def series(self, i: int) -> slice:
         """Rows of series ``i``."""
@@ -207,6 +212,12 @@ class Future(NamedTuple):
         if self.place is None:
             return values
         return np.take_along_axis(values, self.place[None, :, :, None], 2)
+
+
+def order_of(ids: np.ndarray) -> np.ndarray:
+    """Identifiers in an order that does not depend on the one in which they come ``(N,)``."""
+    keys = [(type(_plain(id)).__name__, str(id)) for id in ids]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -18,10 +18,17 @@ from seqlatent.forecasting.structural import (
     form_of,
     mixture_quantiles,
 )
-from seqlatent.forecasting.structural.choice import Block, by_heldout, by_information, widening
+from seqlatent.forecasting.structural.choice import (
+    Block,
+    by_heldout,
+    by_information,
+    widening,
+    without,
+)
 from seqlatent.forecasting.structural.forms import seasons_of
 from seqlatent.forecasting.structural.mixtures import crps_products, log_densities, ranks
 from seqlatent.forecasting.structural.rows import hidden, prepared, without_end
+from seqlatent.model import moments
 
 
 def noise(*shape, seed=0):
@@ -54,12 +61,12 @@ def test_forms_follow_what_the_panel_allows():
     assert names == [
         "damped, season 12",
         "drift, season 12",
-        "level, season 12",
+        "reverting, season 12",
         "log damped, season 12",
         "log drift, season 12",
     ]
     short = candidates(12, longest=23, positive=False)
-    assert [form.name for form in short] == ["damped", "drift", "level"]
+    assert [form.name for form in short] == ["damped", "drift", "reverting"]
     assert candidates((24, 168), longest=400, positive=True)[0].seasons == ((24, 12), (168, 6))
     assert "23 values" in seasons_of(12, 23)[1]
 
@@ -80,7 +87,7 @@ def test_forms_in_words_get_seasons_unless_told_otherwise():
     assert forms[1].model(2).transition.latent_dim == 5
 
 
-@pytest.mark.parametrize("trend", ["level", "drift", "damped", "smooth", "trend"])
+@pytest.mark.parametrize("trend", ["level", "drift", "damped", "smooth", "trend", "reverting"])
 def test_every_trend_forecasts(trend):
     y = lines(2, 8)
     fitted = fit_structural(y, 1, 2, forms=[trend], calibrate=False, draws=1, criterion="equal")
@@ -190,11 +197,19 @@ def test_blocks_without_values_say_nothing():
     assert widening([empty], [False, False], shares.expand(2, -1)) == 1.0
 
 
-@pytest.mark.parametrize("spread", [0.5, 1.0, 1.2])
+@pytest.mark.parametrize("spread", [0.5, 1.0, 1.2, 2.0])
 def test_widths_are_calibrated_to_what_was_seen(spread):
     b = block(2000, spread=spread)
     shares = torch.full((2000, 2), 0.5).double()
     assert widening([b], [False, False], shares) == pytest.approx(1 / spread, rel=0.05)
+
+
+def test_the_ends_of_few_series_count_as_many_series_do():
+    """Widths of one series that is forecast too wide at each of its ends become narrower."""
+    ends = [block(1, spread=2.0)._replace(y=noise(1, 3, seed=i)) for i in range(12)]
+    shares = torch.full((1, 2), 0.5).double()
+    assert widening(ends, [False, False], shares) < 0.85
+    assert widening(ends[:2], [False, False], shares) > 0.85
 
 
 def test_information_criteria_weigh_fit_against_size():
@@ -215,6 +230,77 @@ def test_blocks_follow_each_other():
     short = without_end(whole, 3)
     assert hidden(whole, short, 3).tolist() == [[9.0, 10.0, 11.0]]
     assert hidden(short, without_end(short, 3), 3).tolist() == [[6.0, 7.0, 8.0]]
+
+
+@pytest.mark.parametrize("offset", [1e6, 1e9])
+def test_an_offset_changes_no_width(offset):
+    y = noise(2, 20).cumsum(1)
+    widths = []
+    for shift in (0.0, offset):
+        fitted = fit_structural(y + shift, 1, 4, draws=1, calibrate=False, criterion="equal")
+        assert fitted.choice.forms == ("damped", "drift", "reverting")
+        widths.append(quantiles(fitted, y + shift, 4, [0.1, 0.9]).diff(dim=-1))
+    torch.testing.assert_close(*widths, rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e12])
+def test_a_unit_scales_forecasts(unit):
+    y = 10 + noise(3, 30).cumsum(1)
+    y[2, 3:] = torch.nan
+    y[1, ::2] = torch.nan
+    one, other = (
+        quantiles(fit_structural(x, 1, 4, forms=["level"], draws=1), x, 4, [0.1, 0.5, 0.9])
+        for x in (y, y * unit)
+    )
+    torch.testing.assert_close(other / unit, one, rtol=1e-3, atol=1e-3)
+
+
+def test_what_returns_to_its_level_is_not_forecast_as_a_walk():
+    e = noise(4, 120, seed=3)
+    y = torch.zeros_like(e)
+    for t in range(1, e.shape[1]):
+        y[:, t] = 0.8 * y[:, t - 1] + e[:, t]
+    right = 2 * 1.2816 / (1 - 0.8**2) ** 0.5
+    width = {}
+    for trend in ("level", "reverting"):
+        fitted = fit_structural(y, 1, 24, forms=[trend], draws=1, calibrate=False)
+        width[trend] = quantiles(fitted, y, 24, [0.1, 0.9]).diff(dim=-1)[:, -1].mean().item()
+    assert width["reverting"] == pytest.approx(right, rel=0.25)
+    assert width["level"] > 1.5 * right
+
+
+def test_logarithms_of_which_a_series_tells_little_have_no_share_in_it():
+    shares = torch.tensor([[0.5, 0.3, 0.2]] * 2, dtype=torch.float64)
+    tells = torch.tensor([[True, False, True], [False, False, False]])
+    found = without(shares, tells)
+    torch.testing.assert_close(found[0], torch.tensor([5, 0, 2]).double() / 7)
+    assert found[1].tolist() == [0.5, 0.3, 0.2]
+
+
+def test_the_mean_of_a_few_values_is_of_their_size():
+    y = (100 * (0.8 * noise(1, 48, seed=3)).exp()).where(torch.arange(48) % 7 == 3, torch.nan)
+    fitted = fit_structural(y, 1, 12, forms=["level", "log drift"], draws=1, calibrate=False)
+    mean, variance = moments_of(fitted, y, 12)
+    log = torch.tensor([m.log for m in fitted.members])[:, None, None]
+    each = torch.where(log, (mean + variance / 2).exp(), mean)
+    average = (fitted.weights.mT[:, :, None] * each).sum(0)
+    assert average.max() < 3 * y.nan_to_num(0.0).max()
+
+
+def moments_of(fitted, y, horizon):
+    rows = fitted.prepare(y)
+    found = [
+        moments(m.model, m.model.belief(m.sequences(rows), end=False), horizon)
+        for m in fitted.members
+    ]
+    mean, variance = (torch.stack(x)[..., 0] for x in zip(*found, strict=True))
+    return mean, variance
+
+
+def quantiles(fitted, y, horizon, levels):
+    mean, variance = moments_of(fitted, y, horizon)
+    log = [m.log for m in fitted.members]
+    return mixture_quantiles(mean, variance, log, levels, fitted.weights.mT[:, :, None])
 
 
 def test_what_grows_is_no_level_and_the_report_says_so():

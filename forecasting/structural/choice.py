@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seqlatent.forecasting.structural.mixtures import crps_products, log_densities, ranks
 
-__all__ = ["CRITERIA", "Block", "Heldout", "by_heldout", "by_information", "widening"]
+__all__ = ["CRITERIA", "Block", "Heldout", "by_heldout", "by_information", "widening", "without"]
 
 CRITERIA = ("heldout", "aic", "bic", "equal")
 
@@ -158,6 +158,13 @@ def by_information(
     price = 2.0 if criterion == "aic" else count.clamp_min(1).to(evidence).log()[:, None]
     value = price * each - 2 * evidence
     return (-0.5 * value).softmax(-1), value.sum(0)
+
+
+def without(shares: Tensor, tells: Tensor) -> Tensor:
+    """Shares ``(B, F)`` without those of forms that tell nothing, where others do."""
+    left = shares * tells
+    total = left.sum(1, keepdim=True)
+    return torch.where(total > 0, left / total, shares)
 
 
 def widening(blocks: Sequence[Block], log: Sequence[bool], shares: Tensor) -> float:

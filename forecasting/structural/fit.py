@@ -14,6 +14,7 @@ from seqlatent.forecasting.structural.choice import (
     by_heldout,
     by_information,
     widening,
+    without,
 )
 from seqlatent.forecasting.structural.forms import Form, candidates, left_out, reading, varied
 from seqlatent.forecasting.structural.report import Choice, chosen
@@ -24,6 +25,9 @@ from seqlatent.training import EachHistory, draws_each, fit_each
 
 __all__ = ["Fitted", "Member", "fit_structural"]
 
+# Standard deviation of a logarithm ahead beyond which a series does not tell a law of it: the mean
+# is then one of the tail.
+_WIDEST = 1.5
 _POINTS = 32  # parameters from the best of which a series starts
 # Blocks that are hidden one after the other at the end of each series: what shocks one spares the
 # other. Few series have more of them, so many ends in all.
@@ -152,11 +156,16 @@ def fit_structural(
     members: list[Member] = []
     histories: dict[str, EachHistory] = {}
     found: list[tuple[Tensor, Tensor]] = []
-    for form in wanted:
+    tells = torch.ones(len(y), len(wanted), dtype=torch.bool, device=y.device)
+    for i, form in enumerate(wanted):
         model, batch = form.model(len(y)), data.sequences(form.log)
         history = fit_each(model, batch, sample=sample, stages=stages, points=_POINTS, seed=seed)
         histories[form.name] = history
-        members += [Member(form, m) for m in draws_each(model, batch, history, draws, seed=seed)]
+        drawn = draws_each(model, batch, history, draws, seed=seed)
+        members += [Member(form, m) for m in drawn]
+        if form.log:
+            scale = _ahead(drawn, batch, data, horizon)[1][..., -1].sqrt()
+            tells[:, i] = (scale <= _WIDEST).all(0)
         if trials is not None:
             found.append(_forecasts(form, trials, history, draws, seed))
     log = [form.log for form in wanted]
@@ -168,6 +177,7 @@ def fit_structural(
     else:
         equal = torch.full_like(shares, 1 / len(wanted))
         each = (equal if criterion == "equal" else shares).to(y.device).expand(len(y), -1)
+    each = without(each, tells)
     factor = 1.0
     if calibrate and trials is not None:
         factor = widening(blocks, log, each[trials.series])
@@ -250,16 +260,22 @@ def _forecasts(
     rows = trials.rows
     model, batch = form.model(len(rows.y)), rows.sequences(form.log)
     trial = fit_each(model, batch, pool=history.pool, points=_POINTS // 4, seed=seed)
-    horizon = trials.y.shape[-1]
-    place = length(rows.y)[:, None] + torch.arange(horizon, device=rows.y.device)
-    u = at(rows.u, place)
-    found = [
-        moments(m, m.belief(batch, end=False), horizon, u=u)
-        for m in draws_each(model, batch, trial, draws, seed=seed)
-    ]
-    mean, variance = (torch.stack(x)[..., 0] for x in zip(*found, strict=True))
+    mean, variance = _ahead(
+        draws_each(model, batch, trial, draws, seed=seed), batch, rows, trials.y.shape[-1]
+    )
     shape = (draws, *trials.y.shape)
     return mean.reshape(shape), variance.reshape(shape)
+
+
+def _ahead(
+    models: Sequence[LatentModel], batch: Sequences, rows: Rows, horizon: int
+) -> tuple[Tensor, Tensor]:
+    """Means and variances ``(D, B, H)`` of what follows each series."""
+    place = length(rows.y)[:, None] + torch.arange(horizon, device=rows.y.device)
+    u = at(rows.u, place)
+    found = [moments(m, m.belief(batch, end=False), horizon, u=u) for m in models]
+    mean, variance = (torch.stack(x)[..., 0] for x in zip(*found, strict=True))
+    return mean, variance
 
 
 def _blocks(trials: _Trials, forecasts: Sequence[tuple[Tensor, Tensor]]) -> list[Block]:

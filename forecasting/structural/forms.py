@@ -53,7 +53,8 @@ class Form:
 
     Args:
         trend: ``"level"``, ``"drift"`` (a level with a constant slope), ``"damped"`` (one that dies
-            out), ``"smooth"`` (a wandering slope alone) or ``"trend"`` (level and slope wander).
+            out), ``"smooth"`` (a wandering slope alone), ``"trend"`` (level and slope wander) or
+            ``"reverting"`` (a stationary autoregression around a constant level).
         seasons: Periods of its seasonal patterns, and the harmonics of each.
         log: Whether it describes the logarithm of the values.
         covariate_dim: Covariates, each with a constant coefficient of each series.
@@ -202,9 +203,9 @@ def candidates(
 ) -> tuple[Form, ...]:
     """The forms that are mixed, given the season, the longest series, and the sign of the values.
 
-    Level, drift and damped trend forecast badly in different situations, and so do a trend of the
-    values and one of their logarithms; which of them is wrong a series of usual length does not
-    say.
+    Drift, damped trend and a level that is returned to forecast badly in different situations, and
+    so do a trend of the values and one of their logarithms; which of them is wrong a series of
+    usual length does not say. Without a form that returns, forecasts of what does are too wide.
 
     Args:
         season_length: Steps of a season, or of several; 1 for none.
@@ -214,7 +215,7 @@ def candidates(
         covariate_dim: Covariates.
         forms: Forms that are wanted, in words (see :func:`form_of`) or as :class:`Form`; a form in
             words gets the seasons above, any other keeps its own. By default damped, drift and
-            level, and where logarithms are of use log damped and log drift.
+            reverting, and where logarithms are of use log damped and log drift.
 
     Raises:
         ValueError: If a form is unknown, none is wanted, or logarithms are and a value is not
@@ -225,7 +226,7 @@ def candidates(
         forms = (
             "damped",
             "drift",
-            "level",
+            "reverting",
             *(("log damped", "log drift") if positive and logarithms else ()),
         )
     if isinstance(forms, str) or not len(forms):

@@ -114,16 +114,16 @@ def structural(
 ) -> Spec:
     """A mixture of structural models, inferred exactly, with parameters of each series.
 
-    A damped trend, a level with a constant drift, a level and, where all values are positive, both
-    trends of logarithms, each with trigonometric seasons; the parameters of each series are fitted
-    under a law of them that is learned from all series, and drawn from their posterior. Shares and
-    widths come from blocks at the end of the series that the parameters did not see;
-    ``Forecaster.report`` says which and why.
+    A damped trend, a level with a constant drift, one that is returned to and, where all values are
+    positive and some series varies by a fifth of its level, both trends of logarithms, each with
+    trigonometric seasons; the parameters of each series are fitted under a law of them that is
+    learned from all series, and drawn from their posterior. Shares and widths come from blocks at
+    the end of the series that the parameters did not see; ``Forecaster.report`` says which and why.
 
     Args:
         forms: ``"auto"``, the forms above, or a list of forms in words: ``"level"``, ``"drift"``,
-            ``"damped"``, ``"smooth"`` or ``"trend"``, with ``"log "`` before it for logarithms and
-            ``", fixed season"`` or ``", no season"`` after it.
+            ``"damped"``, ``"smooth"``, ``"trend"`` or ``"reverting"``, with ``"log "``
+            before it for logarithms and ``", fixed season"`` or ``", no season"`` after it.
         criterion: What decides on the share of each form: ``"heldout"``, ``"aic"``, ``"bic"`` or
             ``"equal"``; see :func:`seqlatent.forecasting.structural.fit_structural`.
         draws: Models of each form, whose parameters are drawn; 1 has the most probable ones.
