@@ -226,7 +226,7 @@ def test_a_saved_model_needs_no_options_of_fitting(saved):
 
 def test_info_tells_what_a_saved_model_is(saved):
     text = run("info", saved).stdout
-    for words in ("seqlatent 0", "format 1", "D, season of 7", "id unique_id, time ds, target y"):
+    for words in ("seqlatent 0", "format 2", "D, season of 7", "id unique_id, time ds, target y"):
         assert words in text
     assert re.search(r"seasonal_naive +baseline +- +\d+", text)
     assert re.search(r"NA +2024-02-04", text)
