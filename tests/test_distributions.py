@@ -30,6 +30,7 @@ from seqlatent.distributions import (
     CovarianceNormal,
     Empirical,
     FactorNormal,
+    cumulative,
     detach,
     diagonal_normal,
     draw,
@@ -421,3 +422,47 @@ def test_float32_stays_float32():
     t = StudentT(torch.full((3,), 0.05), torch.zeros(3), torch.ones(3))
     assert bool(draw(t, (20000,), seeded()).isfinite().all())
     assert math.isfinite(draw(Gamma(torch.tensor(1e-3), torch.tensor(1.0)), (), seeded()))
+
+
+# --- cumulative ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        Poisson(torch.tensor([0.3, 4.0], dtype=F64)),
+        NegativeBinomial(torch.tensor([0.7, 5.0], dtype=F64), logits=torch.tensor([0.2, -1.0])),
+        Bernoulli(torch.tensor([0.2, 0.9], dtype=F64)),
+    ],
+    ids=lambda law: type(law).__name__,
+)
+def test_cumulative_probabilities_of_counts_are_sums(law):
+    values = torch.arange(2 if isinstance(law, Bernoulli) else 12, dtype=F64)[:, None]
+    p = law.log_prob(values.expand(-1, 2)).exp()
+    found = cumulative(Independent(law, 1), values.expand(-1, 2))
+    close(found.equal, p, rtol=1e-9)
+    close(found.below, p.cumsum(0) - p, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        Normal(torch.tensor(0.4, dtype=F64), 1.3),
+        StudentT(torch.tensor(3.5, dtype=F64), 0.4, 1.3),
+        MixtureSameFamily(
+            Categorical(torch.tensor([0.3, 0.7], dtype=F64)),
+            Normal(torch.tensor([-1.0, 2.0], dtype=F64), torch.tensor([0.5, 1.0], dtype=F64)),
+        ),
+    ],
+    ids=lambda law: type(law).__name__,
+)
+def test_cumulative_probabilities_of_densities_are_integrals(law):
+    y = torch.linspace(-4, 4, 4001, dtype=F64)
+    found = cumulative(law, y)
+    step = torch.trapezoid(law.log_prob(y).exp(), y)
+    close(found.below[-1] - found.below[0], step, rtol=1e-6)
+    assert (found.equal == 0).all()
+
+
+def test_no_cumulative_probability_where_there_is_no_formula():
+    assert cumulative(Gamma(torch.tensor(2.0), torch.tensor(1.0)), torch.tensor(1.0)) is None

@@ -40,8 +40,8 @@ def cumulative(distribution: Distribution, y: Tensor) -> Cumulative | None:
         y: Values, broadcastable against the cells.
 
     Example:
-        >>> from torch.distributions import Normal
-        >>> cumulative(Normal(0.0, 1.0), torch.tensor(0.0)).below
+        >>> from seqlatent.distributions import cumulative
+        >>> cumulative(torch.distributions.Normal(0.0, 1.0), torch.tensor(0.0)).below
         tensor(0.5000)
     """
     return None
