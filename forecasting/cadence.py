@@ -173,9 +173,26 @@ def _common(
     offsets = np.concatenate([[0], np.cumsum(lengths[series])])
     if (Gaps.of(local, offsets).size % day == 0).all():
         return _days(local // day, offsets, rows)
-    nanoseconds = (instants - instants.min()) * (DAY // day)
-    step = Gaps.of(nanoseconds, offsets).step(offsets, rows, "ns")
+    step = _hours(instants, local, DAY // day, offsets, rows)
     return session_alias(local, step // (DAY // day), day, offsets) or fixed(step)
+
+
+def _hours(
+    instants: np.ndarray, local: np.ndarray, size: int, offsets: np.ndarray, rows: Rows
+) -> int:
+    """Nanoseconds of a step, in absolute time or, if it is longer so, on the wall clock."""
+    gaps = Gaps.of((local - local.min()) * size, offsets)
+    wall = 0
+    if (gaps.size > 0).all() and (np.diff(local - instants) != 0).any():
+        wall = int(np.gcd.reduce(gaps.size))
+        wall = wall if (np.minimum.reduceat(gaps.size, gaps.starts) == wall).all() else 0
+    try:
+        step = Gaps.of((instants - instants.min()) * size, offsets).step(offsets, rows, "ns")
+    except _Uneven:
+        if not wall:
+            raise
+        return wall
+    return max(step, wall)
 
 
 def _days(day: np.ndarray, offsets: np.ndarray, rows: Rows) -> str:

@@ -31,8 +31,8 @@ class Clock:
     stays where it is on the wall clock: the hour that summer time leaves out is a step without a
     row, of the hour that comes twice the first one is the step. So are holidays of an offset steps
     without rows. :meth:`open` tells such steps, :meth:`following` gives the stamps that come
-    next. Steps that no change of clocks is a multiple of, such as ``"2h"``, and those below a
-    minute have equal length in absolute time.
+    next. Steps that no change of clocks is a multiple of, such as ``"6h"``, are counted on the
+    clock that the stamps keep to, those below a minute in absolute time.
 
     Within a series, times are one step apart. Series may be out of phase with each other, such
     as weeks (``"W"``) that end on different days or hours that start at half past: their times
@@ -106,7 +106,7 @@ class Clock:
         unit = finer(unit, Frequency.parse(alias).length)
         clock = cls("datetime", alias, 0, tz, unit)
         ticks = clock._calendar.ticks(values)
-        clock = replace(clock, wall=on_the_wall(ticks, clock._frequency, clock._calendar))
+        clock = replace(clock, wall=on_the_wall(ticks, offsets, clock._frequency, clock._calendar))
         clock = replace(clock, freq=anchored(alias, clock._calendar.local(ticks), clock._calendar))
         start = first_on_grid(ticks, clock._frequency, clock._calendar)
         if start is None:
@@ -187,8 +187,8 @@ class Clock:
             t: Their times ``(N,)``.
             h: Number of rows.
         """
-        if self.wall:
-            length = self._frequency.length // self._calendar.size
+        length = self._frequency.length // self._calendar.size
+        if self.wall and not (self._calendar.turns(last) % length).any():
             return self._stamps(last[:, None] + length * np.arange(1, h + 1))
         count = h
         while True:

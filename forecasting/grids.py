@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from seqlatent.forecasting.cadence import Gaps
 from seqlatent.forecasting.calendars import Calendar
 from seqlatent.forecasting.errors import TimeError
 from seqlatent.forecasting.frequencies import Frequency
@@ -162,12 +163,21 @@ def anchored(alias: str, local: np.ndarray, calendar: Calendar) -> str:
     return written(pd.DateOffset(n=offset.n, **offset.kwds, day=day))
 
 
-def on_the_wall(ticks: np.ndarray, frequency: Frequency, calendar: Calendar) -> bool:
-    """Whether clocks change, by steps of hours or minutes that can be counted across."""
+def on_the_wall(
+    ticks: np.ndarray, offsets: np.ndarray, frequency: Frequency, calendar: Calendar
+) -> bool:
+    """Whether clocks change, and hours or minutes are counted on the local calendar.
+
+    They are where a change is a whole number of steps; of longer steps, such as six hours, the
+    stamps say whether they keep to the wall clock.
+    """
     if calendar.tz is None or frequency.local or frequency.cycle != "hour":
         return False
-    turns = calendar.turns(ticks)
-    return len(turns) > 0 and not (turns % (frequency.length // calendar.size)).any()
+    turns, length = calendar.turns(ticks), frequency.length // calendar.size
+    if not len(turns) or not (turns % length).any():
+        return len(turns) > 0
+    even, moved = (Gaps.of(x, offsets).size % length for x in (calendar.local(ticks), ticks))
+    return bool(moved.any() and not even.any())
 
 
 def first_on_grid(ticks: np.ndarray, frequency: Frequency, calendar: Calendar) -> int | None:

@@ -396,6 +396,19 @@ def test_days_and_hours_are_counted_on_the_local_calendar():
     assert clock_of(night.tz_convert("Australia/Lord_Howe"), "30min").wall
 
 
+@pytest.mark.parametrize("freq", ["2h", "6h", "12h"])
+@pytest.mark.parametrize("day", ["2024-03-28", "2024-10-24"])
+def test_longer_steps_keep_to_the_clock_that_their_stamps_keep_to(freq, day):
+    local = pd.date_range(day, periods=60, freq=freq).tz_localize("Europe/London")
+    absolute = pd.date_range(day, periods=60, freq=freq, tz="Europe/London")
+    for index, wall in ((local, True), (absolute, False)):
+        clock = clock_of(index)
+        assert (clock.freq, clock.wall) == (freq, wall)
+        np.testing.assert_array_equal(clock.steps(index), np.arange(60))
+        ahead = clock.following(clock.ticks(index[:1]), np.zeros(1), 59)
+        np.testing.assert_array_equal(ahead[0], index[1:].tz_convert(None))
+
+
 @pytest.mark.parametrize("freq", ["h", "30min", "15min"])
 @pytest.mark.parametrize("month", ["03", "10"])
 def test_hours_that_are_left_out_are_closed_and_those_that_come_twice_are_one(freq, month):
