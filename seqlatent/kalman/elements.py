@@ -233,12 +233,21 @@ def elements(s: System) -> Elements:
 def first_law(s: System, eta: Tensor, J: Tensor) -> tuple[Tensor, Tensor]:
     """Moments of z_1 given y_1 and the potential ``(J, eta)`` of what follows.
 
-    The potential comes first: where it determines the state, a vast prior variance is gone before
-    the update subtracts anything from it.
+    What y_1 says is a part of the potential, where it can be divided by R. Where it cannot, the
+    potential comes first: a vast prior variance that it determines is gone before the update
+    subtracts anything from it.
     """
     eye = torch.eye(J.shape[-1], dtype=J.dtype, device=J.device)
+    exact = not regular(s.R[:1])
+    if not exact:
+        L = cholesky(s.R[:1], what="covariance R of the observation noise")
+        white = torch.linalg.solve_triangular(L, s.H[:1], upper=False)
+        loadings = torch.linalg.solve_triangular(L.mT, white, upper=True)
+        J, eta = J + white.mT @ white, eta + apply(loadings.mT, s.y[:1] - s.d[:1])
     P = tilted(s.P0, J, eye)
     m = s.m0 + apply(P, eta - apply(J, s.m0))
+    if not exact:
+        return m, P
     H, R, residual = s.H[:1], s.R[:1], s.y[:1] - s.d[:1] - apply(s.H[:1], m)
     PH = P @ H.mT
     L = innovation_factor(H @ PH + R, "innovation covariance H P H^T + R")

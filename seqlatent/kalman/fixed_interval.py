@@ -80,7 +80,8 @@ def either(s: System, moments: Moments, found: Smoothed, chain: Chain) -> Smooth
     """
     before, left = (x.cov.detach().diagonal(dim1=-2, dim2=-1) for x in (moments, found))
     limit = torch.finfo(left.dtype).eps
-    if not bool((left < limit**0.2 * before).any()):
+    cheap = not bool((left < limit**0.2 * before).any())
+    if cheap and regular(s.H @ moments.predicted_cov @ s.H.mT + s.R):
         return found
     other = attempt(s, first_law, chain)
     if other is None:

@@ -113,13 +113,14 @@ def shared(pattern: Tensor) -> Tensor:
 
 
 def flat_precision(M: Tensor, flat: Tensor | None) -> Tensor:
-    """The precision of a first state's noise, from I + G' J G, where some noise has a flat prior.
+    """The precision of a first state's noise, from G' J G, where some noise has a flat prior.
 
     Where data leave a direction of it open, flat becomes a standard deviation of 1e4.
     """
+    eye = torch.eye(M.shape[-1], dtype=M.dtype, device=M.device)
     if flat is None:
-        return M
-    M = M - flat.to(M.dtype).diag()
+        return eye + M
+    M = M + eye * ~flat
     known = M.detach()
     size = known.diagonal(dim1=-2, dim2=-1)
     size = torch.where(size > 0, size, 1.0).sqrt()

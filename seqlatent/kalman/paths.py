@@ -274,8 +274,7 @@ def _tilt(
 
     Noise that is ``flat`` has no density of its own.
     """
-    eye = torch.eye(G.shape[-1], dtype=G.dtype, device=G.device)
-    total = flat_precision(eye + G.mT @ precision @ G, flat)
+    total = flat_precision(G.mT @ precision @ G, flat)
     C = cholesky(total, what="precision of the posterior's noise")
     G = torch.linalg.solve_triangular(C, G.mT, upper=False).mT
     offset = b + apply(G, apply(G.mT, shift - apply(precision, b)))

@@ -1,0 +1,127 @@
+"""All moments of a linear Gaussian system at once, from the joint law of states and observations.
+
+What data say at a step is the joint law conditioned on the cells before it; a diffuse start is a
+parameter of which nothing is known, estimated by generalised least squares.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from reference import LinearGaussian
+from torch import Tensor
+
+# A direction of a diffuse start that is seen by less than this share of another one is not seen.
+ROUNDING = 1e-12
+
+
+class Law(NamedTuple):
+    """States given the cells of the first p steps, for each p from none to all of them.
+
+    ``known[p]`` says which coordinates of which state those determine, ``generic[p]`` whether
+    as many directions as there are cells, or all; ``settled[p]`` that it is all. ``condition`` is
+    that of the correlations of the observations, ``shrinkage`` the largest factor by which they
+    shrink a variance, ``unlike`` the square of the ratio of sizes by which they determine a start.
+    """
+
+    mean: Tensor  # (*, T + 1, T K)
+    cov: Tensor  # (*, T + 1, T K, T K)
+    log_evidence: Tensor  # (*, T + 1)
+    known: Tensor  # (*, T + 1, T K)
+    settled: Tensor  # (*, T + 1)
+    generic: Tensor  # (*, T + 1)
+    condition: Tensor  # (*,)
+    shrinkage: Tensor  # (*,)
+    unlike: Tensor  # (*,)
+
+
+def joint_law(
+    model: LinearGaussian, y: Tensor, observed: Tensor, diffuse: Tensor | None = None
+) -> Law:
+    """The moments of all states of each series, given every beginning of the data."""
+    *lead, steps, rows = y.shape
+    F, b, Q, m0, P0, H, d, R = model.full(tuple(lead), steps)
+    size = F.shape[-1]
+    flat = torch.zeros(size, dtype=torch.bool) if diffuse is None else diffuse
+    P0 = torch.where(flat | flat[:, None], 0.0, P0)
+    move = _moves(F)  # what each shock does to each later state
+    shocks = _blocks(torch.cat([P0.unsqueeze(-3), Q[..., 1:, :, :]], -3))
+    mean = _times(move, torch.cat([m0.unsqueeze(-2), b[..., 1:, :]], -2).flatten(-2))
+    cov, X = move @ shocks @ move.mT, move[..., :size][..., flat]
+    H, R, y, d = _blocks(H), _blocks(R), y.flatten(-2), d.flatten(-2)
+    beginning = torch.arange(steps + 1)[:, None] > torch.arange(steps).repeat_interleave(rows)
+    seen = observed.flatten(-2).unsqueeze(-2) & beginning
+    both = seen.unsqueeze(-1) & seen.unsqueeze(-2)
+    S = (H @ cov @ H.mT + R).unsqueeze(-3)
+    condition = _condition(S[..., 0, :, :], seen[..., -1, :])
+    S = torch.where(both, S, torch.eye(S.shape[-1], dtype=S.dtype))
+    H = torch.where(seen.unsqueeze(-1), H.unsqueeze(-3), 0.0)
+    residual = torch.where(seen, (y - d - _times(H[..., -1, :, :], mean)).unsqueeze(-2), 0.0)
+    L = torch.linalg.cholesky(S)
+    white = torch.linalg.solve_triangular(L, residual.unsqueeze(-1), upper=False)
+    A = torch.linalg.solve_triangular(L, H @ cov.unsqueeze(-3), upper=False)
+    W = torch.linalg.solve_triangular(L, H @ X.unsqueeze(-3), upper=False)
+    M = X.unsqueeze(-3) - A.mT @ W
+    sizes = torch.linalg.svdvals(W)
+    most = sizes.detach().amax(-1, keepdim=True) if sizes.shape[-1] else sizes.detach()
+    beyond = sizes > ROUNDING * most
+    inverse = torch.linalg.pinv(W, rtol=ROUNDING)
+    start = inverse @ white
+    rest = (white - W @ start).squeeze(-1)
+    rank, count = beyond.sum(-1), seen.sum(-1)
+    log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    log_det = log_det + 2 * torch.where(beyond, sizes, 1.0).log().sum(-1)
+    evidence = -0.5 * (rest.square().sum(-1) + log_det + count.to(y.dtype) * math.log(2 * math.pi))
+    open_ = torch.eye(X.shape[-1], dtype=X.dtype) - inverse @ W
+    size_of = X.detach().norm(dim=-1).clamp_min(1e-300).unsqueeze(-2)
+    unknown = (X.unsqueeze(-3) @ open_).detach().norm(dim=-1) > 1e-6 * size_of
+    left = cov.unsqueeze(-3) - A.mT @ A + (M @ inverse) @ (M @ inverse).mT
+    with torch.no_grad():
+        least = torch.where(beyond, sizes, torch.inf).amin((-1, -2)) if sizes.shape[-1] else None
+        ratio = torch.ones(()) if least is None else sizes.amax((-1, -2)) / least
+        before, after = (x.diagonal(dim1=-2, dim2=-1) for x in (cov, left[..., -1, :, :]))
+        size = before.amax(-1, keepdim=True)
+        shrunk = torch.where(before > 1e-6 * size, before / after.clamp_min(1e-6 * before), 1.0)
+    return Law(
+        mean.unsqueeze(-2) + _times(A.mT, white.squeeze(-1)) + _times(M, start.squeeze(-1)),
+        left,
+        evidence,
+        ~unknown,
+        rank == X.shape[-1],
+        rank == count.clamp_max(X.shape[-1]),
+        condition,
+        shrunk.amax(-1),
+        ratio.nan_to_num(1.0).clamp_min(1.0).square(),
+    )
+
+
+def _moves(F: Tensor) -> Tensor:
+    """Products of transitions ``(*, T K, T K)``: the block (t, s) is F_t ... F_{s+1}."""
+    *lead, steps, size, _ = F.shape
+    rows = [torch.eye(size, dtype=F.dtype).expand(*lead, size, size)]
+    blocks = [[rows[0]]]
+    for t in range(1, steps):
+        past = [F[..., t, :, :] @ x for x in blocks[-1]]
+        blocks.append([*past, rows[0]])
+    nothing = torch.zeros_like(rows[0])
+    return torch.cat([torch.cat([*row, *[nothing] * (steps - len(row))], -1) for row in blocks], -2)
+
+
+def _blocks(x: Tensor) -> Tensor:
+    """Matrices ``(*, T, i, j)`` as one, block diagonal ``(*, T i, T j)``."""
+    *lead, steps, i, j = x.shape
+    wide = x.unsqueeze(-2) * torch.eye(steps, dtype=x.dtype)[:, None, :, None]
+    return wide.reshape(*lead, steps * i, steps * j)
+
+
+def _times(M: Tensor, v: Tensor) -> Tensor:
+    return (M @ v.unsqueeze(-1)).squeeze(-1)
+
+
+def _condition(S: Tensor, seen: Tensor) -> Tensor:
+    """The condition number of the correlations of what is observed."""
+    both = seen.unsqueeze(-1) & seen.unsqueeze(-2)
+    S = torch.where(both, S.detach(), torch.eye(S.shape[-1], dtype=S.dtype))
+    scale = S.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).sqrt()
+    values = torch.linalg.eigvalsh(S / (scale.unsqueeze(-1) * scale.unsqueeze(-2)))
+    return values[..., -1] / values[..., 0].clamp_min(1e-300)

@@ -1,0 +1,420 @@
+"""Every way to moments against the joint normal law, over random systems.
+
+`make fuzz N=5000` takes so many of them. A tolerance is 1e-9 in deviations (1e-6 for a gradient,
+1e-4 for a second derivative, 1e-4 in single precision), and grows with the condition of a case as
+rounding does: that of the correlations of the data, the factor by which data shrink a variance,
+and the square of how unlike the sizes are by which data determine a diffuse start. Paths are drawn
+by potentials, which divide by R: theirs grows with the ratio of the signal's variance to R, too.
+"""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from exact_moments import Law, joint_law
+from random_systems import Case, cases, random_case
+from reference import LinearGaussian
+from small_models import Matrices, Read
+from torch import Tensor
+
+from seqlatent import Sequences, kalman
+from seqlatent.inference import Kalman
+from seqlatent.linalg import factor
+from seqlatent.model import LatentModel, moments
+
+STEPS = 6
+EPS = torch.finfo(torch.float64).eps
+
+
+def some(share: float) -> list[range]:
+    """Seeds in chunks: 200 or as many as asked for, or this share of them."""
+    return [seeds[: max(1, round(share * len(seeds)))] for seeds in cases(200)]
+
+
+class Moments(NamedTuple):
+    """Filtered, predicted and smoothed moments and evidence per step; the rest may be left out."""
+
+    mean: Tensor | None = None
+    cov: Tensor | None = None
+    predicted_mean: Tensor | None = None
+    predicted_cov: Tensor | None = None
+    log_evidence: Tensor | None = None
+    smoothed_mean: Tensor | None = None
+    smoothed_cov: Tensor | None = None
+    cross: Tensor | None = None
+
+
+def filters(run):
+    def apply(model, y, observed, options):
+        return Moments(*run(*model, y, observed, **options))
+
+    return apply
+
+
+def smooths(run, smoother):
+    def apply(model, y, observed, options):
+        F, b, Q, _, _, H, d, R = model
+        filtered = run(*model, y, observed, **options)
+        found = smoother(F, b, Q, filtered, H, d, R, y, observed, **options)
+        return Moments(None, None, None, None, None, *found)
+
+    return apply
+
+
+def paths(model, y, observed, options):
+    """Moments of sampled paths: one for each noise."""
+    F, b, Q, m0, P0, H, d, R = model
+    potentials = kalman.potentials(F, b, Q, H, d, R, y, observed)
+    q = kalman.posterior_kernels(F, b, factor(Q), m0, factor(P0), potentials, **options)
+    lead, steps, width = q.offset.shape[:-2], q.offset.shape[-2], q.factor.shape[-1]
+    noise = torch.eye(steps * width, dtype=y.dtype).reshape(-1, *(1,) * len(lead), steps, width)
+    mean = kalman.sample_paths(q, torch.zeros_like(noise[0]).expand(*lead, steps, width))
+    off = kalman.sample_paths(q, noise.expand(-1, *lead, steps, width)) - mean
+    cov = torch.einsum("n...ti,n...sj->...tisj", off, off)
+    own = torch.stack([cov[..., t, :, t, :] for t in range(steps)], -3)
+    past = [torch.zeros_like(own[..., 0, :, :])]
+    past += [cov[..., t, :, t - 1, :] for t in range(1, steps)]
+    return Moments(smoothed_mean=mean, smoothed_cov=own, cross=torch.stack(past, -3))
+
+
+RUNS = {
+    "filter": filters(kalman.filter),
+    "scan": filters(kalman.filter_scan),
+    "square root": filters(kalman.filter_square_root),
+    "information": filters(kalman.filter_information),
+    "smoother": smooths(kalman.filter, kalman.smoother),
+    "smoother by scan": smooths(kalman.filter_scan, kalman.smoother_scan),
+    "paths": paths,
+}
+TWICE = ("filter", "scan", "square root", "smoother", "smoother by scan")
+
+
+class Truth(NamedTuple):
+    """Exact moments, of which coordinates they are determined, and how hard it is to have them."""
+
+    law: Law
+    moments: Moments
+    known: Moments
+    size: Tensor
+    condition: float
+
+
+def short(case: Case) -> Case:
+    """The first steps of a case."""
+    steps = case.y.shape[-2]
+    parts = {}
+    for name, x in case.model._asdict().items():
+        axis = {"F": -3, "Q": -3, "H": -3, "R": -3, "b": -2, "d": -2}.get(name)
+        varies = axis is not None and x.dim() >= -axis and x.shape[axis] == steps
+        parts[name] = x.narrow(axis, 0, min(STEPS, steps)) if axis and varies else x
+    y, observed = case.y[..., :STEPS, :], case.observed[..., :STEPS, :]
+    return case._replace(model=LinearGaussian(**parts), y=y, observed=observed)
+
+
+def spread(law: Law, steps: int) -> tuple[Moments, Moments]:
+    """The moments that filters and smoothers return, and which coordinates are known."""
+    lead, size = law.mean.shape[:-2], law.mean.shape[-1] // steps
+    mean, known = (x.reshape(*lead, steps + 1, steps, size) for x in (law.mean, law.known))
+    cov = law.cov.reshape(*lead, steps + 1, steps, size, steps, size).movedim(-2, -3)
+    at = torch.arange(steps)
+    cross = cov[..., -1, at, at - 1, :, :]
+    cross = torch.cat([torch.zeros_like(cross[..., :1, :, :]), cross[..., 1:, :, :]], -3)
+    evidence = law.log_evidence.diff(dim=-1)
+    found = Moments(
+        mean[..., at + 1, at, :],
+        cov[..., at + 1, at, at, :, :],
+        mean[..., at, at, :],
+        cov[..., at, at, at, :, :],
+        evidence,
+        mean[..., -1, :, :],
+        cov[..., -1, at, at, :, :],
+        cross,
+    )
+    after, before, last = known[..., at + 1, at, :], known[..., at, at, :], known[..., -1, :, :]
+    past = torch.cat([last[..., :1, :], last[..., :-1, :]], -2)
+    pair = Moments(
+        after,
+        after.unsqueeze(-1) & after.unsqueeze(-2),
+        before,
+        before.unsqueeze(-1) & before.unsqueeze(-2),
+        torch.ones_like(evidence, dtype=torch.bool),
+        last,
+        last.unsqueeze(-1) & last.unsqueeze(-2),
+        last.unsqueeze(-1) & past.unsqueeze(-2),
+    )
+    return found, pair
+
+
+def truth(case: Case) -> Truth | None:
+    """What is right, or None where double precision cannot tell it."""
+    try:
+        law = joint_law(case.model, case.y, case.observed, case.diffuse)
+    except torch.linalg.LinAlgError:
+        return None
+    found, known = spread(law, case.y.shape[-2])
+    deviation = [
+        torch.where(k, x.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt(), 0.0)
+        for x, k in ((found.cov, known.mean), (found.predicted_cov, known.predicted_mean))
+    ]
+    size = 1e-3 * torch.cat(deviation, -2).amax((-1, -2), keepdim=True) + 1e-9
+    condition = max(law.condition.max().item(), law.shrinkage.max().item())
+    return Truth(law, found, known, size, condition * law.unlike.max().item())
+
+
+def error(found: Moments, right: Truth, name: str) -> float:
+    """The largest error in deviations, of what is known."""
+    value, expected, known = (getattr(x, name) for x in (found, right.moments, right.known))
+    if name == "log_evidence":
+        return ((value - expected).abs() / (1 + expected.abs())).max().item()
+    family = name.removesuffix("mean").removesuffix("cov") if name != "cross" else "smoothed_"
+    variance = getattr(right.moments, f"{family}cov").diagonal(dim1=-2, dim2=-1)
+    scale = torch.where(known.any(-1) if known.dim() > variance.dim() else known, variance, 0.0)
+    scale = scale.clamp_min(0).sqrt() + right.size
+    if value.dim() == expected.dim() == scale.dim():
+        scale = scale + expected.abs()
+    else:
+        before = (
+            scale if name != "cross" else torch.cat([scale[..., :1, :], scale[..., :-1, :]], -2)
+        )
+        scale = scale.unsqueeze(-1) * before.unsqueeze(-2)
+    off = torch.where(known, (value - expected).abs() / scale, 0.0)
+    return off.nan_to_num(nan=torch.inf).max().item()
+
+
+def runs(case: Case) -> list[str]:
+    """Which ways take a case: square roots no diffuse start, what divides by R a regular one."""
+    names = [name for name in RUNS if name != "square root" or case.diffuse is None]
+    if "R=zero" in case.kind or "R=low rank" in case.kind:
+        names = [name for name in names if name not in ("information", "paths")]
+    return names
+
+
+def signal(case: Case, right: Truth) -> float:
+    """How many times the noise what is observed varies: potentials divide by the noise."""
+    *lead, steps, _ = case.y.shape
+    H, R = (case.model.full(tuple(lead), steps)[i] for i in (5, 7))
+    P, known = right.moments.predicted_cov, right.known.predicted_cov
+    variance = (H @ torch.where(known, P, 0.0) @ H.mT).diagonal(dim1=-2, dim2=-1)
+    return max(1.0, (variance / R.diagonal(dim1=-2, dim2=-1)).max().item())
+
+
+def far(case: Case, right: Truth) -> bool:
+    """Whether values are a thousand times as large as the states deviate."""
+    return case.y.abs().max().item() > 1e6 * right.size.min().item()
+
+
+def options(case: Case) -> dict[str, Tensor]:
+    return {} if case.diffuse is None else {"diffuse": case.diffuse}
+
+
+@pytest.mark.parametrize("seeds", some(1.0), ids=str)
+def test_every_way_has_the_moments_of_the_joint_law(seeds):
+    for seed in seeds:
+        case = short(random_case(seed))
+        right = truth(case)
+        if right is None:
+            continue
+        tolerance = max(1e-9, 50 * EPS * right.condition)
+        for name in runs(case):
+            if name == "paths" and not right.law.settled[..., -1].all():
+                continue  # what nothing determines has a vast variance there
+            found = RUNS[name](case.model, case.y, case.observed, options(case))
+            limit = tolerance * (signal(case, right) if name == "paths" else 1.0)
+            for field, value in found._asdict().items():
+                if value is not None:
+                    off = error(found, right, field)
+                    assert off < limit, f"{name}, {field}: {off:.1e}, case {case.kind} ({seed})"
+
+
+# --- derivatives
+
+
+def loss(found: Moments, right: Truth, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A number of each kind of moments, to which all contribute that are all determined."""
+    settled, parts = right.law.settled, {}
+    for name, value in found._asdict().items():
+        if value is None:
+            continue
+        if name == "log_evidence":
+            parts[name] = value.sum()
+            continue
+        steps = value.shape[-3 if name.endswith(("cov", "cross")) else -2]
+        when = settled[..., 1:] if name in ("mean", "cov") else settled[..., :-1]
+        if name.startswith(("smoothed", "cross")):
+            when = settled[..., -1:].expand(*settled.shape[:-1], steps)
+        when = when.reshape(*when.shape, *(1,) * (value.dim() - when.dim()))
+        parts[name] = torch.where(when, weights[name] * value, 0.0).sum()
+    return parts
+
+
+def weigh(right: Truth, seed: int) -> dict[str, Tensor]:
+    """Random weights of moments, by their deviations."""
+    g, weights = torch.Generator().manual_seed(seed), {}
+    for name, value in right.moments._asdict().items():
+        if name == "log_evidence":
+            continue
+        normal = torch.randn(value.shape, dtype=value.dtype, generator=g)
+        square = name.endswith(("cov", "cross"))
+        scale = right.size.unsqueeze(-1).square() if square else right.size
+        weights[name] = (normal + normal.mT if square and name != "cross" else normal) / scale
+    return weights
+
+
+class Line:
+    """A case along a line through it: multiplied entries, or added ones of what is free."""
+
+    def __init__(self, case: Case, seed: int, *, added: bool) -> None:
+        self.case, self.g = case, torch.Generator().manual_seed(seed)
+        self.by = {name: self.normal(x) for name, x in case.model._asdict().items()}
+        self.by |= {
+            name: self.normal(getattr(case.model, name)[..., 0]) for name in ("Q", "P0", "R")
+        }
+        self.by["y"], self.added = self.normal(case.y), added
+
+    def normal(self, x: Tensor) -> Tensor:
+        return torch.randn(x.shape, dtype=x.dtype, generator=self.g)
+
+    def at(self, h: Tensor) -> tuple[LinearGaussian, Tensor]:
+        parts = {}
+        for name, x in (*self.case.model._asdict().items(), ("y", self.case.y)):
+            e = self.by[name]
+            if name in ("Q", "P0", "R"):
+                scale = 1 + h * e
+                parts[name] = x * scale.unsqueeze(-1) * scale.unsqueeze(-2)
+            else:
+                free = name == "y" or (self.added and name in ("F", "H"))
+                parts[name] = x + h * e * (1.0 if free else x)
+        y = parts.pop("y")
+        return LinearGaussian(**parts), y
+
+
+def slopes(parts: dict[str, Tensor], h: Tensor, *, twice: bool = False) -> dict[str, Tensor]:
+    return {
+        name: torch.autograd.grad(x, h, retain_graph=True, create_graph=twice)[0]
+        for name, x in parts.items()
+        if x.requires_grad
+    }
+
+
+@pytest.mark.parametrize("seeds", some(0.3), ids=str)
+def test_every_way_has_the_gradient_of_the_joint_law(seeds):
+    for seed in seeds:
+        case = short(random_case(seed))
+        right = truth(case)
+        if right is None or not right.law.generic.all() or right.condition > 1e6:
+            continue  # where a change determines more, there is no gradient
+        weights, line = weigh(right, seed), Line(case, seed, added=True)
+        h = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        model, y = line.at(h)
+        law = joint_law(model, y, case.observed, case.diffuse)
+        exact = slopes(loss(spread(law, y.shape[-2])[0], right, weights), h)
+        for name in runs(case):
+            if name == "paths":
+                continue  # factors of what is singular have a gradient while their rank stays
+            model, y = line.at(h)
+            found = RUNS[name](model, y, case.observed, options(case))
+            parts = loss(found, right, weights)
+            for field, slope in slopes(parts, h).items():
+                scale = exact[field].abs() + parts[field].detach().abs() + 1
+                off = ((slope - exact[field]).abs() / scale).item()
+                limit = max(1e-6, 1e4 * EPS * right.condition)
+                assert off < limit, f"{name}, {field}: {off:.1e}, case {case.kind} ({seed})"
+
+
+@pytest.mark.parametrize("seeds", some(0.1), ids=str)
+def test_derivatives_are_those_of_finite_differences_twice(seeds):
+    for seed in seeds:
+        case = short(random_case(seed))
+        right = truth(case)
+        if right is None or not right.law.generic.all() or right.condition > 1e4:
+            continue
+        if far(case, right):
+            continue  # along a line through loadings such a level bends too much for differences
+        weights, line = weigh(right, seed), Line(case, seed, added=False)
+
+        def at(name, h, case=case, right=right, weights=weights, line=line):
+            h = torch.tensor(h, dtype=torch.float64, requires_grad=True)
+            model, y = line.at(h)
+            parts = loss(RUNS[name](model, y, case.observed, options(case)), right, weights)
+            return h, parts, slopes(parts, h, twice=name in TWICE and not h)
+
+        step = 2e-5
+        for name in runs(case):
+            h, middle, first = at(name, 0.0)
+            (_, low, slow), (_, high, fast) = at(name, -step), at(name, step)
+            for field, slope in first.items():
+                found, scale = (
+                    slope.detach(),
+                    slope.detach().abs() + middle[field].detach().abs() + 1,
+                )
+                off = (found - (high[field] - low[field]).detach() / (2 * step)).abs() / scale
+                assert off < 1e-6, f"{name}, {field}: {off:.1e}, case {case.kind} ({seed})"
+                if name in TWICE and slope.requires_grad:
+                    second = torch.autograd.grad(slope, h, retain_graph=True)[0]
+                    off = (second - (fast[field] - slow[field]) / (2 * step)).abs()
+                    off = off / (scale + second.abs())
+                    assert off < 1e-4, f"{name}, {field}, twice: {off:.1e}, {case.kind} ({seed})"
+
+
+@pytest.mark.parametrize("seeds", some(0.2), ids=str)
+def test_single_precision_has_four_digits_where_a_case_leaves_them(seeds):
+    for seed in seeds:
+        case = short(random_case(seed))
+        rounded = case.to(torch.float32).to(torch.float64)
+        right = truth(rounded)
+        if right is None or right.condition > 100 or far(case, right):
+            continue
+        single = rounded.to(torch.float32)
+        for name in runs(case):
+            if name == "paths" and not right.law.settled[..., -1].all():
+                continue
+            found = RUNS[name](single.model, single.y, case.observed, options(case))
+            for field, value in found._asdict().items():
+                if value is not None:
+                    off = error(Moments(**{field: value.double()}), right, field)
+                    assert off < 1e-4 * max(1.0, right.condition), (
+                        f"{name}, {field}: {off:.1e}, case {case.kind} ({seed})"
+                    )
+
+
+# --- beliefs
+
+
+@pytest.mark.parametrize("seeds", some(0.1), ids=str)
+def test_beliefs_forecasts_and_updates_are_the_joint_law_conditioned(seeds):
+    for seed in seeds:
+        case = short(random_case(seed))
+        one = case.series()[-1]
+        stop = len(one.y) // 2
+        law = LinearGaussian(*(x[-1] if i not in (3, 4) else x for i, x in enumerate(one.model)))
+        case = one._replace(model=law)
+        right = truth(case)
+        if right is None or right.condition > 1e6 or stop < 1 or not right.law.settled[stop]:
+            continue
+        tolerance = max(1e-9, 50 * EPS * right.condition)
+        G0 = factor(
+            law.P0 if case.diffuse is None else law.P0 * (~case.diffuse).outer(~case.diffuse)
+        )
+        if case.diffuse is not None:
+            G0 = G0.masked_fill(case.diffuse.diag(), torch.inf)
+        transition = Matrices(law.F, law.b, factor(law.Q), law.m0, G0)
+        model = LatentModel(transition, Read(law.H, law.d, law.R), Kalman())
+        rows = Sequences.of(case.y[None], observed=case.observed[None])
+        belief = model.belief(rows.window(0, stop))
+        ahead = right.law.mean[stop].reshape(case.y.shape[0], -1)[stop:]
+        noise = right.law.cov[stop].reshape(*(len(case.y), len(law.m0)) * 2)
+        mean, variance = moments(model, belief, len(case.y) - stop)
+        size = 1e3 * right.size.max() * law.H.norm() + law.R.diagonal().max().sqrt()
+        for t in range(stop, len(case.y)):
+            right_variance = (law.H @ noise[t, :, t] @ law.H.T + law.R).diagonal()
+            off = (mean[0, t - stop] - law.H @ ahead[t - stop] - law.d).abs() / size
+            wide = (variance[0, t - stop] - right_variance).abs() / size.square()
+            assert max(off.max(), wide.max()) < tolerance, f"case {case.kind} ({seed})"
+            belief = model.update(belief, rows.window(t, t + 1))
+            latest = Moments(mean=belief.latest.mean, cov=belief.latest.cov)
+            exact = Moments(*(x[t : t + 1] for x in right.moments[:2]))
+            known = Moments(*(x[t : t + 1] for x in right.known[:2]))
+            here = right._replace(moments=exact, known=known)
+            for field in ("mean", "cov"):
+                off = error(latest, here, field)
+                assert off < tolerance, f"{field}: {off:.1e}, case {case.kind} ({seed})"
