@@ -431,7 +431,9 @@ def test_float32_stays_float32():
     "law",
     [
         Poisson(torch.tensor([0.3, 4.0], dtype=F64)),
-        NegativeBinomial(torch.tensor([0.7, 5.0], dtype=F64), logits=torch.tensor([0.2, -1.0])),
+        NegativeBinomial(
+            torch.tensor([0.7, 5.0], dtype=F64), logits=torch.tensor([0.2, -1.0], dtype=F64)
+        ),
         Bernoulli(torch.tensor([0.2, 0.9], dtype=F64)),
     ],
     ids=lambda law: type(law).__name__,

@@ -5,12 +5,12 @@ itself, e.g. ``draw.register(MyDistribution)``.
 """
 
 from seqlatent.distributions.carried import Carried
-from seqlatent.distributions.cumulative import Cumulative, cumulative
 from seqlatent.distributions.diffuse import DiffuseNormal, require_proper
 from seqlatent.distributions.divergences import detach, kl_per_dim
 from seqlatent.distributions.empirical import Empirical
 from seqlatent.distributions.masking import masked_log_prob
 from seqlatent.distributions.normals import CovarianceNormal, FactorNormal, diagonal_normal
+from seqlatent.distributions.probabilities import Cumulative, cumulative
 from seqlatent.distributions.regimes import OneHot, Selected, Switched, regime_of
 from seqlatent.distributions.sampling import draw, noise, place, standard_normal
 
