@@ -17,6 +17,7 @@ from seqlatent.forecasting import baselines
 from seqlatent.forecasting.baselines import ETS, SARIMAX, LocalEngine, Naive, SeasonalNaive, Theta
 from seqlatent.forecasting.baselines.bridges import bridge
 from seqlatent.forecasting.baselines.initial import filled, initial
+from seqlatent.forecasting.baselines.newcomers import anchor_of
 from seqlatent.forecasting.baselines.orders import candidates
 from seqlatent.forecasting.baselines.quiet import quiet
 from seqlatent.forecasting.baselines.spread import Pool, difference_scale, positive
@@ -387,7 +388,11 @@ def test_series_not_seen_in_training_are_fitted_when_they_come(kind):
     engine = fitted(kind, make_panel(series[:1]))
     panel = make_panel(series[::-1], ids=["new", "other", "s0"])
     state = engine.start(panel, 0)
-    whole = fitted(kind, panel)
+    # Their parameters are those of a fit that saw the rows before their last anchor.
+    anchor = np.where(panel.ids == "s0", panel.lengths, anchor_of(panel))
+    assert (anchor >= 0.6 * panel.lengths).all()
+    row = np.arange(panel.rows) - panel.offsets[panel.owner]
+    whole = fitted(kind, panel.keep(row < anchor[panel.owner]))
     a = engine.law(state, ahead(panel, 5), LEVELS, 1, 0)
     b = whole.law(whole.start(panel, 0), ahead(panel, 5), LEVELS, 1, 0)
     np.testing.assert_allclose(a.quantiles, b.quantiles, rtol=1e-7)

@@ -221,12 +221,13 @@ def test_a_fallback_is_what_its_note_says(kind):
     visits = np.where(np.isin(t, [1, 5, 18, 22, 31, 40, 44]), 100 + rng.normal(size=48), np.nan)
     constant = np.full(48, 5.0)
     job = Job(season_lengths=(12,))
-    found, _, notes = forecast(kind, [visits, visits[:6], constant], job)
-    plain, _, _ = forecast(Naive, [visits, visits[:6], constant], Job())
+    found, _, notes = forecast(kind, [visits, visits[:6], constant, visits[:2]], job)
+    plain, _, _ = forecast(Naive, [visits, visits[:6], constant, visits[:2]], Job())
     assert (widths(found) < 50).all()  # of values within 5
     assert (np.abs(found[1, :2] - 100) < 5).all()
     assert "2 values are too few to fit: naive, without the season of 12" in notes["s1"]
     assert notes["s2"] == "it is constant: naive"
+    assert notes["s3"].startswith("one value is too few to fit: naive")
     np.testing.assert_allclose(found[1, 1:], plain[1, 1:], rtol=1e-9)
     if kind is SARIMAX:
         assert "7 values are too few to fit: naive, without the season of 12" in notes["s0"]

@@ -6,7 +6,7 @@ import numpy as np
 
 from seqlatent.forecasting.baselines.spread import ROUNDING
 
-__all__ = ["Standard", "filled", "initial", "season_gap", "window"]
+__all__ = ["Standard", "few", "filled", "initial", "season_gap", "window"]
 
 DIGITS = 2.0**33
 """Steps to one standard deviation that an optimiser sees."""
@@ -56,10 +56,16 @@ def window(y: np.ndarray, values: int, rows: int | None = None) -> slice:
     return slice(int(chosen[0]), int(chosen[-1]) + 1)
 
 
+def few(values: int) -> str:
+    """That so many values are not enough."""
+    return "one value is too few to fit" if values == 1 else f"{values} values are too few to fit"
+
+
 def season_gap(y: np.ndarray, season: int) -> str:
     """What a series lacks to show a season, empty if nothing: two seasons, and all phases."""
     if len(y) < 2 * season:
-        return f"{len(y)} rows are fewer than two seasons"
+        rows = "one row is" if len(y) == 1 else f"{len(y)} rows are"
+        return f"{rows} fewer than two seasons"
     never = season - len(np.unique(np.flatnonzero(np.isfinite(y)) % season))
     return f"{never} of its phases have no value" if never else ""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from seqlatent.forecasting.baselines.initial import filled, initial, season_gap, window
+from seqlatent.forecasting.baselines.initial import few, filled, initial, season_gap, window
 from seqlatent.forecasting.baselines.local import (
     Deadline,
     LocalEngine,
@@ -194,7 +194,7 @@ class InnovationsEngine(LocalEngine):
         try:
             if deadline.passed:
                 raise Misfit("time_limit passed")
-            if constant:
+            if len(y) > 1 and constant:
                 raise Misfit("it is constant")
             fit = self._fit(y, 1 if gap else m)
         except Misfit as error:
@@ -214,7 +214,7 @@ class InnovationsEngine(LocalEngine):
         """The model asked for, or a level where most values are missing."""
         seen = int(np.isfinite(y).sum())
         if seen < 4:
-            raise Misfit(f"{seen} values are too few to fit")
+            raise Misfit(few(seen))
         if 2 * seen >= len(y):
             return self._fit_one(filled(y, season), season)
         level, alpha = smoothing_of_gaps(y)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from seqlatent.forecasting.baselines.initial import Standard, season_gap, window
+from seqlatent.forecasting.baselines.initial import Standard, few, season_gap, window
 from seqlatent.forecasting.baselines.local import Deadline, LocalEngine, Predicted, Table
 from seqlatent.forecasting.baselines.orders import (
     Order,
@@ -229,10 +229,10 @@ class SARIMAX(LocalEngine):
         elif self._order and m == 1:
             lost = "without seasonal_order (no season is known: give season_length)"
         constant = same_everywhere(y)
-        if constant:
+        if constant and count > 1:
             reason = "it is constant"
         elif count < 8 + x.shape[1]:
-            reason = f"{count} values are too few to fit"
+            reason = few(count)
         else:
             data = Standard.of(y)
             best, reason = self._fit(data, t, x, 1 if gap else m, scales, deadline)
