@@ -158,7 +158,8 @@ def truth(case: Case) -> Truth | None:
     ]
     size = 1e-3 * torch.cat(deviation, -2).amax((-1, -2), keepdim=True) + 1e-9
     condition = max(law.condition.max().item(), law.shrinkage.max().item())
-    return Truth(law, found, known, size, condition * law.unlike.max().item())
+    condition *= law.unlike.max().item()
+    return Truth(law, found, known, size, condition) if condition < 1e12 else None
 
 
 def error(found: Moments, right: Truth, name: str) -> float:

@@ -120,8 +120,8 @@ def filter_information(
     s = system(F, b, Q, m0, P0, said.G.mT, few.new_zeros(size), eye, few, torch.ones_like(seen))
     informed = seen.movedim(-2, 0).flatten(1).any(-1).expand(s.steps).tolist()
     lead = matrix_lead(s.F, s.Q, s.P0, s.H, s.R)
-    stacked = [stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R)]
-    filtered = covariances(*stacked, informed)
+    F, Q, P0, U, R = (stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R))
+    filtered = covariances(F, Q, P0, U, R, informed)
     predicted_cov, cov, gain, S = (unstack(x, lead) for x in filtered)
     closed = closed_loop(s.F, gain, s.H @ s.F)
     L = innovation_factor(S, "covariance I + G^T P G of what the observations say")
