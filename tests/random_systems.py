@@ -39,8 +39,8 @@ class Case(NamedTuple):
     def nudged(self, size: float, seed: int = 0) -> "Case":
         """The same with numbers that are off by a relative ``size``; what is zero stays zero.
 
-        A singular covariance becomes regular by as much, as rounding may make it. A diagonal
-        transition is off by one factor, so that a diffuse start stays as undetermined as it is.
+        A singular covariance becomes regular by as much, as rounding may make it. With a diffuse
+        start the transition is off by one factor, so that it stays as undetermined as it is.
         """
         g = torch.Generator().manual_seed(seed)
 
@@ -54,7 +54,7 @@ class Case(NamedTuple):
                 scale = factor(*x.shape[:-1])
                 more = torch.diag_embed(variances * (factor(*x.shape[:-1]) - 1 + size))
                 parts[name] = x * (scale.unsqueeze(-1) * scale.unsqueeze(-2)) + more
-            elif name == "F" and bool((x == x.diagonal(dim1=-2, dim2=-1).diag_embed()).all()):
+            elif name == "F" and self.diffuse is not None:
                 parts[name] = x * factor(1)
             else:
                 parts[name] = x * factor(*x.shape)

@@ -19,9 +19,9 @@ _LOG_2PI = math.log(2 * math.pi)
 _OVERHEAD = 2e6
 # Numbers of the matrices of a block that are worked on together, so that they stay in the cache.
 _CELLS = 2**19
-# What rounding may add to the log likelihood, by the cell: a tenth of what is promised, for the
+# What rounding may add to the log likelihood, by the cell: a part of what is promised, for the
 # condition counts the worst variance once.
-_AMPLIFIED = 1e-10
+_AMPLIFIED = 4e-11
 
 
 class Problem(NamedTuple):
