@@ -94,7 +94,12 @@ class Past:
             codes=a["static"],
             row=np.arange(len(a["t"])),
             clock=clock,
-            **{name: a[name] for name in _ROWS},
+            offsets=a["offsets"],
+            t=a["t"],
+            y=a["y"],
+            future=a["future"],
+            past=a["past"],
+            real=a["real"],
         )
         return cls(rows, *(a[name] for name in _SERIES))
 
