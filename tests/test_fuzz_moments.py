@@ -393,11 +393,9 @@ def test_beliefs_forecasts_and_updates_are_the_joint_law_conditioned(seeds):
         if right is None or right.condition > 1e6 or stop < 1 or not right.law.settled[stop]:
             continue
         tolerance = max(1e-9, 50 * EPS * right.condition)
-        G0 = factor(
-            law.P0 if case.diffuse is None else law.P0 * (~case.diffuse).outer(~case.diffuse)
-        )
-        if case.diffuse is not None:
-            G0 = G0.masked_fill(case.diffuse.diag(), torch.inf)
+        flat = torch.zeros(len(law.m0)).bool() if case.diffuse is None else case.diffuse
+        G0 = factor(torch.where(flat | flat[:, None], 0.0, law.P0))
+        G0 = torch.cat([G0, torch.zeros_like(G0).masked_fill(flat.diag(), torch.inf)], -1)
         transition = Matrices(law.F, law.b, factor(law.Q), law.m0, G0)
         model = LatentModel(transition, Read(law.H, law.d, law.R), Kalman())
         rows = Sequences.of(case.y[None], observed=case.observed[None])
