@@ -21,7 +21,7 @@ _OVERHEAD = 2e6
 _CELLS = 2**19
 # What rounding may add to the log likelihood, by the cell: a part of what is promised, for the
 # condition counts the worst variance once.
-_AMPLIFIED = 4e-11
+_AMPLIFIED = 3e-11
 
 
 class Problem(NamedTuple):

@@ -199,16 +199,33 @@ def _covariances_adjoint(
     """
     P, k, S = outputs
     of_predicted, of_P, of_k, of_S = grads
-    past, F = slice(None, len(P) - 1), F if len(F) == 1 else F[1:]
-    # Gradients by what happens at each step: of P^-, H and R, and k^T times that of P.
+    # Gradients by what happens at each step: of P^-, H and R.
     of_S = torch.zeros_like(S) if of_S is None else _symmetric(of_S)
     of_k = torch.zeros_like(k) if of_k is None else of_k
-    kG = torch.zeros_like(k.mT)
     Z = _right_solve(of_k, S)
     kZ = k.mT @ Z
     total = _symmetric((Z + H.mT @ (of_S - kZ)) @ H)
     of_H = Z.mT @ P - k.mT @ of_k @ k.mT + 2 * of_S @ (S @ k.mT)
-    of_R = of_S - _symmetric(kZ)
+    own = total, of_H, of_S - _symmetric(kZ)
+    return states_adjoint(F, H, P, k, own, of_predicted, of_P)
+
+
+def states_adjoint(
+    F: Tensor,
+    H: Tensor,
+    P: Tensor,
+    k: Tensor,
+    own: tuple[Tensor, Tensor, Tensor],
+    of_predicted: Tensor | None,
+    of_P: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of F, Q, P0, H, R, each per step, from those of the covariances of states.
+
+    ``own`` are those of P^-, H and R that gains and innovations of their own step contribute.
+    """
+    past, F = slice(None, len(P) - 1), F if len(F) == 1 else F[1:]
+    total, of_H, of_R = own
+    kG = torch.zeros_like(k.mT)
     if of_P is not None:
         of_P = _symmetric(of_P)
         kG = k.mT @ of_P

@@ -22,6 +22,7 @@ from seqlatent.kalman.elements import (
     then_nothing,
 )
 from seqlatent.kalman.ends import backwards, diffuse_law, open_ended, starting
+from seqlatent.kalman.factors import amplified, by_factors
 from seqlatent.kalman.fixed_interval import (
     Chain,
     FirstLaw,
@@ -72,7 +73,9 @@ def filter(
 
     The covariances do not depend on ``y``: along leading axes where neither a matrix nor the
     pattern of ``observed`` differs they are computed once, and the means are one recurrence. What
-    is missing is left out exactly, also where R correlates it with what is there.
+    is missing is left out exactly, also where R correlates it with what is there. Where subtracting
+    covariances would cost half of the digits, as under a vast prior without noise of the state,
+    they are carried by factors, as in :func:`filter_square_root`.
 
     Args:
         F: Transition into step t; unused at the first step, but finite. So are ``b`` and ``Q``.
@@ -130,11 +133,13 @@ def filter(
 
 
 def forward(s: System) -> Moments:
-    """Moments of a filter, step by step."""
+    """Moments of a filter, step by step: by factors where rounding is amplified too much."""
     lead = matrix_lead(s.F, s.Q, s.P0, s.H, s.R)
     informed = s.observed.flatten(1).any(-1).expand(s.steps).tolist()
     F, Q, P0, H, R = (stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R))
     predicted_cov, cov, gain, S = covariances(F, Q, P0, H, R, informed)
+    if amplified(F, H, predicted_cov, S):
+        return by_factors(s)
     closed = unstack(closed_loop(F, gain, H @ F), lead)
     predicted_cov, cov, gain, S = (unstack(x, lead) for x in (predicted_cov, cov, gain, S))
     # The prior mean is the first step's offset, to which its update then applies as to any other.
