@@ -182,17 +182,18 @@ def test_a_season_that_is_not_used_is_said_not_to_be(kind):
     t = np.arange(60)
     values = [
         np.cumsum(rng.normal(size=18)),  # fewer than two seasons
-        np.where(t % 12 == 3, np.nan, np.cumsum(rng.normal(size=60))),  # a phase without value
+        np.where(t % 12 < 7, np.nan, np.cumsum(rng.normal(size=60))),  # most phases without value
         3 * np.sin(2 * np.pi * t / 12) + 0.1 * rng.normal(size=60),
     ]
     _, _, notes = forecast(kind, values, Job(season_lengths=(12,)))
     assert "s2" not in notes
     if kind is SeasonalNaive:
-        assert notes == {"s1": "1 of 12 phases of the season have no value: naive at those"}
+        assert notes == {"s1": "7 of 12 phases of the season have no value: naive at those"}
     else:
         assert "without the season of 12" in notes["s0"]
         assert "18 rows are fewer than two seasons" in notes["s0"]
-        assert "1 of its phases have no value" in notes["s1"]
+        assert "without the season of 12" in notes["s1"]
+        assert "7 of its phases have fewer than two values" in notes["s1"]
 
 
 def test_a_season_that_models_do_not_take_is_said_not_to_be():
@@ -239,13 +240,15 @@ def test_a_fallback_is_what_its_note_says(kind):
 def test_a_seasonal_order_without_a_season_is_said_to_be_left_out():
     rng = np.random.default_rng(0)
     walk = np.cumsum(rng.normal(size=60))
-    holes = np.where(np.arange(60) % 12 == 3, np.nan, walk)
+    holes = np.where(np.arange(60) % 12 < 7, np.nan, walk)
     options = {"order": (0, 1, 1), "seasonal_order": (0, 1, 1)}
     panel = make_panel([holes, walk])
     engine = fitted(SARIMAX, panel, Job(season_lengths=(12,)), **options)
     law = engine.law(engine.start(panel, 0), ahead(panel, 12), LEVELS, 1, 0)
     assert (widths(law.quantiles[..., 0]) < 30).all()
-    assert engine.notes == {"s0": "without the season of 12 (1 of its phases have no value)"}
+    assert engine.notes == {
+        "s0": "without the season of 12 (7 of its phases have fewer than two values)"
+    }
     engine = fitted(SARIMAX, panel, Job(), **options)
     assert "without seasonal_order (no season is known: give season_length)" in engine.notes["s1"]
     engine = fitted(SARIMAX, panel, Job(season_lengths=(12,)), order=(0, 1, 1))

@@ -33,8 +33,9 @@ class ETS(InnovationsEngine):
 
     Each series takes, of these four, the model with the least corrected AIC. Parameters are fitted
     by statsmodels' ``ETSModel``, from initial states that are computed and not fitted, which makes
-    it fast. A season needs two of them, with a value at every phase; a note says of a series that
-    it has none, and why. A series that cannot be fitted, is constant or whose turn comes after the
+    it fast. A season needs two of them, with two values at half of its phases (a note tells of
+    those that never have one: they lie between their neighbours); a note says of a series that it
+    has none, and why. A series that cannot be fitted, is constant or whose turn comes after the
     time limit is forecast as a (seasonal) random walk, with a note.
 
     Args:

@@ -6,7 +6,7 @@ import numpy as np
 
 from seqlatent.forecasting.baselines.spread import ROUNDING
 
-__all__ = ["Standard", "few", "filled", "initial", "season_gap", "window"]
+__all__ = ["Standard", "few", "filled", "initial", "never_seen", "season_gap", "window"]
 
 DIGITS = 2.0**33
 """Steps to one standard deviation that an optimiser sees."""
@@ -62,16 +62,30 @@ def few(values: int) -> str:
 
 
 def season_gap(y: np.ndarray, season: int) -> str:
-    """What a series lacks to show a season, empty if nothing: two seasons, and all phases."""
+    """What a series lacks to show a season, empty if nothing.
+
+    It needs two seasons and, where some phases never have a value, two values at half of them.
+    """
     if len(y) < 2 * season:
         rows = "one row is" if len(y) == 1 else f"{len(y)} rows are"
         return f"{rows} fewer than two seasons"
+    values = np.bincount(np.flatnonzero(np.isfinite(y)) % season, minlength=season)
+    few = int((values < 2).sum())
+    lost = values.min() == 0 and 2 * few > season
+    return f"{few} of its phases have fewer than two values" if lost else ""
+
+
+def never_seen(y: np.ndarray, season: int) -> str:
+    """That some phases of a season never have a value, empty if all have one or there is none."""
     never = season - len(np.unique(np.flatnonzero(np.isfinite(y)) % season))
-    return f"{never} of its phases have no value" if never else ""
+    text = f"{never} of {season} phases of the season have no value: as the others say"
+    return text if season > 1 and never else ""
 
 
 def filled(y: np.ndarray, season: int) -> np.ndarray:
     """Missing values from the same phase of the season before, else on a line between neighbours.
+
+    A phase that never has a value is on that line in each season.
 
     Args:
         y: A series with a value in its first row ``(T,)``.

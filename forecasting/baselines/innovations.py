@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from seqlatent.forecasting.baselines.initial import few, filled, initial, season_gap, window
+from seqlatent.forecasting.baselines.initial import (
+    few,
+    filled,
+    initial,
+    never_seen,
+    season_gap,
+    window,
+)
 from seqlatent.forecasting.baselines.local import (
     Deadline,
     LocalEngine,
@@ -200,6 +207,7 @@ class InnovationsEngine(LocalEngine):
         except Misfit as error:
             if m > 1 and not gap and not constant:
                 self._note(panel, series, target, f"{error}: seasonal naive")
+                self._note(panel, series, target, never_seen(y, m))
                 return Fit(alpha=0.0, gamma=1.0, season=filled(y, m)[:m], parameters=m)
             why = f", without the season of {m} ({gap})" if gap and not constant else ""
             self._note(panel, series, target, f"{error}: naive{why}")
@@ -208,6 +216,8 @@ class InnovationsEngine(LocalEngine):
             self._note(panel, series, target, fit.remark)
         if m > 1 and fit.season is None and fit.factor is None:
             self._note(panel, series, target, f"without the season of {m}: {gap or fit.flat}")
+        else:
+            self._note(panel, series, target, never_seen(y, m))
         return fit
 
     def _fit(self, y: np.ndarray, season: int) -> Fit:

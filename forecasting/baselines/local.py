@@ -252,6 +252,9 @@ class LocalEngine(Engine):
         return self._begin(self.select(self.join(tables), position), panel)
 
     def _note(self, panel: Panel, series: int, target: int, reason: str) -> None:
+        """Notes something of a series, if there is something to say."""
+        if not reason:
+            return
         name = panel.ids[series : series + 1].tolist()[0]
         text = reason if self._targets < 2 else f"target {target}: {reason}"
         found = self.notes.get(name)

@@ -13,6 +13,7 @@ __all__ = [
     "corrected",
     "exact",
     "fourier",
+    "harmonics",
     "polished",
     "sarimax_model",
 ]
@@ -70,11 +71,28 @@ def candidates(y: np.ndarray, season: int) -> list[Order]:
             return [*found, Order(1, d, 1, 0, 1, 1, c)]
         k, P = 0, 1
     else:
-        k, P = (min(HARMONICS, season // 2) if pairs else 0), 0
+        k, P = (harmonics(y, season) if pairs else 0), 0
     d = int(np.var(np.diff(seen)) < np.var(seen))
     found = [Order(0, d, 1, P, c=1 - d, k=k), Order(1, d, 0, P, c=1 - d, k=k)]
     found.append(Order(1, d, 1, P, c=1 - d, k=k))
     return found if not d or P else [*found, Order(0, 1, 1, P, c=1, k=k)]
+
+
+def harmonics(y: np.ndarray, season: int) -> int:
+    """Number of pairs of sines and cosines, fewer than three where some phases have no value.
+
+    A long run of such phases, as a night without readings, is told from the others by a high power
+    of the distance. Each of them is told no worse than by one value of its own, if more than one
+    pair is to be kept.
+    """
+    phases = np.arange(season)
+    seen = np.isin(phases, np.flatnonzero(np.isfinite(y)) % season)
+    for k in range(min(HARMONICS, season // 2), 1, -1):
+        design = np.concatenate([np.ones((season, 1)), fourier(phases, season, k)], axis=1)
+        weights = np.linalg.lstsq(design[seen].T, design[~seen].T, rcond=None)[0]
+        if (weights**2).sum(0).max(initial=0.0) <= 1:
+            return k
+    return 1
 
 
 def exact(

@@ -5,7 +5,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from seqlatent.forecasting.baselines.initial import Standard, few, season_gap, window
+from seqlatent.forecasting.baselines.initial import (
+    Standard,
+    few,
+    never_seen,
+    season_gap,
+    window,
+)
 from seqlatent.forecasting.baselines.local import Deadline, LocalEngine, Predicted, Table
 from seqlatent.forecasting.baselines.orders import (
     Order,
@@ -17,7 +23,16 @@ from seqlatent.forecasting.baselines.orders import (
     sarimax_model,
 )
 from seqlatent.forecasting.baselines.quiet import quiet
-from seqlatent.forecasting.baselines.series import Form, Series, bounded, each, root, standard, trim
+from seqlatent.forecasting.baselines.series import (
+    Form,
+    Series,
+    bounded,
+    each,
+    levelled,
+    root,
+    standard,
+    trim,
+)
 from seqlatent.forecasting.baselines.spread import (
     difference_scale,
     magnitude,
@@ -52,11 +67,13 @@ class SARIMAX(LocalEngine):
 
     Of three or four orders each series takes the one with the least corrected AIC; ``order`` and
     ``seasonal_order`` fix it. Differences are taken where they make the series vary less. Seasons
-    of more than 12 steps become three pairs of sines and cosines. A season needs two of them, with
-    a value at every phase, else a note says that there is none. Missing values are exact. A series
-    that cannot be fitted, is constant or whose turn comes after the time limit is forecast as a
-    (seasonal) random walk, with a note. Where a forecast from other rows than those fitted has too
-    few to tell the state, what they leave open varies as the series did.
+    of more than 12 steps become three pairs of sines and cosines, or fewer where these would leave
+    phases without a value to chance. A season needs two of them, and two values at half of its
+    phases, else a note says that there is none. Phases that never have one are expected between
+    their neighbours, and vary as the series did. Missing values are exact. A series that cannot be
+    fitted, is constant or whose turn comes after the time limit is forecast as a (seasonal) random
+    walk, with a note. Where a forecast from other rows than those fitted has too few to tell the
+    state, what they leave open varies as the series did.
 
     Each fit takes from a tenth of a second to seconds: give thousands of series a time limit.
 
@@ -239,14 +256,16 @@ class SARIMAX(LocalEngine):
             if best is not None:
                 if reason:
                     self._note(panel, series, target, f"best of the orders fitted: {reason}")
-                if lost:
-                    self._note(panel, series, target, lost)
+                periodic = any((best[0].P, best[0].D, best[0].Q, best[0].k))
+                self._note(panel, series, target, lost)
+                self._note(panel, series, target, never_seen(y, m) if periodic else "")
                 return *best, data.shift, data.unit
         periodic = m > 1 and not gap and not constant
         name = "seasonal naive" if periodic else "naive"
         without = [lost] if lost and not constant else []
         without += ["without covariates"] if x.shape[1] else []
         self._note(panel, series, target, ", ".join([f"{reason}: {name}", *without]))
+        self._note(panel, series, target, never_seen(y, m) if periodic else "")
         order, scale = (Order(D=1), scales.cycle) if periodic else (Order(d=1), scales.step)
         return order, np.array([*free, 1.0]), float(np.nanmean(y)), scale
 
@@ -363,9 +382,12 @@ class SARIMAX(LocalEngine):
         model = self._model(one, np.full(len(t), np.nan), t, future.u[i])
         offset = np.broadcast_to(model["obs_intercept"], (1, len(t)))[0]
         a, P = trim(state["mean"][i, d], state["covariance"][i, d])
-        P = bounded(P, DIFFUSE)
+        P, unknown = bounded(P, DIFFUSE)
         c = np.broadcast_to(model["state_intercept"].reshape(len(a), -1)[:, 0], a.shape)
         R = model["selection"] @ np.sqrt(model["state_cov"])
         Z, unit = model["design"][0], one.unit
-        form = Form(a, P, model["transition"], c, R, Z * unit, one.shift + unit * offset)
+        F = model["transition"]
+        if unknown.shape[1] and one.order.D:
+            a = levelled(a, unknown, F, c, Z, 2 * self._season)
+        form = Form(a, P, F, c, R, Z * unit, one.shift + unit * offset)
         return form, int(t[0] - state["end"][i, d] - 1)

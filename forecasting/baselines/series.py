@@ -9,7 +9,7 @@ from seqlatent.forecasting.baselines.local import Table
 from seqlatent.forecasting.baselines.orders import Order
 from seqlatent.forecasting.panel import Panel
 
-__all__ = ["Form", "Series", "bounded", "each", "root", "standard", "trim"]
+__all__ = ["Form", "Series", "bounded", "each", "levelled", "root", "standard", "trim"]
 
 
 class Series(NamedTuple):
@@ -62,12 +62,41 @@ def trim(a: np.ndarray, P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return a[:size], P[:size, :size]
 
 
-def bounded(P: np.ndarray, limit: float) -> np.ndarray:
-    """A covariance whose variances above a limit, which say that nothing is known, are ones."""
+def bounded(P: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray]:
+    """A covariance whose variances above a limit, which say that nothing is known, are ones.
+
+    Returns:
+        The covariance, and the directions ``(S, K)`` of which nothing is known.
+    """
     if np.trace(P) <= limit:
-        return P
+        return P, np.empty((len(P), 0))
     values, vectors = np.linalg.eigh((P + P.T) / 2)
-    return (vectors * np.where(values > limit, 1.0, values)) @ vectors.T
+    covariance = (vectors * np.where(values > limit, 1.0, values)) @ vectors.T
+    return covariance, vectors[:, values > limit]
+
+
+def levelled(
+    a: np.ndarray, unknown: np.ndarray, F: np.ndarray, c: np.ndarray, Z: np.ndarray, steps: int
+) -> np.ndarray:
+    """A state whose unknown directions are such that its forecast moves least from step to step.
+
+    A phase of a season that was never seen is then expected on a line between its neighbours.
+
+    Args:
+        a: The state's mean, of which what is in the unknown directions is arbitrary ``(S,)``.
+        unknown: Directions of which nothing is known, orthonormal ``(S, K)``.
+        F: Transition ``(S, S)``.
+        c: What each step adds ``(S,)``.
+        Z: Row of the design ``(S,)``.
+        steps: Number of steps to look at.
+    """
+    a = a - unknown @ (unknown.T @ a)
+    path, response, state, moved = np.empty(steps), np.empty((steps, unknown.shape[1])), a, unknown
+    for h in range(steps):
+        path[h], response[h] = Z @ state, Z @ moved
+        state, moved = F @ state + c, F @ moved
+    steepness = np.linalg.lstsq(np.diff(response, axis=0), -np.diff(path), rcond=1e-6)[0]
+    return a + unknown @ steepness
 
 
 def root(P: np.ndarray) -> np.ndarray:

@@ -21,9 +21,10 @@ class Theta(InnovationsEngine):
 
     Slope, smoothing parameter and seasonal factors (or, where values are not all positive, sums)
     are those of statsmodels' ``ThetaModel``, and so are the means. A season needs two of them, with
-    a value at every phase, and an autocorrelation; a note says of a series that it has none, and
-    why. Factors have a zero: seasonal series that are moved from or to where all values are
-    positive have other widths. With
+    two values at half of its phases (a note tells of those that never have one: they lie between
+    their neighbours), and an autocorrelation; a note says of a series that it has none, and why.
+    Factors have a zero: seasonal series that are moved from or to where all values are positive
+    have other widths. With
     :math:`l'_t = l_t + \tfrac{b}{2\alpha} (1 - (1 - \alpha)^t)` it smooths with drift,
 
     .. math:: \hat y_{t+1} = l'_t, \quad l'_{t+1} = l'_t + \tfrac{b}{2} + \alpha e_{t+1}
