@@ -24,7 +24,7 @@ from seqlatent.forecasting.arguments import (
     whole,
 )
 from seqlatent.forecasting.columns import Columns
-from seqlatent.forecasting.engine import Engine, Job
+from seqlatent.forecasting.engine import Engine, Job, Scores
 from seqlatent.forecasting.errors import FolderError
 from seqlatent.forecasting.folder import read_config, read_tensors, write_folder, write_tensors
 from seqlatent.forecasting.frames import Statics, Style, read, read_future
@@ -446,6 +446,7 @@ class Forecaster:
         levels = levels_of(level)
         points = [p for lv in levels for p in outputs.interval(lv)]
         panel, style = self._rows(df, static_df)
+        series, rows = panel.ordered()
         parts, lacking = [], None
         for alias, engine in self._engines.items():
             if engine.named:
@@ -453,10 +454,11 @@ class Forecaster:
                 parts.append(outputs.parts(self.columns, panel, alias, one, levels, self._inputs))
                 continue
             try:
-                found = engine.smooth(panel, self.seed)
+                found = engine.smooth(series, self.seed)
             except NotImplementedError as error:  # a baseline beside others has no states
                 lacking = error
             else:
+                found = found._replace(mean=found.mean[rows], scale=found.scale[rows])
                 parts.append(outputs.smoothed(self.columns, panel, alias, found, levels))
         if not parts:
             assert lacking is not None
@@ -565,8 +567,10 @@ class Forecaster:
     def _innovated(self, panel: Panel, burn: Any, seed: Any) -> dict[str, np.ndarray]:
         burn = None if burn is None else whole("burn", burn, "a number of observations", 0)
         seed = self.seed if seed is None else seed_of(seed)
+        series, rows = panel.ordered()
+        found = {alias: e.innovations(series, seed)[rows] for alias, e in self._engines.items()}
         return {
-            alias: burnt(panel, e.innovations(panel, seed), e.burn if burn is None else burn)
+            alias: burnt(panel, found[alias], e.burn if burn is None else burn)
             for alias, e in self._engines.items()
         }
 
@@ -645,17 +649,19 @@ class Forecaster:
         panel, style = self._panel(df, static_df)
         check_values(panel)
         engine = next(iter(self._engines.values()))
+        series, rows = panel.ordered()
         seed = self.seed if seed is None else seed_of(seed)
         if level is not None:
             levels = levels_of(level)
             points = [0.5, *(p for lv in levels for p in outputs.interval(lv))]
             n = samples_of(n, engine)
-            mean, quantiles = engine.completed(panel, points, n, seed)
+            mean, quantiles = engine.completed(series, points, n, seed)
+            mean, quantiles = mean[rows], quantiles[:, rows]
             return style.frame(
                 outputs.completed(self.columns, panel, mean, quantiles, levels, complete)
             )
         n = whole("n", 1 if n is None else n, "a number of draws")
-        draws = engine.impute(panel, n, seed)
+        draws = engine.impute(series, n, seed)[:, rows]
         return style.frame(outputs.imputed(self.columns, panel, draws, complete))
 
     def score(self, df: Any, *, static_df: Any = None) -> Any:
@@ -673,7 +679,11 @@ class Forecaster:
         """
         self._require_fitted()
         panel, style = self._panel(df, static_df)
-        scores = {a: e.score(panel, self.seed) for a, e in self._engines.items()}
+        series, rows = panel.ordered()
+        scores = {
+            a: Scores(*(x[rows] for x in e.score(series, self.seed)))
+            for a, e in self._engines.items()
+        }
         return style.frame(outputs.scored(self.columns, panel, scores))
 
     def cross_validation(

@@ -85,6 +85,11 @@ class Panel:
         """The series in the order of their identifiers ``(N,)``."""
         return order_of(self.ids)
 
+    def ordered(self) -> tuple["Panel", np.ndarray]:
+        """The series by their identifiers, and where each row of this panel is there ``(R,)``."""
+        order = self.order
+        return self.select(order), np.argsort(_ranges(self.offsets[order], self.lengths[order]))
+
     def series(self, i: int) -> slice:
         """Rows of series ``i``."""
         return slice(int(self.offsets[i]), int(self.offsets[i + 1]))

@@ -34,15 +34,22 @@ class Follow:
     batch: int
 
     def apply(self, engine: Engine, state: Any, seed: int) -> Any:
-        """The state after the rows, series in the order of the tails that follow."""
+        """The state after the rows, series in the order of the tails that follow.
+
+        The engine meets them in the order of their identifiers, whatever order they came in.
+        """
         if self.rows is not None:
-            moved = engine.update(engine.select(state, self.known), self.rows, seed)
-            rest = np.setdiff1d(np.arange(self.batch), self.known)
+            by = self.rows.order
+            known = self.known[by]
+            moved = engine.update(engine.select(state, known), self.rows.select(by), seed)
+            rest = np.setdiff1d(np.arange(self.batch), known)
             parts = [engine.select(state, rest), moved] if len(rest) else [moved]
-            order = np.argsort(np.concatenate([rest, self.known]))
+            order = np.argsort(np.concatenate([rest, known]))
             state = engine.select(engine.join(parts), order)
         if self.fresh is not None:
-            state = engine.join([state, engine.start(self.fresh, seed)])
+            by = self.fresh.order
+            began = engine.start(self.fresh.select(by), seed)
+            state = engine.join([state, engine.select(began, np.argsort(by))])
         return state
 
 
