@@ -129,6 +129,7 @@ def test_a_table_without_identifiers_is_one_series():
     assert "expected a column 'unique_id', found 'ds', 'y'" in result.stderr
 
 
+@pytest.mark.slow
 def test_columns_have_the_names_that_were_given():
     text = "item,when,sold,wind\na,1,1,5\na,2,2,6\na,3,3,\n"
     named = ["--id-col", "item", "--time-col", "when", "--target-col", "sold"]
@@ -500,6 +501,7 @@ def test_statuses_of_a_process(data):
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_demo_scores_writes_and_draws(tmp_path, monkeypatch):
     from seqlatent.forecasting.cli import demo
 

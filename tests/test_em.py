@@ -183,6 +183,7 @@ def test_a_step_ends_where_the_expected_joint_density_is_greatest():
     ],
     ids=["level", "trend", "regression", "free"],
 )
+@pytest.mark.slow
 def test_it_comes_to_the_maximum_of_lbfgs(make, data):
     model, other, data = make(), make(), data()
     history = em(model, data, steps=400)

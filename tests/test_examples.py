@@ -52,7 +52,7 @@ def test_example_runs(name, tmp_path):
     [
         "docs/guide/data.md",
         "docs/guide/models.md",
-        "docs/guide/training.md",
+        pytest.param("docs/guide/training.md", marks=pytest.mark.slow),
         pytest.param("docs/guide/exact.md", marks=pytest.mark.slow),
         pytest.param("docs/index.md", marks=pytest.mark.slow),
         pytest.param("docs/guide/files.md", marks=pytest.mark.slow),

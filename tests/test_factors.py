@@ -199,6 +199,7 @@ def test_the_evidence_has_a_gradient(name):
 @pytest.mark.parametrize(
     ("correlated", "idiosyncratic"), [(False, "white"), (True, "white"), (False, "ar")]
 )
+@pytest.mark.slow
 def test_it_finds_the_factors_of_a_panel(correlated, idiosyncratic):
     generator = torch.Generator().manual_seed(4)
     steps, size, k = 120, 8, 2

@@ -40,7 +40,7 @@ MODELS = {
     "counts": zoo.count_structural,
     "networks of the noises": partial(zoo.deep_state, season_length=4, hidden_dim=8),
 }
-QUICK = {"structural", "level and cycle", "exponential smoothing", "factors", "two regimes"}
+QUICK = {"structural", "level and cycle", "exponential smoothing", "two regimes"}
 
 
 def per_cell(model, data):
@@ -87,7 +87,7 @@ def test_a_fit_without_arguments_finds_what_made_the_data(name):
         assert history.gain < 1e-3
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
 def test_two_regimes_are_found_from_any_start(seed):
     generator = torch.Generator().manual_seed(seed)
     calm = torch.arange(150) // 30 % 2 == 0
@@ -104,6 +104,7 @@ def test_two_regimes_are_found_from_any_start(seed):
     assert (regime == calm).double().mean() > 0.98
 
 
+@pytest.mark.slow
 def test_regimes_that_differ_in_spread_alone():
     generator = torch.Generator().manual_seed(0)
     calm = torch.arange(240) // 40 % 2 == 0
@@ -174,6 +175,7 @@ def test_a_noise_that_came_near_zero_comes_back(start):
     assert per_cell(model, data) * 200 > per_cell(best, data) * 200 - 1e-3
 
 
+@pytest.mark.slow
 def test_a_covariate_may_have_any_units():
     rng = torch.Generator().manual_seed(0)
     u = torch.randn(1, 120, 1, generator=rng, dtype=F64)

@@ -25,7 +25,9 @@ MODELS = {
     "vrnn": lambda: vrnn(members=1, steps=2, latent_dim=2, hidden_dim=8),
     "deep_markov": lambda: deep_markov(members=1, steps=3, latent_dim=2, hidden_dim=8),
     "deep_state": lambda: deep_state(steps=3, hidden_dim=4),
-    "structural": lambda: structural(criterion="equal", draws=1, calibrate=False),
+    "structural": lambda: structural(
+        ["damped", "log level"], criterion="equal", draws=1, calibrate=False
+    ),
     "seasonal_naive": lambda: "seasonal_naive",
 }
 LATENT = [name for name in MODELS if name != "seasonal_naive"]

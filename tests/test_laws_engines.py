@@ -33,7 +33,9 @@ def test_the_score_of_a_row_does_not_depend_on_later_rows(name):
     assert_blind("score", name, panel())
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "sarimax" else n for n in ENGINES]
+)
 def test_the_score_of_a_row_of_a_new_series_does_not_depend_on_later_rows(name):
     assert_blind("score", name, panel(prefix="x"))
 

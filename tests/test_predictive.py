@@ -61,7 +61,7 @@ def test_a_memory_of_known_inputs_enters_as_in_sampled_paths(generator):
 def test_a_series_without_a_past_starts_from_the_initial_law():
     model = zoo.structural().double()
     nothing = Sequences.of(torch.full((1, 3, 1), torch.nan, dtype=torch.float64))
-    mean, variance = moments(model, model.belief(nothing), 2)
+    mean, variance = moments(model, model.belief(nothing, end=False), 2)
     assert mean[0, 0, 0] == 0
     assert variance[0, 0, 0] == pytest.approx(100 + 0.25)
 

@@ -232,7 +232,7 @@ def test_blocks_follow_each_other():
     assert hidden(short, without_end(short, 3), 3).tolist() == [[6.0, 7.0, 8.0]]
 
 
-@pytest.mark.parametrize("offset", [1e6, 1e9])
+@pytest.mark.parametrize("offset", [pytest.param(1e6, marks=pytest.mark.slow), 1e9])
 def test_an_offset_changes_no_width(offset):
     y = noise(2, 20).cumsum(1)
     widths = []
@@ -243,7 +243,7 @@ def test_an_offset_changes_no_width(offset):
     torch.testing.assert_close(*widths, rtol=0.01, atol=0)
 
 
-@pytest.mark.parametrize("unit", [1e-9, 1e12])
+@pytest.mark.parametrize("unit", [1e-9, pytest.param(1e12, marks=pytest.mark.slow)])
 def test_a_unit_scales_forecasts(unit):
     y = 10 + noise(3, 30).cumsum(1)
     y[2, 3:] = torch.nan
@@ -255,6 +255,7 @@ def test_a_unit_scales_forecasts(unit):
     torch.testing.assert_close(other / unit, one, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_what_returns_to_its_level_is_not_forecast_as_a_walk():
     e = noise(4, 120, seed=3)
     y = torch.zeros_like(e)
@@ -277,6 +278,7 @@ def test_logarithms_of_which_a_series_tells_little_have_no_share_in_it():
     assert found[1].tolist() == [0.5, 0.3, 0.2]
 
 
+@pytest.mark.slow
 def test_the_mean_of_a_few_values_is_of_their_size():
     y = (100 * (0.8 * noise(1, 48, seed=3)).exp()).where(torch.arange(48) % 7 == 3, torch.nan)
     fitted = fit_structural(y, 1, 12, forms=["level", "log drift"], draws=1, calibrate=False)
@@ -303,6 +305,7 @@ def quantiles(fitted, y, horizon, levels):
     return mixture_quantiles(mean, variance, log, levels, fitted.weights.mT[:, :, None])
 
 
+@pytest.mark.slow
 def test_what_grows_is_no_level_and_the_report_says_so():
     fitted = fit_structural(lines(), 1, 6, forms=["level", "drift"], draws=1)
     level, drift = fitted.choice.weights
@@ -318,6 +321,7 @@ def test_what_grows_is_no_level_and_the_report_says_so():
 
 
 @pytest.mark.parametrize("criterion", ["aic", "bic"])
+@pytest.mark.slow
 def test_a_criterion_gives_each_series_its_own_shares(criterion):
     y = lines(6)
     y[:3] = 50 + noise(3, 24, seed=5)
@@ -364,6 +368,7 @@ def test_the_plain_name_is_the_automatic_form():
     assert spec_of("structural").train == structural("auto").train
 
 
+@pytest.mark.slow
 def test_several_seasons_run():
     t = torch.arange(60.0).double()
     y = 10 + torch.sin(2 * math.pi * t / 4) + torch.cos(2 * math.pi * t / 12) + 0.1 * noise(2, 60)

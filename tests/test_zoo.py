@@ -102,7 +102,12 @@ def check(model, sequences, before, after, horizon=1000):
 @pytest.mark.parametrize(
     ("name", "emission"),
     [
-        (name, emission)
+        # one emission of each model is enough by default, and none where steps are dear
+        pytest.param(
+            name,
+            emission,
+            marks=[] if emission == "normal" and "ode" not in name else [pytest.mark.slow],
+        )
         for name in NEURAL
         for emission in EMISSIONS
         # the noise of the flow does not meet the emission: two families are enough
@@ -118,6 +123,7 @@ def test_trains_a_few_steps_and_rolls_out(name, emission):
 
 
 @pytest.mark.parametrize("name", EXACT)
+@pytest.mark.slow
 def test_exact_model_trains_and_rolls_out(name):
     sequences = series("normal", 0, steps=24)
     model = EXACT[name]()

@@ -62,7 +62,7 @@ def lbfgs(
         >>> from seqlatent.zoo import structural
         >>> model = structural()
         >>> data = Sequences.of(torch.randn(2, 50, 1).cumsum(1))
-        >>> fit(model, data, evidence, optimizer=lbfgs(), steps=50).stopped
+        >>> seqlatent.fit(model, data, evidence, optimizer=lbfgs(), steps=50).stopped
         'converged'
 
     References:
