@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from seqlatent.kalman.elements import System, innovation_factor, matrix_lead
+from seqlatent.kalman.elements import System, matrix_lead, symmetric
+from seqlatent.kalman.roots import innovation_root
 
 
 class Settled(NamedTuple):
@@ -156,14 +157,16 @@ def free_gain(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The plain rows, their gain, which minimises the covariance, and their whitener."""
     gain, rows, plain, _ = settled
-    PH = P @ H.mT
-    S = H @ PH + R
-    both = plain.unsqueeze(-1) & plain.unsqueeze(-2)
-    combined = torch.where(both, rows @ S @ rows.mT, eye_like(S))
-    L = innovation_factor(combined, "innovation covariance H P H^T + R")
-    N = torch.where(plain.unsqueeze(-1), rows, 0.0).expand(L.shape)
-    white = torch.linalg.solve_triangular(L, N, upper=False)
-    right = (PH - gain @ S) @ white.mT
+    N = torch.where(plain.unsqueeze(-1), rows, 0.0)
+    seen, spare = N @ H, torch.diag_embed((~plain).to(P.dtype))
+    L = innovation_root(P, seen, symmetric(N @ R @ N.mT) + spare)
+    N = N.expand(L.shape)
+    U, white = (
+        torch.linalg.solve_triangular(L, x.expand(*L.shape[:-1], -1), upper=False)
+        for x in (seen, N)
+    )
+    PU = P @ U.mT
+    right = PU - gain @ (H @ PU + R @ white.mT)
     free = torch.linalg.solve_triangular(L, right, upper=False, left=False)
     return N, free, white, L
 

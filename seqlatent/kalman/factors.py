@@ -10,7 +10,7 @@ from torch import Tensor
 from seqlatent.kalman.elements import System, apply, join, matrix_lead, path, rest, symmetric
 from seqlatent.kalman.initial import Moments
 from seqlatent.kalman.recursions import closed_loop, stack, states_adjoint, unstack
-from seqlatent.linalg import factor
+from seqlatent.kalman.roots import moved, require_noise, root, triangular
 
 _LOG_2PI = math.log(2 * math.pi)
 # What is left of a variance, as a power of the precision, from which on digits are short: in a row
@@ -99,7 +99,7 @@ class _Factors(torch.autograd.Function):
             wide = torch.cat([at[3], at[3].new_zeros(n, size, rows)], -2)
             joint = triangular(torch.cat([torch.cat([at[2] @ G, G], -2), wide], -1))
             L[t], G = joint[:, :rows, :rows], joint[:, rows:, rows:]
-            _require_noise(L[t])
+            require_noise(L[t])
             gain[t] = torch.linalg.solve_triangular(
                 L[t], joint[:, rows:, :rows], upper=False, left=False
             )
@@ -141,9 +141,7 @@ def _updates_adjoint(
     has no part in has a vast part of that, which H then has to take out again.
     """
     of_k = torch.zeros_like(k) if of_k is None else of_k
-    # a Cholesky factor L moves by L tril(L^{-1} dS L^{-T}), with half the diagonal
-    inner = torch.zeros_like(L) if of_L is None else (L.mT @ of_L).tril()
-    inner = (inner + inner.tril(-1).mT) / 2
+    inner = torch.zeros_like(L) if of_L is None else moved(L, of_L)
     U = torch.linalg.solve_triangular(L, H.expand(*L.shape[:-1], -1), upper=False)
     X = torch.linalg.solve_triangular(L.mT, of_k, upper=True, left=False)
     XU = X @ U
@@ -153,48 +151,3 @@ def _updates_adjoint(
     half = torch.linalg.solve_triangular(L.mT, inner - (k @ L).mT @ X, upper=True)
     of_R = symmetric(torch.linalg.solve_triangular(L, half, upper=False, left=False))
     return total, of_H, of_R
-
-
-def root(P: Tensor, what: str) -> Tensor:
-    """A square factor of a covariance, accurate in every coordinate by itself.
-
-    Where there is no Cholesky factor the correlations are factored, so that a small variance beside
-    a vast one is not taken for rounding.
-    """
-    L, info = torch.linalg.cholesky_ex(P)
-    if not bool(info.any()) and bool(L.sum().isfinite()):
-        return L
-    variance = P.diagonal(dim1=-2, dim2=-1)
-    if not bool(P.isfinite().all()) or bool((variance < 0).any()):
-        return factor(P, what=what)  # which says what is wrong
-    scale = variance.sqrt()
-    unit = torch.where(scale > 0, scale, 1)
-    G = factor(P / (unit.unsqueeze(-1) * unit.unsqueeze(-2)), what=what)
-    return torch.where(info[..., None, None] > 0, scale.unsqueeze(-1) * G, L)
-
-
-def triangular(A: Float[Tensor, "N i j"]) -> Float[Tensor, "N i i"]:
-    """The lower triangular factor with non-negative diagonal of A A^T, without that product.
-
-    Columns come longest first: the reflections then keep the digits of the short ones.
-    """
-    order = A.norm(dim=-2, keepdim=True).argsort(-1, descending=True)
-    A = A.gather(-1, order.expand_as(A))
-    wanting = A.shape[-2] - A.shape[-1]
-    if wanting > 0:
-        A = torch.nn.functional.pad(A, (0, wanting))
-    L = torch.linalg.qr(A.mT, mode="r").R.mT
-    sign = torch.where(L.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(L)
-    return L * sign.unsqueeze(-2)
-
-
-def _require_noise(L: Float[Tensor, "N D D"]) -> None:
-    diagonal = L.diagonal(dim1=-2, dim2=-1)
-    if bool((diagonal > 0).all()):
-        return
-    wrong = diagonal[~(diagonal > 0)][0].item()
-    raise ValueError(
-        "The innovation covariance H P H^T + R was expected to have positive variances, found "
-        f"a standard deviation of {wrong:.3g}. Give the observation noise R a positive variance, "
-        "or mark what is known exactly as not observed."
-    )
