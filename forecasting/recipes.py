@@ -171,6 +171,8 @@ def vrnn(
         "vrnn",
         build,
         ByWindows(elbo, steps, window_rows, batch_size=batch_size),
+        # in these units a missing value, which the memory reads as zero, is where a series stands
+        scaling="local",
         context=window_rows,
         samples=200,
     )

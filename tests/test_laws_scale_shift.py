@@ -12,8 +12,6 @@ from seqlatent.forecasting.recipes import structural
 MODELS = {**ENGINES, "structural": lambda: structural(["damped"], draws=2, criterion="equal")}
 """The same, of which none takes logarithms."""
 
-ZEROS = [name for name in MODELS if name != "vrnn"]  # its unit is a series' magnitude
-
 
 @cache
 def forecast(name, unit=1.0, offset=0.0, *, centred=False):
@@ -39,10 +37,23 @@ def test_a_panel_in_another_unit_has_its_forecast_in_that_unit(name, unit):
 
 
 @pytest.mark.parametrize("offset", [-1e5, -1e9])
-@pytest.mark.parametrize("name", ZEROS)
+@pytest.mark.parametrize("name", MODELS)
 def test_a_panel_elsewhere_has_its_forecast_there(name, offset):
     """Offsets of up to 1e9 steps, which leave the data seven digits of a step."""
     expected, found = forecast(name, centred=True), forecast(name, 1.0, offset, centred=True)
     width = expected[:, 2:] - expected[:, 1:2]
     np.testing.assert_allclose((found - offset - expected) / width, 0.0, atol=1e-5)
     np.testing.assert_allclose((found[:, 2:] - found[:, 1:2]) / width, 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_missing_value_is_no_zero(name):
+    """Series far from zero, one of which has just lost a value, and one that never had one."""
+    df = panel()
+    df["y"] += 1e5 - df["y"].mean()
+    ids = df["unique_id"].unique()
+    df.loc[(df["unique_id"] == ids[0]) & (rows_of(df) == rows_of(df).max()), "y"] = np.nan
+    df.loc[df["unique_id"] == ids[1], "y"] = np.nan
+    model = Forecaster(MODELS[name](), season_length=SEASON).fit(df)
+    found = model.predict(2)[model.aliases[0]].to_numpy(float)
+    assert np.abs(found - 1e5).max() < 10 * df["y"].std()
