@@ -302,6 +302,13 @@ def _notes(lines: Sequence[Mapping[str, Any]], ours: Mapping[str, Any]) -> str:
     }
     if several:
         text += f"\nMeans over seeds, as many as the brackets say: {', '.join(sorted(several))}.\n"
+    dates: dict[str, set[str]] = {}
+    for line in lines:
+        if "date" in line:
+            dates.setdefault(line["model"], set()).add(line["date"][:10])
+    if dates:
+        days = (f"`{model}` {', '.join(sorted(found))}" for model, found in sorted(dates.items()))
+        text += f"\nMeasured with the code of: {'; '.join(days)}.\n"
     wrong = [line["task"] for line in lines if not line.get("reproduces", True)]
     if wrong:
         text += (
