@@ -73,11 +73,8 @@ def dense_posterior(model: LinearGaussian, y: Tensor, observed: Tensor) -> Poste
     """Conditions the joint Gaussian of all states and all observed cells of one series."""
     steps, K = len(y), model.F.shape[-1]
     mean, cov = dense_prior(model, steps)
-    H, d, R = model.full((), steps)[5:]
-    seen = observed.flatten()
-    H, d = torch.block_diag(*H)[seen], d.flatten()[seen]
-    R, y = torch.block_diag(*R)[seen][:, seen], y.flatten()[seen]
-    S = H @ cov @ H.T + R
+    H, d, S = _dense_observations(model, cov, observed)
+    y = y.flatten()[observed.flatten()]
     gain = torch.linalg.solve(S, H @ cov).T
     residual = y - d - H @ mean
     log_evidence = -0.5 * (
@@ -91,6 +88,22 @@ def dense_posterior(model: LinearGaussian, y: Tensor, observed: Tensor) -> Poste
     cross = blocks[index, index - 1].clone()
     cross[0] = 0
     return Posterior(log_evidence, mean.reshape(steps, K), blocks[index, index], cross)
+
+
+def dense_condition(model: LinearGaussian, observed: Tensor) -> float:
+    """The condition of the joint covariance, by which the dense evidence loses digits."""
+    _, cov = dense_prior(model, len(observed))
+    return float(torch.linalg.cond(_dense_observations(model, cov, observed)[2]))
+
+
+def _dense_observations(
+    model: LinearGaussian, cov: Tensor, observed: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loadings and offsets of all observed cells, and their covariance."""
+    H, d, R = model.full((), len(observed))[5:]
+    seen = observed.flatten()
+    H, d = torch.block_diag(*H)[seen], d.flatten()[seen]
+    return H, d, H @ cov @ H.T + torch.block_diag(*R)[seen][:, seen]
 
 
 def loop_filter(model: LinearGaussian, y: Tensor, observed: Tensor) -> Filtered:
