@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import (
+    ArgumentError,
     ColumnError,
     CovariateError,
     DataError,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from seqlatent.forecasting.specs import Setting, Spec, spec_of
 
 __all__ = [
+    "ArgumentError",
     "ColumnError",
     "Columns",
     "CovariateError",

@@ -1,30 +1,45 @@
 """Arguments of a forecaster, checked before anything starts."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.engine import Engine
-from seqlatent.forecasting.errors import TargetError
+from seqlatent.forecasting.errors import ArgumentError, TargetError
+from seqlatent.forecasting.frequencies import IRREGULAR, Frequency, alias_of, plain_freq
 from seqlatent.forecasting.panel import Panel
-from seqlatent.forecasting.rows import plain
-from seqlatent.forecasting.values import several
+from seqlatent.forecasting.values import scalar, several
+from seqlatent.spelling import meant
 
 __all__ = [
     "check_training",
     "check_values",
+    "chosen",
+    "device_of",
+    "flag",
+    "freq_of",
     "horizon",
     "levels_of",
     "objects",
+    "one_level",
+    "one_quantile",
     "quantiles_of",
+    "real",
     "samples_of",
     "seasons_of",
     "seconds_of",
     "seed_of",
     "whole",
 ]
+
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+# Beyond these, quantiles round to the ends, or say more of a tail than any model knows.
+_LEAST_LEVEL, _LEAST_QUANTILE = 1e-6, 1e-9
 
 
 def check_training(panel: Panel, columns: Columns) -> None:
@@ -77,40 +92,114 @@ def objects(values: Sequence[Any]) -> np.ndarray:
     return array
 
 
-def whole(name: str, value: Any, what: str, least: int = 1) -> int:
-    """Checks an integer, of Python or of numpy.
+def whole(name: str, value: Any, what: str, least: int = 1, most: int | None = None) -> int:
+    """Reads an integer: of Python, numpy or torch.
 
     Raises:
-        ValueError: If it is none, or less than the least that makes sense.
+        ArgumentError: If it is none, or out of the range that makes sense.
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be {what} of at least {least}, found {value!r}.")
-    return int(value)
+    found = scalar(value)
+    fits = isinstance(found, int) and not isinstance(found, bool) and found >= least
+    if not fits or (most is not None and found > most):
+        upper = "" if most is None else f" and at most {most}"
+        raise ArgumentError(
+            f"{name} must be {what} of at least {least}{upper}, found {value!r}.", name=name
+        )
+    return found
+
+
+def real(name: str, value: Any, what: str, least: float | int) -> float:
+    """Reads a finite number.
+
+    Raises:
+        ArgumentError: If it is none, or less than the least that makes sense.
+    """
+    found = scalar(value)
+    fits = isinstance(found, int | float) and not isinstance(found, bool)
+    if not fits or not least <= found < math.inf:
+        raise ArgumentError(
+            f"{name} must be {what} of at least {least}, found {value!r}.", name=name
+        )
+    return float(found)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Reads True or False.
+
+    Raises:
+        ArgumentError: If it is neither.
+    """
+    found = scalar(value)
+    if not isinstance(found, bool):
+        raise ArgumentError(f"{name} must be True or False, found {value!r}.", name=name)
+    return found
+
+
+def chosen(name: str, value: Any, among: Iterable[str]) -> str:
+    """Reads a word that is one of several.
+
+    Raises:
+        ArgumentError: If it is none of them; a word that is like it is told.
+    """
+    found, known = scalar(value), tuple(among)
+    if not isinstance(found, str) or found not in known:
+        listed = ", ".join(map(repr, known))
+        raise ArgumentError(
+            f"{name} must be one of {listed}, found {value!r}.{meant(found, known)}", name=name
+        )
+    return str(found)
 
 
 def horizon(h: Any) -> int:
-    """Checks a number of steps."""
+    """Reads a number of steps."""
     return whole("h", h, "a number of steps")
 
 
 def levels_of(level: Any) -> tuple[float | int, ...]:
-    """Checks levels of intervals, in percent; None is none."""
+    """Reads levels of intervals, in percent; None is none."""
     given = _numbers("level", level)
     for lv in given:
-        if not 0 < lv < 100:
-            raise ValueError(f"level must lie between 0 and 100 percent, found {lv!r}.")
+        if not _LEAST_LEVEL <= lv <= 100 - _LEAST_LEVEL:
+            raise ArgumentError(
+                f"level must lie between 0 and 100 percent, by {_LEAST_LEVEL:f} or more, found "
+                f"{lv!r}.",
+                name="level",
+            )
     _told_apart("level", given)
     return given
 
 
 def quantiles_of(quantiles: Any) -> tuple[float | int, ...]:
-    """Checks levels of quantiles; None is none."""
+    """Reads levels of quantiles; None is none."""
     given = _numbers("quantiles", quantiles)
     for q in given:
-        if not 0 < q < 1:
-            raise ValueError(f"quantiles must lie between 0 and 1, found {q!r}.")
+        if not _LEAST_QUANTILE <= q <= 1 - _LEAST_QUANTILE:
+            raise ArgumentError(
+                f"quantiles must lie between 0 and 1, by {_LEAST_QUANTILE:g} or more, found {q!r}.",
+                name="quantiles",
+            )
     _told_apart("quantiles", given)
     return given
+
+
+def one_level(level: Any) -> float | int:
+    """Reads the level of one interval, in percent."""
+    found = scalar(level)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 100:
+        raise ArgumentError(
+            f"level must be a percentage between 0 and 100, found {level!r}.", name="level"
+        )
+    return found
+
+
+def one_quantile(q: Any) -> float | int:
+    """Reads the level of one quantile."""
+    found = scalar(q)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 1:
+        raise ArgumentError(
+            f"the level of a quantile must lie between 0 and 1, found {q!r}.", name="q"
+        )
+    return found
 
 
 def _numbers(name: str, given: Any) -> tuple[float | int, ...]:
@@ -118,7 +207,7 @@ def _numbers(name: str, given: Any) -> tuple[float | int, ...]:
     found = () if given is None else several(given)
     for one in found:
         if isinstance(one, bool) or not isinstance(one, int | float):
-            raise ValueError(f"{name} must be a list of numbers, found {one!r}.")
+            raise ArgumentError(f"{name} must be a list of numbers, found {one!r}.", name=name)
     return found
 
 
@@ -128,34 +217,90 @@ def _told_apart(name: str, given: Sequence[float | int]) -> None:
     for one in given:
         other = seen.setdefault(f"{one:g}", one)
         if abs(one - other) > 1e-9:
-            raise ValueError(
+            raise ArgumentError(
                 f"{name} must differ in the first six digits, after which columns are named, found "
-                f"{other!r} and {one!r}."
+                f"{other!r} and {one!r}.",
+                name=name,
             )
 
 
 def samples_of(samples: Any, engine: Engine) -> int:
-    """Checks a number of paths; None is what the engine prefers."""
+    """Reads a number of paths; None is what the engine prefers."""
     return engine.samples if samples is None else whole("samples", samples, "a number of paths")
 
 
 def seed_of(seed: Any) -> int:
-    """Checks a seed."""
-    return whole("seed", seed, "an integer", 0)
+    """Reads a seed; those of members and chunks follow from it, and have to be 64-bit numbers."""
+    return whole("seed", seed, "an integer", 0, 2**53)
 
 
 def seasons_of(given: Any) -> tuple[int, ...] | None:
-    """Checks season lengths; None is left to the clock."""
+    """Reads season lengths; None is left to the clock."""
     if given is None:
         return None
-    return tuple(whole("season_length", s, "a number of steps") for s in several(given))
+    return tuple(whole("season_length", s, "a number of steps", 1, 2**53) for s in several(given))
 
 
 def seconds_of(time_limit: Any) -> float | None:
-    """Checks a number of seconds; None is no limit."""
+    """Reads a number of seconds or a duration; None and infinity are no limit."""
     if time_limit is None:
         return None
-    limit = plain(time_limit)
+    limit = _duration(time_limit)
+    limit = scalar(limit.total_seconds() if isinstance(limit, timedelta) else limit)
     if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
-        raise ValueError(f"time_limit must be a positive number of seconds, found {time_limit!r}.")
-    return float(limit)
+        raise ArgumentError(
+            f"time_limit must be a positive number of seconds, found {time_limit!r}.",
+            name="time_limit",
+        )
+    return None if limit == math.inf else float(limit)
+
+
+def freq_of(freq: Any) -> str | int | None:
+    """Reads a frequency: an alias, an offset, a duration, a step of integers; None infers it.
+
+    Raises:
+        TimeError: If there is no such frequency.
+    """
+    found = plain_freq(scalar(_duration(freq)))
+    if found is None or (isinstance(found, int) and not isinstance(found, bool) and found > 0):
+        return found
+    alias = alias_of(found)
+    if alias.lower() != IRREGULAR:
+        Frequency.parse(alias)
+    return alias
+
+
+def _duration(value: Any) -> Any:
+    """A duration of Python or numpy as one of pandas; anything else as it is."""
+    value = value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
+    return pd.Timedelta(value) if isinstance(value, timedelta | np.timedelta64) else value
+
+
+def device_of(device: Any) -> str:
+    """Reads a device, and makes sure that this machine has it.
+
+    Raises:
+        ArgumentError: If there is no such device here.
+    """
+    import torch
+
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ArgumentError(
+            f"device must be a device of torch such as 'cpu', 'cuda' or 'cuda:1', found "
+            f"{device!r}.",
+            name="device",
+        ) from error
+    if found.type == "cpu":
+        return str(found)
+    home = getattr(torch, found.type, None) if found.type in DEVICES else None
+    count = 0 if home is None else home.device_count()
+    if (found.index or 0) >= count:
+        here = ["cpu", *(f"{found.type}:{i}" for i in range(count))]
+        raise ArgumentError(
+            f"device must be one that this machine has, found {device!r}; here there "
+            f"{'are' if count else 'is only'} {', '.join(map(repr, here))}.",
+            name="device",
+        )
+    return str(found)

@@ -9,6 +9,7 @@ from seqlatent.forecasting.errors import TargetError
 from seqlatent.forecasting.frames import read
 from seqlatent.forecasting.futures import reaching
 from seqlatent.forecasting.panel import Future, Panel
+from seqlatent.forecasting.values import scalar
 
 if TYPE_CHECKING:
     from seqlatent.forecasting.forecaster import Forecaster
@@ -32,9 +33,10 @@ def cross_validation(
     """Forecasts windows; see :meth:`Forecaster.cross_validation`."""
     step = h if step_size is None else whole("step_size", step_size, "a number of steps")
     n_windows = whole("n_windows", n_windows, "a number of windows")
-    if not isinstance(refit, bool | np.bool_):
+    refit = scalar(refit)
+    if not isinstance(refit, bool):
         refit = whole("refit", refit, "True, False or a number of windows", 0)
-    _, _ = levels_of(level), quantiles_of(quantiles)
+    level, quantiles = levels_of(level), quantiles_of(quantiles)
     panel, style, statics, names = read(
         df, forecaster.columns, freq=forecaster.freq, static=static_df
     )

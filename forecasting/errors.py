@@ -3,6 +3,7 @@
 from typing import Any
 
 __all__ = [
+    "ArgumentError",
     "ColumnError",
     "CovariateError",
     "DataError",
@@ -46,6 +47,19 @@ class TargetError(DataError):
 
 class CovariateError(DataError):
     """Covariates that are absent or have gaps where a model needs them."""
+
+
+class ArgumentError(ValueError):
+    """An argument that is of another kind than expected, out of range, or of no use here.
+
+    Args:
+        message: What was expected, what was found, what to do.
+        name: Name of the argument.
+    """
+
+    def __init__(self, message: str, *, name: str | None = None) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class FolderError(ValueError):

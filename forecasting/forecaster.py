@@ -13,6 +13,10 @@ from seqlatent.forecasting import outputs
 from seqlatent.forecasting.arguments import (
     check_training,
     check_values,
+    chosen,
+    device_of,
+    flag,
+    freq_of,
     horizon,
     levels_of,
     objects,
@@ -28,7 +32,6 @@ from seqlatent.forecasting.engine import Engine, Job, Scores
 from seqlatent.forecasting.errors import FolderError
 from seqlatent.forecasting.folder import read_config, read_tensors, write_folder, write_tensors
 from seqlatent.forecasting.frames import Statics, Style, read, read_future
-from seqlatent.forecasting.frequencies import plain_freq
 from seqlatent.forecasting.innovations import burnt
 from seqlatent.forecasting.models import engines_of, load_engine
 from seqlatent.forecasting.naming import check_names, check_words
@@ -103,18 +106,18 @@ class Forecaster:
         emission: str | Callable[..., Emission] | None = None,
         seed: Any = 0,
         time_limit: Any = None,
-        progress: bool = False,
-        device: str = "cpu",
+        progress: Any = False,
+        device: Any = "cpu",
     ) -> None:
         self.columns = Columns() if columns is None else columns
         if not isinstance(self.columns, Columns):
             raise TypeError(
                 f"columns must be Columns(id=..., time=..., target=...), found {columns!r}."
             )
-        self.freq, self.season_length = plain(freq), seasons_of(season_length)
+        self.freq, self.season_length = freq_of(freq), seasons_of(season_length)
         self.seed = seed_of(seed)
         self.time_limit = seconds_of(time_limit)
-        self.progress, self.device = progress, device
+        self.progress, self.device = flag("progress", progress), device_of(device)
         members = None if members is None else whole("members", members, "a number of networks")
         self._model, self._options = model, {"members": members, "emission": emission}
         self._engines: dict[str, Engine] = engines_of(model, **self._options)
@@ -246,7 +249,7 @@ class Forecaster:
             DataError: If a frame cannot be used as it is.
         """
         h = horizon(h)
-        _, _ = levels_of(level), quantiles_of(quantiles)
+        level, quantiles = levels_of(level), quantiles_of(quantiles)  # once: an iterator ends
         there, style = self._standing(df, static_df)
         future = there._future(X_df, h)
         data = there.forecast_rows(
@@ -470,8 +473,8 @@ class Forecaster:
         df: Any = None,
         *,
         level: Any = (80, 95),
-        kind: str = "smoothed",
-        forms: bool = False,
+        kind: Any = "smoothed",
+        forms: Any = False,
         h: Any = None,
         X_df: Any = None,
         static_df: Any = None,
@@ -503,8 +506,7 @@ class Forecaster:
             TypeError: If no model has named components.
             ValueError: If an argument is out of range.
         """
-        if kind not in ("smoothed", "filtered"):
-            raise ValueError(f"kind must be 'smoothed' or 'filtered', found {kind!r}.")
+        kind, forms = chosen("kind", kind, ("smoothed", "filtered")), flag("forms", forms)
         check_words(self.columns, "components", outputs.COMPONENTS)
         levels = levels_of(level)
         points = [p for lv in levels for p in outputs.interval(lv)]
@@ -579,7 +581,7 @@ class Forecaster:
         df: Any = None,
         lags: Any = None,
         *,
-        pooled: bool = False,
+        pooled: Any = False,
         burn: Any = None,
         static_df: Any = None,
         seed: Any = None,
@@ -604,6 +606,7 @@ class Forecaster:
             that their p-values are uniform.
         """
         check_words(self.columns, "diagnose", outputs.DIAGNOSED)
+        pooled = flag("pooled", pooled)
         lags = None if lags is None else whole("lags", lags, "a number of steps")
         panel, style = self._rows(df, static_df)
         season = next(iter(self._season_lengths(panel)), 1)
@@ -618,7 +621,7 @@ class Forecaster:
         n: Any = None,
         *,
         level: Any = None,
-        complete: bool = False,
+        complete: Any = False,
         static_df: Any = None,
         seed: Any = None,
     ) -> Any:
@@ -646,6 +649,7 @@ class Forecaster:
             TargetError: If a series has no value at all.
         """
         self._require_fitted()
+        complete = flag("complete", complete)
         panel, style = self._panel(df, static_df)
         check_values(panel)
         engine = next(iter(self._engines.values()))
@@ -786,7 +790,7 @@ class Forecaster:
             "statics": self._statics.to_dict(),
             "covariates": list(self._names),
             "ids": [plain(id) for id in tails.ids],
-            "freq": plain_freq(self.freq),
+            "freq": self.freq,
             "season_length": self.season_length,
             "notes": list(self._said),
             "seed": self.seed,

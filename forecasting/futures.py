@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from seqlatent.forecasting.arguments import horizon
 from seqlatent.forecasting.clock import Clock
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import CovariateError, TimeError
@@ -50,9 +51,7 @@ def read_future(
         TimeError: If a stamp repeats, is off the grid or of another kind than in training.
     """
     columns = Columns() if columns is None else columns
-    if h is not None and (isinstance(h, bool) or not isinstance(h, int | np.integer) or h < 1):
-        raise ValueError(f"h must be a whole number of at least 1, found {h!r}.")
-    h = None if h is None else int(h)
+    h = None if h is None else horizon(h)
     if frame is None or (not names and clock.kind != "irregular"):
         if h is None:
             raise ValueError("h must be given where no X_df says which times to forecast.")

@@ -4,12 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from seqlatent.emissions import Emission
 from seqlatent.forecasting import baselines, recipes
 from seqlatent.forecasting.engine import Engine
-from seqlatent.forecasting.errors import FolderError
+from seqlatent.forecasting.errors import ArgumentError, FolderError
 from seqlatent.forecasting.latent import LatentEngine
 from seqlatent.forecasting.specs import Spec, spec_of
+from seqlatent.forecasting.values import several
+from seqlatent.spelling import meant
 
 __all__ = ["engines_of", "load_engine", "names"]
 
@@ -31,9 +35,9 @@ def engines_of(
         TypeError: If a model is neither a name nor a spec.
         ValueError: If there is no model of that name, or two have the same.
     """
-    given = list(model) if isinstance(model, list | tuple) else [model]
+    given = list(several(model)) if isinstance(model, list | tuple | np.ndarray) else [model]
     if not given:
-        raise ValueError("model must name at least one model, found an empty list.")
+        raise ArgumentError("model must name at least one model, found an empty list.")
     for option, value in (("members", members), ("emission", emission)):
         takers = [m for m in recipes.OPTIONS if option in recipes.OPTIONS[m]]
         if value is not None and not any(m in takers for m in given if isinstance(m, str)):
@@ -65,7 +69,10 @@ def _engine(model: Any, options: Mapping[str, Any]) -> tuple[str, Engine]:
         make: Callable[[], Engine] = baselines.BASELINES[model]  # type: ignore[assignment]
         return model, make()
     if model not in recipes.OPTIONS:
-        raise ValueError(f"model must be one of {', '.join(names())}, found {model!r}.")
+        raise ArgumentError(
+            f"model must be one of {', '.join(names())}, found {model!r}.{meant(model, names())}",
+            name="model",
+        )
     known = recipes.OPTIONS[model]
     return model, LatentEngine(spec_of(model, **{k: options[k] for k in options if k in known}))
 

@@ -11,10 +11,13 @@ import torch
 
 from seqlatent import emissions
 from seqlatent.emissions import Emission
+from seqlatent.forecasting.arguments import flag, real, whole
 from seqlatent.forecasting.engine import Job
-from seqlatent.forecasting.rows import plain
+from seqlatent.forecasting.errors import ArgumentError
+from seqlatent.forecasting.values import scalar
 from seqlatent.forecasting.windows import Numbers
 from seqlatent.model import LatentModel
+from seqlatent.spelling import meant
 
 __all__ = ["EMISSIONS", "Setting", "Spec", "Training", "named", "spec_of", "zoo_names"]
 
@@ -152,6 +155,42 @@ def emission_of(given: str | Callable[..., Emission] | None, setting: Setting) -
 
 
 _FACTORIES: dict[str, Callable[..., Spec]] = {}
+# What options of the same name are everywhere, and the least that makes sense.
+_SIZES = {
+    "members": ("a number of networks", 1),
+    "steps": ("a number of updates", 1),
+    "latent_dim": ("a number of latent dimensions", 0),
+    "hidden_dim": ("a width", 1),
+    "batch_size": ("a number of windows", 1),
+    "draws": ("a number of models", 1),
+    "rows": ("a number of rows", 1),
+}
+
+
+def _read(option: str, value: Any) -> Any:
+    """An option of a factory, None where it is left to the default."""
+    if value is None:
+        return None
+    if option in _SIZES:
+        return whole(option, value, *_SIZES[option])
+    if option == "free_bits":
+        return real(option, value, "a number of nats", 0)
+    if option == "calibrate":
+        return flag(option, value)
+    if option == "emission":
+        return _family(scalar(value))
+    return scalar(value)
+
+
+def _family(emission: Any) -> Any:
+    """A family of the observations: a name or a class."""
+    if callable(emission) or (isinstance(emission, str) and emission in EMISSIONS):
+        return emission
+    raise ArgumentError(
+        f"emission must be one of {', '.join(EMISSIONS)}, or a class, found {emission!r}."
+        f"{meant(emission, EMISSIONS)}",
+        name="emission",
+    )
 
 
 def named(name: str) -> Callable[[Callable[..., Spec]], Callable[..., Spec]]:
@@ -163,18 +202,13 @@ def named(name: str) -> Callable[[Callable[..., Spec]], Callable[..., Spec]]:
         @wraps(factory)
         def made(*given: Any, **options: Any) -> Spec:
             options = {**dict(zip(known, given, strict=False)), **options}
-            options = {k: plain(v) for k, v in options.items()}
             for option in options:
                 if option not in known:
                     raise TypeError(
                         f"{name} takes the options {', '.join(known)}, found {option!r}."
+                        f"{meant(option, known)}"
                     )
-            emission = options.get("emission")
-            if isinstance(emission, str) and emission not in EMISSIONS:
-                raise ValueError(
-                    f"emission must be one of {', '.join(EMISSIONS)}, or a class, found "
-                    f"{emission!r}."
-                )
+            options = {k: _read(k, v) for k, v in options.items()}
             written = {k: v for k, v in options.items() if v is not None}
             for key, kind in EMISSIONS.items():
                 if written.get("emission") is kind:
@@ -198,8 +232,14 @@ def spec_of(name: str, **options: Any) -> Spec:
         options: Arguments of its factory; None leaves the default.
 
     Raises:
-        ValueError: If there is no such model.
+        ArgumentError: If there is no such model, or an option is out of range.
     """
+    if name not in _FACTORIES:
+        raise ArgumentError(
+            f"name must be one of {', '.join(_FACTORIES)}, which have a Spec, found {name!r}."
+            f"{meant(name, _FACTORIES)}",
+            name="name",
+        )
     return _FACTORIES[name](**{k: v for k, v in options.items() if v is not None})
 
 

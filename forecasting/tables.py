@@ -15,6 +15,7 @@ from seqlatent.forecasting.ranges import DOUBLE, range_of
 from seqlatent.forecasting.rows import Rows, plain
 from seqlatent.forecasting.times import Times, read_times
 from seqlatent.forecasting.values import floats, is_object, kind_of, missing, warn_of_digits
+from seqlatent.spelling import meant
 
 __all__ = ["Table"]
 
@@ -72,7 +73,7 @@ class Table:
             if name not in self.frame.columns:
                 raise ColumnError(
                     f"{self.name}: expected a column {name!r}, found {_listed(self.frame.columns)}."
-                    f"{hint}",
+                    f"{meant(name, self.frame.columns)}{hint}",
                     column=name,
                 )
 

@@ -2,8 +2,9 @@
 
 import numbers
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import narwhals as nw
@@ -18,6 +19,7 @@ __all__ = [
     "is_object",
     "kind_of",
     "missing",
+    "scalar",
     "several",
     "warn_of_digits",
 ]
@@ -106,11 +108,37 @@ def kind_of(value: Any) -> str:
     return "float" if isinstance(value, numbers.Real) else type(value).__name__
 
 
+def scalar(value: Any) -> Any:
+    """One value without what holds it: a number of numpy, an array or tensor without axes.
+
+    A number of less than double precision is the shortest decimal that it stands for: what was
+    written as 0.1 is 0.1.
+
+    Example:
+        >>> import numpy as np
+        >>> from seqlatent.forecasting.values import scalar
+        >>> scalar(np.float32(0.1)), scalar(np.array(7))
+        (0.1, 7)
+    """
+    if isinstance(value, Decimal | Fraction):
+        return float(value)
+    if getattr(value, "ndim", None) != 0 or not hasattr(value, "item"):
+        return value
+    kind = str(value.dtype).removeprefix("torch.")
+    number = value.item()
+    if isinstance(number, float | np.floating) and kind in ("float32", "float16"):
+        return float(str((np.float32 if kind == "float32" else np.float16)(number)))
+    if kind == "bfloat16":
+        return float(f"{number:.3g}")
+    return float(number) if isinstance(number, np.floating) else number
+
+
 def several(given: Any) -> tuple[Any, ...]:
-    """One value or several, in whatever holds them, without numpy around them."""
-    given = given.item() if isinstance(given, np.ndarray) and given.ndim == 0 else given
-    alone = isinstance(given, str | bytes) or not isinstance(given, Iterable)
-    return tuple(plain(one) for one in ([given] if alone else given))
+    """One value or several, in whatever holds them, without numpy or torch around them."""
+    given = given.to_numpy() if hasattr(given, "to_numpy") else given  # its items keep their type
+    alone = isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable)
+    alone = alone or getattr(given, "ndim", None) == 0
+    return tuple(scalar(one) for one in ([given] if alone else given))
 
 
 def _number(value: Any) -> float | None:

@@ -333,7 +333,7 @@ def test_several_targets():
     assert found["target"].tolist()[:4] == ["y", "other", "y", "other"]
     assert len(found) == 12
     assert len(model.sample(2, n=3)) == 36
-    with pytest.raises(TypeError, match="one target"):
+    with pytest.raises(TargetError, match="one target"):
         Forecaster("structural", season_length=4, columns=columns).fit(df)
 
 

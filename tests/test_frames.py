@@ -874,7 +874,7 @@ def test_without_covariates_no_frame_is_needed(panel):
 
 @pytest.mark.parametrize("h", [0, -1, 1.5, True, "3"])
 def test_horizons(panel, h):
-    with pytest.raises(ValueError, match=f"h must be a whole number of at least 1, found {h!r}"):
+    with pytest.raises(ValueError, match=f"h must be a number of steps of at least 1, found {h!r}"):
         ahead(None, panel, h, ())
 
 

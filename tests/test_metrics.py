@@ -693,7 +693,11 @@ def test_a_missing_forecast_is_named():
         (lambda df: mae(df.assign(srnn="x"), MODELS), ColumnError, "must hold numbers"),
         (lambda df: mae(df.assign(unique_id=None), MODELS), ColumnError, "missing value in row 0"),
         (lambda df: mae(df.assign(sample_id=0), MODELS), ColumnError, "found sample paths"),
-        (lambda df: mase(df, MODELS, 0, past()), ValueError, "positive number of steps"),
+        (
+            lambda df: mase(df, MODELS, 0, past()),
+            ValueError,
+            "seasonality must be a number of steps",
+        ),
         (
             lambda df: mase(df, MODELS, 1, past().query("unique_id != 'a'")),
             DataError,
@@ -754,7 +758,7 @@ def test_broken_paths_are_named():
         energy_score(forecasts(), MODELS)
     with pytest.raises(ValueError, match="at least 2 samples"):
         crps(samples(n=1), MODELS, fair=True)
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="p must be an order"):
         variogram_score(samples(), MODELS, p=0)
     df = samples(missing=0)
     df.loc[df.index[3], "naive"] = np.nan

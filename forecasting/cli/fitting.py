@@ -13,10 +13,13 @@ __all__ = ["Settings", "check_levels", "counted"]
 
 # Options by the first word of what a forecaster says of its arguments.
 HINTS = {
+    "device": "--device",
+    "freq:": "--freq",
     "members": "--members",
     "emission": "--emission",
     "time_limit": "--time-limit",
     "season_length": "--season-length",
+    "seed": "--seed",
     "columns": "--model, --id-col, --time-col, --target-col",
 }
 
@@ -89,7 +92,7 @@ class Settings(NamedTuple):
             check_names(self.columns, made.aliases)
         except (TypeError, ValueError) as error:
             word = str(error).split(" ", 1)[0]
-            raise usage(str(error), HINTS.get(word, "--model")) from error
+            raise usage(str(error).removeprefix("freq: "), HINTS.get(word, "--model")) from error
         return made
 
 
@@ -99,12 +102,13 @@ def check_levels(levels: Sequence[float | int], quantiles: Sequence[float | int]
     Raises:
         typer.BadParameter: If one is out of range.
     """
-    for level in levels:
-        if not 0 < level < 100:
-            raise usage(f"expected per cent between 0 and 100, found {level:g}.", "--level")
-    for q in quantiles:
-        if not 0 < q < 1:
-            raise usage(f"expected a number between 0 and 1, found {q:g}.", "--quantile")
+    from seqlatent.forecasting.arguments import levels_of, quantiles_of
+    from seqlatent.forecasting.errors import ArgumentError
+
+    try:
+        _, _ = levels_of(levels), quantiles_of(quantiles)
+    except ArgumentError as error:
+        raise usage(str(error), "--level" if error.name == "level" else "--quantile") from error
 
 
 def counted(count: int, noun: str, nouns: str | None = None) -> str:

@@ -14,6 +14,7 @@ from seqlatent.forecasting.errors import ColumnError, DataError, TimeError
 from seqlatent.forecasting.times import times_of
 from seqlatent.forecasting.values import floats, missing, several
 from seqlatent.forecasting.wide import lengthen
+from seqlatent.spelling import meant
 
 __all__ = [
     "TARGET",
@@ -78,7 +79,7 @@ def require(frame: nw.DataFrame[Any], names: Sequence[str], what: str = "df") ->
         if name not in frame.columns:
             raise ColumnError(
                 f"{what} must have the column {name!r}, found {frame.columns}; compute it, or name "
-                "the one meant.",
+                f"the one meant.{meant(name, frame.columns)}",
                 column=name,
             )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from seqlatent.forecasting.arguments import one_level
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError
 from seqlatent.forecasting.metrics.cells import Cells, Loss, aliases, interval_columns
@@ -16,7 +17,7 @@ __all__ = ["coverage", "covered", "interval_score", "msis", "width"]
 def interval_score(
     df: Any,
     models: Sequence[str],
-    level: float | int,
+    level: Any,
     id_col: str = "unique_id",
     target_col: str = "y",
     cutoff_col: str = "cutoff",
@@ -49,8 +50,8 @@ def interval_score(
 def msis(
     df: Any,
     models: Sequence[str],
-    level: float | int,
-    seasonality: int,
+    level: Any,
+    seasonality: Any,
     train_df: Any,
     id_col: str = "unique_id",
     target_col: str = "y",
@@ -89,7 +90,7 @@ def msis(
 def coverage(
     df: Any,
     models: Sequence[str],
-    level: float | int,
+    level: Any,
     id_col: str = "unique_id",
     target_col: str = "y",
     cutoff_col: str = "cutoff",
@@ -114,7 +115,7 @@ def coverage(
     return cells.score(covered(cells, models, level), models)
 
 
-def width(cells: Cells, models: Sequence[str], level: float | int) -> Loss:
+def width(cells: Cells, models: Sequence[str], level: Any) -> Loss:
     """Interval scores."""
     y, lo, hi = _bounds(cells, models, level)
     alpha = 1 - level / 100
@@ -122,18 +123,17 @@ def width(cells: Cells, models: Sequence[str], level: float | int) -> Loss:
     return Loss(hi - lo + 2 / alpha * outside, np.ones(len(y)))
 
 
-def covered(cells: Cells, models: Sequence[str], level: float | int) -> Loss:
+def covered(cells: Cells, models: Sequence[str], level: Any) -> Loss:
     """Whether the truth is inside, NaN where there is none."""
     y, lo, hi = _bounds(cells, models, level)
     return Loss(np.where(np.isnan(y), np.nan, (lo <= y) & (y <= hi)), np.ones(len(y)))
 
 
 def _bounds(
-    cells: Cells, models: Sequence[str], level: float | int
+    cells: Cells, models: Sequence[str], level: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Truth ``(R, 1)``, lower and upper ends ``(R, M)``."""
-    if not 0 < level < 100:
-        raise ValueError(f"level must be a percentage between 0 and 100, found {level}.")
+    level = one_level(level)
     names = []
     for model in aliases(models):
         lo, hi = interval_columns(cells.frame.columns, model, level)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from seqlatent.forecasting.arguments import whole
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import DataError
 from seqlatent.forecasting.metrics.cells import (
@@ -91,7 +92,7 @@ def rmse(
 def mase(
     df: Any,
     models: Sequence[str],
-    seasonality: int,
+    seasonality: Any,
     train_df: Any,
     id_col: str = "unique_id",
     target_col: str = "y",
@@ -134,7 +135,7 @@ def mase(
 def rmsse(
     df: Any,
     models: Sequence[str],
-    seasonality: int,
+    seasonality: Any,
     train_df: Any,
     id_col: str = "unique_id",
     target_col: str = "y",
@@ -192,11 +193,7 @@ def naive_scale(cells: Cells, train_df: Any, seasonality: Any, power: int = 1) -
 
     NaN where it is zero or has no term.
     """
-    if not isinstance(seasonality, int | np.integer) or seasonality < 1:
-        raise ValueError(
-            f"seasonality must be a positive number of steps, found {seasonality!r}; 1 compares "
-            "with the last value."
-        )
+    seasonality = whole("seasonality", seasonality, "a number of steps, 1 for none,")
     columns = cells.columns
     train = open_past(train_df, columns, "train_df")
     names = [key for key in cells.keys if key in (columns.id, TARGET)]

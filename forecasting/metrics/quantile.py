@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from seqlatent.forecasting.arguments import one_quantile, quantiles_of
 from seqlatent.forecasting.columns import Columns
-from seqlatent.forecasting.errors import ColumnError
+from seqlatent.forecasting.errors import ArgumentError, ColumnError
 from seqlatent.forecasting.metrics.cells import Cells, Loss, aliases, quantile_column, ratio
 
 __all__ = [
@@ -26,7 +27,7 @@ DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 def quantile_loss(
     df: Any,
     models: dict[str, str],
-    q: float | int = 0.5,
+    q: Any = 0.5,
     id_col: str = "unique_id",
     target_col: str = "y",
     cutoff_col: str = "cutoff",
@@ -133,10 +134,9 @@ def total_wql(
     return dict(zip(models, score.tolist(), strict=True))
 
 
-def pinball(cells: Cells, names: Sequence[str], q: float | int) -> Loss:
+def pinball(cells: Cells, names: Sequence[str], q: Any) -> Loss:
     """Pinball losses of columns that hold a quantile."""
-    if not 0 < q < 1:
-        raise ValueError(f"the level of a quantile must lie between 0 and 1, found {q}.")
+    q = one_quantile(q)
     error = cells.truth[:, None] - cells.forecasts(names)
     return Loss(np.maximum(q * error, (q - 1) * error), np.ones(len(error)))
 
@@ -144,8 +144,9 @@ def pinball(cells: Cells, names: Sequence[str], q: float | int) -> Loss:
 def weighted(cells: Cells, models: Sequence[str], probabilities: Sequence[float | int]) -> Loss:
     """Twice the mean of the pinball losses over the levels; each cell weighs its size."""
     total = np.zeros((len(cells.group), len(aliases(models))))
-    if not len(probabilities):
-        raise ValueError("probabilities must hold at least one level, found none.")
+    probabilities = quantiles_of(probabilities)
+    if not probabilities:
+        raise ArgumentError("probabilities must hold at least one level, found none.")
     for q in probabilities:
         names = [_found(cells, model, q) for model in models]
         total += 2 * pinball(cells, names, q).loss / len(probabilities)

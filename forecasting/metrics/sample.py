@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from seqlatent.forecasting.arguments import real
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError
 from seqlatent.forecasting.metrics.cells import Cells, Loss, aliases
@@ -111,7 +112,7 @@ def variogram_score(
     cutoff_col: str = "cutoff",
     time_col: str = "ds",
     sample_col: str = "sample_id",
-    p: float | int = 0.5,
+    p: Any = 0.5,
     joint: bool = False,
 ) -> Any:
     r"""Variogram score of order ``p`` of the sample paths of each series.
@@ -141,8 +142,7 @@ def variogram_score(
         (Scheuerer and Hamill, 2015).
     """
     columns = _columns(id_col, time_col, target_col, cutoff_col, sample_col)
-    if not p > 0:
-        raise ValueError(f"the order p must be positive, found {p}.")
+    p = real("p", p, "an order", 1e-6)
     paths = Paths.of(df, columns, models, joint=joint)
     return paths.cells.frame_of(paths.variogram(p), models)
 

@@ -9,6 +9,7 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
+from seqlatent.forecasting.arguments import levels_of
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError
 from seqlatent.forecasting.metrics.cells import (
@@ -27,7 +28,6 @@ from seqlatent.forecasting.metrics.paths import Paths
 from seqlatent.forecasting.metrics.point import absolute, naive_scale, scaled, squared
 from seqlatent.forecasting.metrics.quantile import DECILES, quantile_levels, weighted
 from seqlatent.forecasting.metrics.sample import quantile_crps
-from seqlatent.forecasting.values import several
 
 __all__ = ["horizon_scores", "scores"]
 
@@ -187,7 +187,7 @@ def _rows(
         yield "crps", drawn.crps(), drawn.cells, paths[0]
     elif present := having(lambda name: quantile_levels(held, name)):
         yield "crps", quantile_crps(cells, present), cells, present
-    for percent in _levels(held, names) if level is None else several(level):
+    for percent in _levels(held, names) if level is None else levels_of(level):
         present = having(lambda name, p=percent: interval_columns(held, name, p) != (None, None))
         if not present:
             raise ColumnError(

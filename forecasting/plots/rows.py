@@ -10,11 +10,12 @@ import numpy as np
 from narwhals.exceptions import NarwhalsError
 
 from seqlatent.forecasting.columns import Columns
-from seqlatent.forecasting.errors import ColumnError, DataError, TimeError
+from seqlatent.forecasting.errors import ArgumentError, ColumnError, DataError, TimeError
 from seqlatent.forecasting.plots.style import COLORS
 from seqlatent.forecasting.times import times_of
 from seqlatent.forecasting.values import floats, missing, several
 from seqlatent.forecasting.wide import lengthen
+from seqlatent.spelling import meant
 
 __all__ = ["DEFAULT", "Rows", "Times", "choose", "drawn_levels", "listed", "models_of"]
 
@@ -237,7 +238,8 @@ def choose(value: Any, among: Sequence[Any], name: str, what: str) -> Any:
         )
     if value not in among:
         raise DataError(
-            f"{name} must be one that {what} hold, found {value!r}; there are {listed(among)}.",
+            f"{name} must be one that {what} hold, found {value!r}; there are {listed(among)}."
+            f"{meant(value, among)}",
             id=value if name == "id" else None,
         )
     return value
@@ -270,8 +272,10 @@ def drawn_levels(levels: Any, intervals: dict[float, tuple[str, str]], what: str
         return list(intervals)
     levels = several(levels)
     for level in levels:
-        if not isinstance(level, int | float):
-            raise ValueError(f"levels must be numbers in per cent, found {level!r}.")
+        if isinstance(level, bool) or not isinstance(level, int | float):
+            raise ArgumentError(
+                f"levels must be numbers in per cent, found {level!r}.", name="levels"
+            )
         if float(level) not in intervals:
             found = ", ".join(f"{one:g}" for one in intervals) or "none"
             raise ColumnError(

@@ -11,6 +11,7 @@ from seqlatent.emissions import LinearGaussian
 from seqlatent.forecasting.structural.rows import VAGUE
 from seqlatent.inference import Kalman
 from seqlatent.model import LatentModel, per_series
+from seqlatent.spelling import meant
 from seqlatent.transitions import (
     AR,
     Component,
@@ -144,14 +145,14 @@ def form_of(text: str) -> Form:
         >>> form_of("log damped, fixed season")
         Form(trend='damped', seasons=(), log=True, covariate_dim=0, fixed=True)
     """
-    trend, _, season = (part.strip() for part in text.partition(","))
+    trend, _, season = (part.strip() for part in str(text).partition(","))
     log = trend.startswith("log ")
     trend = trend.removeprefix("log ").strip()
     if trend not in TRENDS or season not in ("", "fixed season", "no season"):
         raise ValueError(
             f"a form is one of {', '.join(TRENDS)}, 'log' before it for logarithms and "
             f"', fixed season' or ', no season' after it, found {text!r}; for example "
-            "'log damped, fixed season'."
+            f"'log damped, fixed season'.{meant(trend, TRENDS)}"
         )
     return Form(trend, log=log, fixed=season == "fixed season")
 

@@ -1,11 +1,14 @@
 """The structural recipe: what a forecaster does under the name "structural"."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
+from seqlatent.forecasting.arguments import chosen
+from seqlatent.forecasting.errors import ArgumentError, TargetError
 from seqlatent.forecasting.scaling import leading
 from seqlatent.forecasting.specs import Setting, Spec, Training, named
 from seqlatent.forecasting.structural.choice import CRITERIA
@@ -17,9 +20,9 @@ __all__ = ["one_target", "structural"]
 
 
 def one_target(name: str, setting: Setting) -> None:
-    """Raises a TypeError where there are several targets."""
+    """Raises a TargetError where there are several targets."""
     if setting.obs_dim > 1:
-        raise TypeError(
+        raise TargetError(
             f"{name} forecasts one target, found {setting.obs_dim}; use 'srnn', 'vrnn' or "
             "'deep_markov', which model several jointly, or a forecaster for each target."
         )
@@ -105,9 +108,9 @@ def steps_ahead(setting: Setting) -> int:
 
 @named("structural")
 def structural(
-    forms: str | Sequence[str] | None = "auto",
+    forms: Any = "auto",
     *,
-    criterion: str = "heldout",
+    criterion: Any = "heldout",
     draws: int = 2,
     rows: int | None = None,
     calibrate: bool = True,
@@ -135,13 +138,13 @@ def structural(
         >>> spec_of("structural", forms=["level", "log damped, fixed season"]).name
         'structural'
     """
-    if isinstance(forms, str) and forms != "auto":
-        raise ValueError(f"forms must be 'auto' or a list of forms in words, found {forms!r}.")
-    if criterion not in CRITERIA:
-        raise ValueError(
-            f"criterion must be one of {', '.join(map(repr, CRITERIA))}, found {criterion!r}."
+    words = () if forms is None or forms == "auto" else forms
+    if isinstance(words, str) or not isinstance(words, Iterable) or forms in ((), []):
+        raise ArgumentError(
+            f"forms must be 'auto' or a list of forms in words, found {forms!r}.", name="forms"
         )
-    wanted = None if forms is None or isinstance(forms, str) else tuple(forms)
+    criterion = chosen("criterion", criterion, CRITERIA)
+    wanted = tuple(words) or None
     for text in wanted or ():
         form_of(text)
     pooled = Pooled(wanted, criterion, draws, rows, calibrate)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from seqlatent.sequences import Context
+from seqlatent.spelling import meant
 from seqlatent.transitions.parameters import Number
 from seqlatent.transitions.structural import Loading, Structural, constant, gap, noise_columns
 
@@ -305,7 +306,9 @@ def named_trend(
         Forecasting, Structural Time Series Models and the Kalman Filter (Harvey, 1989), ch. 2.
     """
     if name not in _TRENDS:
-        raise ValueError(f"trend must be one of {', '.join(_TRENDS)}; found {name!r}.")
+        raise ValueError(
+            f"trend must be one of {', '.join(_TRENDS)}; found {name!r}.{meant(name, _TRENDS)}"
+        )
     level, noisy, slope, turning, irregular = _TRENDS[name]
     first, level_scale, slope_scale = initial_scale, 0.1 * noisy or None, 0.01 * turning or None
     if slope:
