@@ -12,9 +12,8 @@ from seqlatent.kalman.lifted import Lifted
 
 # Relative accuracy of values to that of gradients.
 _SLOPES = 0.1
-# Posterior variance, in units of the prior, below which a coordinate is known by the data. One that
-# is not has no weight in gradients, however poorly its variance is.
-_KNOWN = 1e-2
+# Variances that shrink by less leave no more than a few digits less.
+_MANY = 1e4
 
 
 class Began(NamedTuple):
@@ -103,10 +102,15 @@ def amplified(L: Float[Tensor, "*l M M"]) -> Float[Tensor, "*l"]:
     """The most by which rounding of a variance is amplified in what is left of it.
 
     A row of a Cholesky factor has the variance as its square, and ends with what those before it
-    leave of that.
+    leave of that. What those after it leave, too, is less and takes an inverse: it is looked at
+    where the former is no small number.
     """
     left = L.diagonal(dim1=-2, dim2=-1).square()
-    return (L.square().sum(-1) / left).amax(-1)
+    found = (L.square().sum(-1) / left).amax(-1)
+    if not bool((found > _MANY).any()):
+        return found
+    eye = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device)
+    return inflated(L, torch.linalg.solve_triangular(L, eye, upper=False)).amax(-1)
 
 
 def _slope_condition(
@@ -131,6 +135,8 @@ def _slope_condition(
 
 def inflated(L: Float[Tensor, "*l K K"], inverse: Float[Tensor, "*l K K"]) -> Float[Tensor, "*l K"]:
     """By how much variances exceed what they were with all other coordinates known.
+
+    It is symmetric in a covariance and its inverse.
 
     Args:
         L: Cholesky factor of the precision.
@@ -201,10 +207,8 @@ class _Posterior(torch.autograd.Function):
         v = _solved(L, b @ G)
         W, shift, v = half.mT @ half, v @ G.mT, v * precision.unsqueeze(-2)
         log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        own, known = inflated(L, inverse), inverse.square().sum(-2) < _KNOWN
-        known = known if flat is None else known | flat
-        slopes = _SLOPES * torch.where(known, own, 1.0).amax(-1).square()
-        condition = torch.maximum(torch.maximum(own.amax(-1), slopes), _failed(L, info))
+        own = inflated(L, inverse).amax(-1)
+        condition = torch.maximum(torch.maximum(own, _SLOPES * own.square()), _failed(L, info))
         ctx.save_for_backward(J, b, W, shift, v, precision, half, G, L)
         ctx.mark_non_differentiable(condition)
         return W, log_det, shift, v.square().sum(-1), condition
