@@ -59,6 +59,36 @@ def lag_rows(setting: Setting) -> int:
     return int(min(rows, max(setting.rows - rows_ahead(setting), 8)))
 
 
+def lag_rows_and_ahead(setting: Setting) -> int:
+    """Rows of a window of likelihoods: what lags look back to, and as much as is forecast later."""
+    return lag_rows(setting) + rows_ahead(setting)
+
+
+def lag_rows_twice(setting: Setting) -> int:
+    """Rows before a forecast that a memory with seasonal lags reads after training."""
+    return max(2 * lag_rows(setting), 128)
+
+
+def _srnn(
+    setting: Setting, *, members: int, latent_dim: int, hidden_dim: int, emission: Family
+) -> Sequence[LatentModel]:
+    return [
+        zoo.srnn(
+            setting.obs_dim,
+            latent_dim=latent_dim,
+            hidden_dim=hidden_dim,
+            covariate_dim=setting.covariate_dim,
+            lags=season_lags(setting),
+            code_sizes=setting.code_sizes,
+            emission=emission_of(emission, setting),
+            posterior=Parallel,
+            causal=True,
+            irregular=setting.irregular,
+        )
+        for _ in range(members)
+    ]
+
+
 @named("srnn")
 def srnn(
     *,
@@ -88,29 +118,14 @@ def srnn(
         free_bits: Nats per latent dimension and step that cost nothing: see
             :func:`seqlatent.objectives.elbo`.
     """
-
-    def build(setting: Setting) -> Sequence[LatentModel]:
-        return [
-            zoo.srnn(
-                setting.obs_dim,
-                latent_dim=latent_dim,
-                hidden_dim=hidden_dim,
-                covariate_dim=setting.covariate_dim,
-                lags=season_lags(setting),
-                code_sizes=setting.code_sizes,
-                emission=emission_of(emission, setting),
-                posterior=Parallel,
-                causal=True,
-                irregular=setting.irregular,
-            )
-            for _ in range(members)
-        ]
-
+    build = partial(
+        _srnn, members=members, latent_dim=latent_dim, hidden_dim=hidden_dim, emission=emission
+    )
     bound = partial(elbo, free_bits=free_bits) if latent_dim else elbo
     first = ByWindows(
         bound,
         max(2 * steps // 3, 1),
-        lambda setting: lag_rows(setting) + rows_ahead(setting),
+        lag_rows_and_ahead,
         batch_size=batch_size,
     )
     paths = partial(foresight, past=0.05, free_bits=free_bits) if latent_dim else foresight
@@ -128,9 +143,25 @@ def srnn(
         build,
         InTurn([first, second], [0.5, 0.5]),
         scaling="standard",
-        context=lambda setting: max(2 * lag_rows(setting), 128),
+        context=lag_rows_twice,
         samples=200,
     )
+
+
+def _vrnn(
+    setting: Setting, *, members: int, latent_dim: int, hidden_dim: int, emission: Family
+) -> Sequence[LatentModel]:
+    return [
+        zoo.vrnn(
+            setting.obs_dim,
+            latent_dim=latent_dim,
+            hidden_dim=hidden_dim,
+            covariate_dim=setting.covariate_dim,
+            code_sizes=setting.code_sizes,
+            emission=emission_of(emission, setting),
+        )
+        for _ in range(members)
+    ]
 
 
 @named("vrnn")
@@ -153,20 +184,9 @@ def vrnn(
         emission: Family of the observations.
         batch_size: Windows of a batch.
     """
-
-    def build(setting: Setting) -> Sequence[LatentModel]:
-        return [
-            zoo.vrnn(
-                setting.obs_dim,
-                latent_dim=latent_dim,
-                hidden_dim=hidden_dim,
-                covariate_dim=setting.covariate_dim,
-                code_sizes=setting.code_sizes,
-                emission=emission_of(emission, setting),
-            )
-            for _ in range(members)
-        ]
-
+    build = partial(
+        _vrnn, members=members, latent_dim=latent_dim, hidden_dim=hidden_dim, emission=emission
+    )
     return Spec(
         "vrnn",
         build,
@@ -189,6 +209,29 @@ def _core(setting: Setting) -> Component:
 def _careful(setting: Setting) -> float:
     """A learning rate that is low where a season is long: its states start right, and are many."""
     return 4e-3 * setting.season**-0.5
+
+
+def _deep_markov(
+    setting: Setting, *, members: int, latent_dim: int | None, hidden_dim: int, emission: Family
+) -> Sequence[LatentModel]:
+    family = emission_of(emission, setting)
+    plain = setting.obs_dim > 1 or setting.irregular or family not in (Normal, StudentT)
+    free = (16 if plain else 2) if latent_dim is None else latent_dim
+    return [
+        zoo.deep_markov(
+            setting.obs_dim,
+            latent_dim=free,
+            hidden_dim=hidden_dim,
+            covariate_dim=setting.covariate_dim,
+            emission=family,
+            posterior=Tilted,
+            causal=True,
+            irregular=setting.irregular,
+            core=None if plain else _core(setting),
+            core_scale=0.3 * setting.season**-0.6,
+        )
+        for _ in range(members)
+    ]
 
 
 @named("deep_markov")
@@ -215,27 +258,13 @@ def deep_markov(
         emission: Family of the observations.
         batch_size: Windows of a batch.
     """
-
-    def build(setting: Setting) -> Sequence[LatentModel]:
-        family = emission_of(emission, setting)
-        plain = setting.obs_dim > 1 or setting.irregular or family not in (Normal, StudentT)
-        free = (16 if plain else 2) if latent_dim is None else latent_dim
-        return [
-            zoo.deep_markov(
-                setting.obs_dim,
-                latent_dim=free,
-                hidden_dim=hidden_dim,
-                covariate_dim=setting.covariate_dim,
-                emission=family,
-                posterior=Tilted,
-                causal=True,
-                irregular=setting.irregular,
-                core=None if plain else _core(setting),
-                core_scale=0.3 * setting.season**-0.6,
-            )
-            for _ in range(members)
-        ]
-
+    build = partial(
+        _deep_markov,
+        members=members,
+        latent_dim=latent_dim,
+        hidden_dim=hidden_dim,
+        emission=emission,
+    )
     train = ByWindows(
         partial(lookahead, past=0.03, score="crps", samples=8),
         steps,
@@ -266,6 +295,22 @@ def rows_known(setting: Setting) -> int:
     return int(min(max(setting.rows, 16), max(6 * setting.season, 128), 256))
 
 
+def _deep_state(setting: Setting, *, hidden_dim: int) -> Sequence[LatentModel]:
+    one_target("deep_state", setting)
+    season = setting.season if 1 < setting.season <= 128 else None
+    return [
+        zoo.deep_state(
+            damped=True,
+            season_length=season,
+            harmonics=None if season is None or season <= 12 else 8,
+            covariate_dim=setting.covariate_dim,
+            hidden_dim=hidden_dim,
+            code_sizes=setting.code_sizes,
+            initial_scale=30.0,
+        )
+    ]
+
+
 @named("deep_state")
 def deep_state(*, steps: int = 300, hidden_dim: int = 32, batch_size: int = 32) -> Spec:
     """A structural model whose noises a network reads off known inputs, inferred exactly.
@@ -278,22 +323,7 @@ def deep_state(*, steps: int = 300, hidden_dim: int = 32, batch_size: int = 32) 
         hidden_dim: Width of the network.
         batch_size: Windows of a batch.
     """
-
-    def build(setting: Setting) -> Sequence[LatentModel]:
-        one_target("deep_state", setting)
-        season = setting.season if 1 < setting.season <= 128 else None
-        return [
-            zoo.deep_state(
-                damped=True,
-                season_length=season,
-                harmonics=None if season is None or season <= 12 else 8,
-                covariate_dim=setting.covariate_dim,
-                hidden_dim=hidden_dim,
-                code_sizes=setting.code_sizes,
-                initial_scale=30.0,
-            )
-        ]
-
+    build = partial(_deep_state, hidden_dim=hidden_dim)
     train = ByWindows(
         partial(lookahead, past=0.3, score="crps"),
         steps,
@@ -312,6 +342,21 @@ def deep_state(*, steps: int = 300, hidden_dim: int = 32, batch_size: int = 32) 
         dtype=torch.float64,
         samples=500,
     )
+
+
+def _latent_ode(
+    setting: Setting, *, members: int, latent_dim: int, hidden_dim: int, emission: Family
+) -> Sequence[LatentModel]:
+    return [
+        zoo.latent_ode(
+            setting.obs_dim,
+            latent_dim=latent_dim,
+            hidden_dim=hidden_dim,
+            covariate_dim=setting.covariate_dim,
+            emission=emission_of(emission, setting),
+        )
+        for _ in range(members)
+    ]
 
 
 @named("latent_ode")
@@ -334,19 +379,13 @@ def latent_ode(
         emission: Family of the observations.
         batch_size: Windows of a batch.
     """
-
-    def build(setting: Setting) -> Sequence[LatentModel]:
-        return [
-            zoo.latent_ode(
-                setting.obs_dim,
-                latent_dim=latent_dim,
-                hidden_dim=hidden_dim,
-                covariate_dim=setting.covariate_dim,
-                emission=emission_of(emission, setting),
-            )
-            for _ in range(members)
-        ]
-
+    build = partial(
+        _latent_ode,
+        members=members,
+        latent_dim=latent_dim,
+        hidden_dim=hidden_dim,
+        emission=emission,
+    )
     return Spec(
         "latent_ode",
         build,
