@@ -40,6 +40,7 @@ from seqlatent.forecasting.rows import plain
 from seqlatent.forecasting.seasons import calendar_notes, seasons
 from seqlatent.forecasting.specs import Spec
 from seqlatent.forecasting.tails import Tails
+from seqlatent.forecasting.threads import on_threads
 
 if TYPE_CHECKING:
     from seqlatent.forecasting.structural import Choice
@@ -77,6 +78,9 @@ class Forecaster:
         time_limit: Seconds after which the training of each model stops.
         progress: Whether to show progress.
         device: Where neural models train.
+        threads: Threads over which torch splits an operation while a call lasts, in all of the
+            process, put back when it ends; None leaves them as they are. On a busy machine one
+            costs least.
 
     Example:
         >>> import pandas as pd
@@ -108,6 +112,7 @@ class Forecaster:
         time_limit: Any = None,
         progress: Any = False,
         device: Any = "cpu",
+        threads: Any = None,
     ) -> None:
         self.columns = Columns() if columns is None else columns
         if not isinstance(self.columns, Columns):
@@ -118,6 +123,7 @@ class Forecaster:
         self.seed = seed_of(seed)
         self.time_limit = seconds_of(time_limit)
         self.progress, self.device = flag("progress", progress), device_of(device)
+        self.threads = None if threads is None else whole("threads", threads, "a number of threads")
         members = None if members is None else whole("members", members, "a number of networks")
         self._model, self._options = model, {"members": members, "emission": emission}
         self._engines: dict[str, Engine] = engines_of(model, **self._options)
@@ -126,6 +132,7 @@ class Forecaster:
 
     # --- fitting -----------------------------------------------------------------------------
 
+    @on_threads
     def fit(self: Self, df: Any, static_df: Any = None) -> Self:
         """Fits every model on all rows.
 
@@ -212,6 +219,7 @@ class Forecaster:
 
     # --- forecasting -------------------------------------------------------------------------
 
+    @on_threads
     def predict(
         self,
         h: Any,
@@ -284,6 +292,7 @@ class Forecaster:
             data |= outputs.forecast_columns(alias, at, mean, levels, wanted)
         return data
 
+    @on_threads
     def sample(
         self,
         h: Any,
@@ -408,6 +417,7 @@ class Forecaster:
 
     # --- rows that are there -----------------------------------------------------------------
 
+    @on_threads
     def update(self: Self, df: Any, static_df: Any = None) -> Self:
         """Takes new rows in without fitting again, at a cost that the past does not add to.
 
@@ -430,6 +440,7 @@ class Forecaster:
         self._tails, self._states, self._seen = tails, states, None
         return self
 
+    @on_threads
     def smooth(self, df: Any = None, *, level: Any = (80, 95), static_df: Any = None) -> Any:
         """Latent states and components at every row, given all rows.
 
@@ -468,6 +479,7 @@ class Forecaster:
             raise lacking
         return style.frame({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
 
+    @on_threads
     def components(
         self,
         df: Any = None,
@@ -535,6 +547,7 @@ class Forecaster:
         """Names of the covariates that a model reads, in their order."""
         return (*self._names, *self.columns.past)
 
+    @on_threads
     def innovations(
         self,
         df: Any = None,
@@ -576,6 +589,7 @@ class Forecaster:
             for alias, e in self._engines.items()
         }
 
+    @on_threads
     def diagnose(
         self,
         df: Any = None,
@@ -615,6 +629,7 @@ class Forecaster:
         )
         return style.frame(outputs.summarised(data) if pooled else data)
 
+    @on_threads
     def impute(
         self,
         df: Any,
@@ -668,6 +683,7 @@ class Forecaster:
         draws = engine.impute(series, n, seed)[:, rows]
         return style.frame(outputs.imputed(self.columns, panel, draws, complete))
 
+    @on_threads
     def score(self, df: Any, *, static_df: Any = None) -> Any:
         """Scores how each row was predicted from the rows before it, and from them alone.
 
@@ -690,6 +706,7 @@ class Forecaster:
         }
         return style.frame(outputs.scored(self.columns, panel, scores))
 
+    @on_threads
     def cross_validation(
         self,
         df: Any,
@@ -815,7 +832,7 @@ class Forecaster:
             found.columns = Columns(**config["columns"])
             found.freq, found.season_length = config["freq"], seasons_of(config["season_length"])
             found.seed, found.time_limit = config["seed"], config["time_limit"]
-            found.progress, found.device = False, "cpu"
+            found.progress, found.device, found.threads = False, "cpu", None
             found._style = Style.from_dict(config["style"])
             found._statics = Statics.from_dict(config["statics"])
             found._names = tuple(config["covariates"])

@@ -518,3 +518,18 @@ def test_the_demo_scores_writes_and_draws(tmp_path, monkeypatch):
     assert len(found) == 3 * 24
     assert np.isfinite(found[["y", "structural", "srnn"]]).all(axis=None)
     assert "no such folder" in run("demo", "--out", tmp_path / "none", status=1).stderr
+
+
+@pytest.mark.parametrize(("given", "count"), [([], 1), (["--threads", 2], 2)])
+def test_commands_run_on_one_thread_unless_told_otherwise(data, given, count, monkeypatch):
+    asked = []
+    build = Forecaster.__init__
+
+    def note(self, *model, **named):
+        asked.append(named["threads"])
+        build(self, *model, **named)
+
+    monkeypatch.setattr(Forecaster, "__init__", note)
+    run("forecast", data, "--h", 2, *NAIVE, *given)
+    run("backtest", data, "--h", 2, *NAIVE, *given)
+    assert set(asked) == {count}

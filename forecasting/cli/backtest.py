@@ -71,6 +71,7 @@ def backtest(
     encoding: options.Encoding = None,
     date_format: options.DateFormat = None,
     device: options.Device = "cpu",
+    threads: options.Threads = 1,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -108,6 +109,7 @@ def backtest(
         seed or 0,
         time_limit,
         device,
+        threads,
         voice.bars,
     )
     freq_read = settings.forecaster().freq  # finds errors of the command line before reading

@@ -18,6 +18,7 @@ HINTS = {
     "members": "--members",
     "emission": "--emission",
     "time_limit": "--time-limit",
+    "threads": "--threads",
     "season_length": "--season-length",
     "seed": "--seed",
     "columns": "--model, --id-col, --time-col, --target-col",
@@ -37,6 +38,7 @@ class Settings(NamedTuple):
         seed: Seed of everything random.
         time_limit: Seconds of training of each model.
         device: Where neural models train.
+        threads: Threads over which an operation is split.
         bars: Whether to show progress bars.
     """
 
@@ -49,6 +51,7 @@ class Settings(NamedTuple):
     seed: int = 0
     time_limit: float | int | None = None
     device: str = "cpu"
+    threads: int = 1
     bars: bool = False
 
     def forecaster(self) -> "Forecaster":
@@ -88,6 +91,7 @@ class Settings(NamedTuple):
                 time_limit=self.time_limit,
                 progress=self.bars,
                 device=self.device,
+                threads=self.threads,
             )
             check_names(self.columns, made.aliases)
         except (TypeError, ValueError) as error:

@@ -115,6 +115,7 @@ def forecast(
     encoding: options.Encoding = None,
     date_format: options.DateFormat = None,
     device: options.Device = "cpu",
+    threads: options.Threads = 1,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -147,6 +148,7 @@ def forecast(
             seed or 0,
             time_limit,
             device,
+            threads,
             voice.bars,
         )
         forecaster, sources = _fitted(

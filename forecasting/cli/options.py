@@ -29,6 +29,7 @@ __all__ = [
     "Sep",
     "Static",
     "Targets",
+    "Threads",
     "TimeColumn",
     "TimeLimit",
 ]
@@ -181,5 +182,9 @@ TimeLimit = Annotated[
     typer.Option(metavar="SECONDS", help="Seconds after which the training of each model stops."),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="Where neural models train.")]
+Threads = Annotated[
+    int,
+    typer.Option(metavar="N", min=1, help="Threads over which an operation is split."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, notes or warnings.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
