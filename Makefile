@@ -15,8 +15,14 @@ PYTEST = $(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist worksteal
 # Tests that read no dataframe and start no process are those of numbers.
 NUMERICAL = $(shell grep -L -e 'seqlatent[. a-z]*forecasting' -e 'seqlatent[. a-z]*datasets' -e subprocess tests/test_*.py)
 
+# Tests of what frames are read as and given back as.
+FRAMES = $(wildcard tests/test_frames.py tests/test_arguments.py tests/test_bad_input.py \
+	tests/test_doors.py tests/test_clock.py tests/test_calendars.py tests/test_panel.py \
+	tests/test_fuzz_doors.py tests/test_fuzz_frames.py tests/test_metrics.py tests/test_cli.py \
+	tests/test_cli_dialects.py)
+
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all test-slow test-kernels fuzz lint docs clean
+.PHONY: demo test test-all test-slow test-kernels test-pandas2 fuzz lint docs clean
 .NOTPARALLEL:
 .SECONDARY:
 
@@ -28,7 +34,7 @@ test: $(VENV)/.installed-test
 	$(PYTEST) -m 'not slow' $(ARGS)
 
 # All tests, then those of numbers once more as other processors compute them.
-test-all: test test-slow test-kernels
+test-all: test test-slow test-kernels test-pandas2
 
 test-slow: $(VENV)/.installed-test
 	$(PYTEST) -m slow $(ARGS)
@@ -37,6 +43,10 @@ test-slow: $(VENV)/.installed-test
 test-kernels: $(VENV)/.installed-test
 	ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE $(PYTEST) -m 'not slow' $(NUMERICAL) $(ARGS)
 	ATEN_CPU_CAPABILITY=avx2 MKL_CBWR=COMPATIBLE $(PYTEST) -m 'not slow' $(NUMERICAL) $(ARGS)
+
+# Tests of frames under the oldest pandas that is supported; the rest of the environment is the same.
+test-pandas2: $(VENV)/.installed-test build/pandas2/.installed
+	PYTHONPATH=build/pandas2 $(PYTEST) -m 'not slow' $(FRAMES) $(ARGS)
 
 # Random systems, as many as one likes: make fuzz N=5000.
 fuzz: $(VENV)/.installed-test
@@ -62,6 +72,11 @@ $(VENV)/.torch: constraints.txt
 
 $(VENV)/.installed-core: $(VENV)/.torch pyproject.toml
 	$(BIN)/python -m pip install -qq $(PINS) --editable .
+	touch $@
+
+build/pandas2/.installed: $(VENV)/.installed-test
+	rm -rf $(@D)
+	$(BIN)/python -m pip install -qq --no-deps --target $(@D) 'pandas==2.2.*' pytz
 	touch $@
 
 $(VENV)/.installed-%: $(VENV)/.torch pyproject.toml

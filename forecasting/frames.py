@@ -23,7 +23,7 @@ from seqlatent.forecasting.rows import Rows
 from seqlatent.forecasting.statics import Statics, read_static
 from seqlatent.forecasting.style import Style, as_given
 from seqlatent.forecasting.tables import Table
-from seqlatent.forecasting.values import is_object
+from seqlatent.forecasting.values import is_object, is_text
 from seqlatent.forecasting.wide import lengthen
 
 __all__ = ["Reading", "Statics", "Style", "as_given", "read", "read_future", "read_static"]
@@ -176,7 +176,8 @@ def _future_names(table: Table, columns: Columns, names: Sequence[str] | None) -
     for name in found:
         column = table.frame.get_column(name)
         dtype = column.dtype
-        if not (dtype.is_numeric() or dtype == nw.Boolean or is_object(column)):
+        objects = is_object(column) and not is_text(column)
+        if not (dtype.is_numeric() or dtype == nw.Boolean or objects):
             raise ColumnError(
                 f"df: column {name!r}: expected numbers, since every column without another role "
                 f"is a covariate known ahead; found dtype {table.series(name).dtype}. "

@@ -15,6 +15,9 @@ from seqlatent.forecasting.sessions import PREFIX, Session
 
 __all__ = ["Even", "Grid", "anchored", "first_on_grid", "grid_of", "on_the_wall"]
 
+# What pandas raises, from version to version, beyond the last stamp that it can hold.
+_BEYOND = (pd.errors.OutOfBoundsDatetime, OverflowError, ValueError)
+
 
 @dataclass(frozen=True)
 class Even:
@@ -104,7 +107,7 @@ class Grid:
         hoped = max(hoped, count, 0 if found is None else int(1.5 * len(found)))
         try:
             found = self._made(side, hoped)
-        except (pd.errors.OutOfBoundsDatetime, OverflowError):
+        except _BEYOND:
             found = self._last(side, count)
         self.known[side] = found
         return found
@@ -112,7 +115,7 @@ class Grid:
     def _last(self, side: str, count: int) -> np.ndarray:
         try:
             return self._made(side, count)
-        except (pd.errors.OutOfBoundsDatetime, OverflowError) as error:
+        except _BEYOND as error:
             raise TimeError(
                 f"expected stamps that datetimes can hold, found {count - 1} steps of "
                 f"{brief(self.base)} {side} of {self.calendar.index(np.array([self.origin]))[0]}. "

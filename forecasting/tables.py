@@ -102,6 +102,8 @@ class Table:
                 row=row,
             )
         series = self.series(name)
+        if is_object(self.frame.get_column(name)):
+            series = np.asarray(series, dtype=object)  # an index would guess at a type
         if not self.pandas:
             column = self.frame.get_column(name)
             if column.dtype in (nw.Categorical, nw.Enum):

@@ -17,6 +17,7 @@ __all__ = [
     "Floats",
     "floats",
     "is_object",
+    "is_text",
     "kind_of",
     "missing",
     "scalar",
@@ -46,6 +47,15 @@ def is_object(column: Any) -> bool:
     if column.implementation.is_pandas():  # narwhals judges by the first cells alone
         return column.to_native().dtype == object
     return column.dtype == nw.Object
+
+
+def is_text(column: Any) -> bool:
+    """Whether a column holds text alone, of whatever type: that of pandas 2 is object."""
+    if column.implementation.is_pandas():
+        import pandas as pd
+
+        return pd.api.types.infer_dtype(column.to_native(), skipna=True) == "string"
+    return column.dtype == nw.String
 
 
 def missing(column: Any) -> np.ndarray:

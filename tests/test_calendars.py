@@ -50,7 +50,7 @@ def test_stamps_beyond_the_last_year():
     years = np.array([f"{year}-12-31" for year in range(9900, 9999)], "datetime64[us]")
     model = Forecaster("naive").fit(long(years))
     assert model.predict(1)["ds"].tolist() == [pd.Timestamp("9999-12-31")]
-    with pytest.raises(TimeError, match=r"years 1 to 9999.*10001-12-31.*shorter horizon"):
+    with pytest.raises(TimeError, match=r"(10001-12-31|datetimes can hold).*shorter horizon"):
         model.predict(3)
 
 

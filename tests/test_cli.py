@@ -313,6 +313,8 @@ HEAD = "unique_id,ds,y\na,2024-01-01,1\n"
     [
         ("", "stdin is no readable CSV"),
         (HEAD + "a,2024-01-02,x\n", "column 'y', line 3: expected a number, found 'x'"),
+        (HEAD + "a,2024-01-02,\na,2024-01-03,-\n", "line 4: expected a number, found '-'"),
+        (HEAD + "a,,2\na,soon,2\n", "line 4: expected an integer or a date"),
         (HEAD + "a,02/01/2024,2\n", "column 'ds', line 3: expected an integer or a date"),
         (HEAD + "a,2024-01-01,2\n", "stdin: column 'ds', id 'a', line 3: expected each"),
         (HEAD + "a,,2\n", "line 3: expected a time stamp, found a missing value"),

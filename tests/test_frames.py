@@ -636,6 +636,8 @@ def test_columns_without_a_role():
     with pytest.raises(ColumnError, match=match) as caught:
         read(daily(region="north"))
     check(caught.value, column="region")
+    with pytest.raises(ColumnError, match=match):
+        read(daily(region=pd.Series(["north", None] * 4, dtype=object)))
     with pytest.raises(CovariateError, match="expected numbers, found 'x'"):
         read(daily(mixed=pd.Series([1, "x"] * 4, dtype=object)))
     with pytest.raises(CovariateError, match="expected numbers, found 'north'"):

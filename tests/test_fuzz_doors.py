@@ -111,11 +111,8 @@ def frame(rng, columns):
     if rng.random() < 0.1:
         df[columns.id] = df[columns.id].astype("category")
     if rng.random() < 0.1 and columns == Columns():
-        return (
-            df.groupby("unique_id", sort=False)
-            .get_group(df["unique_id"].iloc[0])
-            .set_index("ds")["y"]
-        )
+        one = df.groupby("unique_id", sort=False).get_group(df["unique_id"].iloc[0])
+        return pd.Series(one["y"].array, pd.Index(one["ds"], dtype=one["ds"].dtype), name="y")
     return df
 
 

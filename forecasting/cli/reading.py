@@ -174,7 +174,7 @@ def _dated(source: Source, column: str, form: str | None) -> Source:
     import pandas as pd
 
     text = source.frame[column]
-    if pd.api.types.is_numeric_dtype(text) or not pd.api.types.is_string_dtype(text):
+    if not _is_text(text):
         return source
     there = pd.Series(text).notna()
     if form is None:
@@ -231,13 +231,21 @@ def _advice(dates: "pd.Series", form: str | None) -> str:
     return "Write dates in this way (ISO 8601), or say how they are written with --date-format."
 
 
+def _is_text(column: "pd.Series") -> bool:
+    import narwhals as nw
+
+    from seqlatent.forecasting.values import is_text
+
+    return is_text(nw.from_native(column, series_only=True))
+
+
 def _numbered(source: Source, names: list[str]) -> Source:
     """The table, if no column that must hold numbers holds words."""
     import pandas as pd
 
     for name in names:
         column = source.frame.get(name)
-        if column is None or not pd.api.types.is_string_dtype(column):
+        if column is None or not _is_text(column):
             continue
         text = pd.Series(column)
         if source.dialect is not None and source.dialect.decimal == ",":
