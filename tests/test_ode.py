@@ -157,6 +157,87 @@ def test_no_step_is_longer_than_max_step():
         assert len(calls) == count
 
 
+class Counting(nn.Module):
+    """A pull to zero that counts its calls, and the states that they were made for."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = self.states = 0
+
+    def forward(self, x):
+        self.calls += 1
+        self.states += len(x)
+        return -0.1 * x
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_the_work_of_a_gap_is_bounded(adjoint):
+    calls = {}
+    for gap in (1.0, 100.0, 200_000.0):
+        field = Counting()
+        p = NeuralODE(1, field=field, adjoint=adjoint).double()
+        assert bool(p.flow(torch.ones(1, 1, dtype=float64), gaps([gap])).isfinite().all())
+        calls[gap] = field.calls
+    assert calls == {1.0: 4, 100.0: 4 * 100, 200_000.0: 4 * 256}
+
+
+@pytest.mark.parametrize("gap", [100.0, 200_000.0])
+def test_one_long_gap_is_no_work_for_those_beside_it(gap):
+    field = Counting()
+    p = NeuralODE(1, field=field).double()
+    p.flow(torch.ones(500, 1, dtype=float64), gaps([1.0] * 499 + [gap]))
+    assert field.states <= 4 * (499 + 256)
+
+
+@pytest.mark.parametrize("method", ["midpoint", "rk4", "dopri5"])
+def test_a_gap_beyond_the_longest_counts_as_that(method):
+    p = build(2, diffusion=0.2, method=method, longest=20.0)
+    z = torch.randn(2, 2, dtype=float64)
+    far, most = p(z, gaps([1e6, 3.0])), p(z, gaps([20.0, 3.0]))
+    torch.testing.assert_close(far.mean, most.mean, **exact)
+    torch.testing.assert_close(far.variance, most.variance, **exact)
+
+
+def test_a_bounded_flow_is_at_rest_long_before_the_longest_gap():
+    p = build(2, diffusion=None)
+    with torch.no_grad():
+        p.field.logit_pull.fill_(-1.5)
+        p.field.log_speed.fill_(-3.0)
+    z = torch.randn(3, 2, dtype=float64)
+    torch.testing.assert_close(p.flow(z, gaps([200.0] * 3)), p.flow(z, gaps([1e5] * 3)), **exact)
+
+
+def test_gaps_of_all_lengths_at_once_are_the_solver_alone_on_each():
+    from torchdiffeq import odeint
+
+    p = build(2, diffusion=None, context_dim=1)
+    dt = [0.3, 1.0, 1.5, 2.0, 2.5, 4.0, 5.0, 17.2, 40.0]
+    u = torch.randn(len(dt), 1, dtype=float64)
+    z = torch.randn(6, len(dt), 2, dtype=float64)
+    found = p.flow(z, gaps(dt, u=u))
+    for i, gap in enumerate(dt):
+
+        def field(tau, state, i=i):
+            return p.field(torch.cat([state, u[i].expand(len(state), 1)], -1))
+
+        t = torch.tensor([0.0, gap], dtype=float64)
+        step = {"step_size": gap / math.ceil(gap)}
+        expected = odeint(field, z[:, i], t, method="rk4", options=step)[-1]
+        torch.testing.assert_close(found[:, i], expected, rtol=1e-8, atol=1e-8)
+
+
+def test_gradients_of_gaps_of_several_steps_reach_state_gap_and_covariates():
+    p = build(2, diffusion=None, context_dim=1)
+    z = torch.randn(3, 2, dtype=float64, requires_grad=True)
+    dt = torch.tensor([[0.5], [3.4], [6.2]], dtype=float64, requires_grad=True)
+    u = torch.randn(3, 1, dtype=float64, requires_grad=True)
+
+    def flow(z, dt, u):
+        return p.flow(z, Context.regular(3, dtype=float64, dt=dt, u=u))
+
+    assert torch.autograd.gradcheck(flow, (z, dt, u))
+
+
 def test_noise_grows_with_the_gap_and_jumps_do_not():
     c, z = gaps([0.5, 2.0]), torch.zeros(2, 1, dtype=float64)
     for options, variance in (

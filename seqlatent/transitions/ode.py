@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -16,6 +17,8 @@ from seqlatent.transitions.parameters import Initialised, positive
 from seqlatent.transitions.transition import Transition
 
 __all__ = ["BoundedField", "NeuralODE"]
+
+Derivative = Callable[[Tensor, Tensor], Tensor]
 
 _FIXED = ("euler", "midpoint", "rk4")
 _ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
@@ -89,8 +92,12 @@ class NeuralODE(Transition):
     Every series has its own gap: the equation is solved in the time :math:`\tau = s / \Delta_t`, in
     which all gaps are one long. A method with fixed steps cuts each gap into
     :math:`\lceil \Delta_t / \mathrm{max\_step} \rceil` equal ones, so a series does not depend on
-    what it is batched with, and a call costs as many steps as its longest gap needs. Adaptive
+    what it is batched with, and costs at most twice as many steps as its own gap needs. Adaptive
     methods choose one step for all series, whose results then agree within the tolerance only.
+
+    A gap beyond ``longest`` counts as one of that length, so that the work of a gap is bounded: a
+    :class:`BoundedField` forgets where it came from in :math:`1 / r` steps, and where on a cycle a
+    state is after many more is beyond what any solver tells. Up to there the flow is exact.
 
     Args:
         latent_dim: Width ``K`` of the state, at least 1.
@@ -103,6 +110,7 @@ class NeuralODE(Transition):
         method: Solver of torchdiffeq: ``euler``, ``midpoint`` or ``rk4`` with fixed steps;
             ``dopri5``, ``dopri8``, ``bosh3``, ``fehlberg2`` or ``adaptive_heun``, adaptive.
         max_step: Longest fixed step, in sampling steps.
+        longest: Longest gap over which the state flows and noise gathers, in sampling steps.
         rtol: Relative tolerance of an adaptive method.
         atol: Absolute tolerance of an adaptive method.
         adjoint: Whether gradients come from a second equation solved backwards, with memory that
@@ -138,6 +146,7 @@ class NeuralODE(Transition):
         jump: float | None = None,
         method: str = "rk4",
         max_step: float = 1.0,
+        longest: float = 256.0,
         rtol: float = 1e-5,
         atol: float = 1e-6,
         adjoint: bool = False,
@@ -146,7 +155,7 @@ class NeuralODE(Transition):
         super().__init__()
         require_sizes("NeuralODE", 1, latent_dim=latent_dim)
         require_sizes("NeuralODE", 0, context_dim=context_dim)
-        _require_positive("NeuralODE", max_step=max_step, rtol=rtol, atol=atol)
+        _require_positive("NeuralODE", max_step=max_step, longest=longest, rtol=rtol, atol=atol)
         diffusion, jump = positive("diffusion", diffusion), positive("jump", jump)
         if method not in _FIXED + _ADAPTIVE:
             raise ValueError(
@@ -154,8 +163,8 @@ class NeuralODE(Transition):
                 f"{', '.join(_ADAPTIVE)} (adaptive), found {method!r}."
             )
         self.latent_dim, self.context_dim = latent_dim, context_dim
-        self.method, self.max_step, self.adjoint = method, max_step, adjoint
-        self.rtol, self.atol = rtol, atol
+        self.method, self.max_step, self.longest = method, max_step, longest
+        self.adjoint, self.rtol, self.atol = adjoint, rtol, atol
         self.field = (
             BoundedField(latent_dim, context_dim, hidden=hidden) if field is None else field
         )
@@ -173,7 +182,7 @@ class NeuralODE(Transition):
             return Carried(None, loc)
         variance = loc.new_zeros(())
         if self.diffusion is not None:
-            variance = self.diffusion().square() * c.dt
+            variance = self.diffusion().square() * c.dt.clamp_max(self.longest)
         if self.jump is not None:
             variance = variance + self.jump().square()
         return diagonal_normal(loc, variance.sqrt().expand(loc.shape))
@@ -185,41 +194,63 @@ class NeuralODE(Transition):
         z, features = z.expand(*shape, -1), features.expand(*shape, -1)
         if z.numel() == 0:
             return z
-        steps, speed = self._clock(c.dt)
+        dt = c.dt.clamp_max(self.longest)
+        if self.method in _ADAPTIVE or not bool((dt > self.max_step).any()):
+            return self._solve(self._along(features, lambda tau: dt), z, 1, (features, dt))
+        flat = (x.expand(*shape, -1).flatten(0, -2) for x in (z, features, dt))
+        return self._in_turn(*flat).reshape(z.shape)
+
+    def _along(self, features: Tensor, speed: Callable[[Tensor], Tensor]) -> Derivative:
+        """The field in the solver's time, of which ``speed`` says how much of a gap passes."""
 
         def derivative(tau: Tensor, state: Tensor) -> Tensor:
             x = torch.cat([state, features], -1) if self.context_dim else state
             return speed(tau) * self.field(x)
 
-        return self._solve(derivative, z, steps, (features, c.dt))
+        return derivative
 
-    def _clock(self, dt: Tensor) -> tuple[int, Callable[[Tensor], Tensor]]:
-        """How long the solver's time runs, and how much of a gap passes per unit of it.
+    def _in_turn(
+        self,
+        z: Float[Tensor, "N K"],
+        features: Float[Tensor, "N C"],
+        dt: Float[Tensor, "N 1"],
+    ) -> Float[Tensor, "N K"]:
+        """The flow over gaps of several fixed steps; those that are over leave at powers of two.
 
-        A gap of n fixed steps passes in the first n units of time, and then stands still.
+        A gap of n steps passes in the first n units of time, and then stands still.
         """
-        if self.method in _ADAPTIVE:
-            return 1, lambda tau: dt
         counts = (dt.detach() / self.max_step).ceil().clamp_min(1)
-        most = int(counts.max())
-        if most == 1:
-            return 1, lambda tau: dt
-        pace, rest = dt / counts, torch.zeros_like(dt)
-        return most, lambda tau: torch.where(tau.floor() < counts, pace, rest)
+        pace, begin, most = dt / counts, 0, int(counts.max())
+        while begin < most:
+            steps = min(max(begin, 1), most - begin)
+            alive = (counts[:, 0] > begin).nonzero()[:, 0]
+            left, gaps, known = counts[alive] - begin, pace[alive], features[alive]
+
+            def speed(tau: Tensor, left: Tensor = left, gaps: Tensor = gaps) -> Tensor:
+                return torch.where(tau.floor() < left, gaps, torch.zeros_like(gaps))
+
+            moved = self._solve(
+                self._along(known, speed), z[alive], steps, (known, gaps), jumps=True
+            )
+            z = z.index_copy(0, alive, moved)
+            begin += steps
+        return z
 
     def _solve(
         self,
-        derivative: Callable[[Tensor, Tensor], Tensor],
+        derivative: Derivative,
         z: Tensor,
         steps: int,
         inputs: tuple[Tensor, ...],
+        *,
+        jumps: bool = False,
     ) -> Tensor:
         from torchdiffeq import odeint, odeint_adjoint
 
         times = torch.tensor([0.0, float(steps)], dtype=z.dtype, device=z.device)
         if self.method in _FIXED:
             # the pace jumps between steps: a solver asks for it just inside the step it is taking
-            options = {"step_size": 1.0, "perturb": steps > 1}
+            options = {"step_size": 1.0, "perturb": jumps}
         else:
             # an adaptive solver that steps beyond the end interpolates back, with a greater error
             options = {"step_t": times}
@@ -236,7 +267,7 @@ class NeuralODE(Transition):
         return solve(derivative, z, times, **settings)[-1]
 
     def extra_repr(self) -> str:
-        return sizes(self, "latent_dim", "context_dim", "method", "max_step", "adjoint")
+        return sizes(self, "latent_dim", "context_dim", "method", "max_step", "longest", "adjoint")
 
 
 class _Scale(Initialised):
