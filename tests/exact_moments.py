@@ -11,6 +11,8 @@ import torch
 from reference import LinearGaussian
 from torch import Tensor
 
+from seqlatent.linalg import factor
+
 # A direction of a diffuse start that is seen by less than this share of another one is not seen.
 ROUNDING = 1e-12
 
@@ -21,7 +23,8 @@ class Law(NamedTuple):
     ``known[p]`` says which coordinates of which state those determine, ``generic[p]`` whether
     as many directions as there are cells, or all; ``settled[p]`` that it is all. ``condition`` is
     that of the correlations of the observations, ``shrinkage`` the largest factor by which they
-    shrink a variance, ``unlike`` the square of the ratio of sizes by which they determine a start.
+    shrink a variance, ``cancelled`` the largest one by which transitions do, ``unlike`` the square
+    of the ratio of sizes by which data determine a start.
     """
 
     mean: Tensor  # (*, T + 1, T K)
@@ -32,6 +35,7 @@ class Law(NamedTuple):
     generic: Tensor  # (*, T + 1)
     condition: Tensor  # (*,)
     shrinkage: Tensor  # (*,)
+    cancelled: Tensor  # (*,)
     unlike: Tensor  # (*,)
 
 
@@ -45,9 +49,10 @@ def joint_law(
     flat = torch.zeros(size, dtype=torch.bool) if diffuse is None else diffuse
     P0 = torch.where(flat | flat[:, None], 0.0, P0)
     move = _moves(F)  # what each shock does to each later state
-    shocks = _blocks(torch.cat([P0.unsqueeze(-3), Q[..., 1:, :, :]], -3))
+    shocks = torch.cat([P0.unsqueeze(-3), Q[..., 1:, :, :]], -3)
     mean = _times(move, torch.cat([m0.unsqueeze(-2), b[..., 1:, :]], -2).flatten(-2))
-    cov, X = move @ shocks @ move.mT, move[..., :size][..., flat]
+    spread, X = move @ _blocks(_root(shocks)), move[..., :size][..., flat]
+    cov, noise = move @ _blocks(shocks) @ move.mT, _blocks(_root(R))
     H, R, y, d = _blocks(H), _blocks(R), y.flatten(-2), d.flatten(-2)
     beginning = torch.arange(steps + 1)[:, None] > torch.arange(steps).repeat_interleave(rows)
     seen = observed.flatten(-2).unsqueeze(-2) & beginning
@@ -60,6 +65,10 @@ def joint_law(
     L = torch.linalg.cholesky(S)
     white = torch.linalg.solve_triangular(L, residual.unsqueeze(-1), upper=False)
     A = torch.linalg.solve_triangular(L, H @ cov.unsqueeze(-3), upper=False)
+    gain = torch.linalg.solve_triangular(L.mT, A, upper=True).mT
+    # what is left of shocks and noise: of covariances, a difference would leave no digit
+    kept = spread.unsqueeze(-3) - gain @ (H @ spread.unsqueeze(-3))
+    kept = torch.cat([kept, gain @ noise.unsqueeze(-3)], -1)
     W = torch.linalg.solve_triangular(L, H @ X.unsqueeze(-3), upper=False)
     M = X.unsqueeze(-3) - A.mT @ W
     sizes = torch.linalg.svdvals(W)
@@ -75,13 +84,15 @@ def joint_law(
     open_ = torch.eye(X.shape[-1], dtype=X.dtype) - inverse @ W
     size_of = X.detach().norm(dim=-1).clamp_min(1e-300).unsqueeze(-2)
     unknown = (X.unsqueeze(-3) @ open_).detach().norm(dim=-1) > 1e-6 * size_of
-    left = cov.unsqueeze(-3) - A.mT @ A + (M @ inverse) @ (M @ inverse).mT
+    left = kept @ kept.mT + (M @ inverse) @ (M @ inverse).mT
     with torch.no_grad():
         least = torch.where(beyond, sizes, torch.inf).amin((-1, -2)) if sizes.shape[-1] else None
         ratio = torch.ones(()) if least is None else sizes.amax((-1, -2)) / least
         before, after = (x.diagonal(dim1=-2, dim2=-1) for x in (cov, left[..., -1, :, :]))
         size = before.amax(-1, keepdim=True)
         shrunk = torch.where(before > 1e-6 * size, before / after.clamp_min(1e-6 * before), 1.0)
+        terms = shocks.diagonal(dim1=-2, dim2=-1).flatten(-2)
+        cancelled = _times(_moves(F.abs()).square(), terms) / before.clamp_min(1e-6 * size)
     return Law(
         mean.unsqueeze(-2) + _times(A.mT, white.squeeze(-1)) + _times(M, start.squeeze(-1)),
         left,
@@ -91,6 +102,7 @@ def joint_law(
         rank == count.clamp_max(X.shape[-1]),
         condition,
         shrunk.amax(-1),
+        cancelled.nan_to_num(1.0).clamp_min(1.0).amax(-1),
         ratio.nan_to_num(1.0).clamp_min(1.0).square(),
     )
 
@@ -112,6 +124,13 @@ def _blocks(x: Tensor) -> Tensor:
     *lead, steps, i, j = x.shape
     wide = x.unsqueeze(-2) * torch.eye(steps, dtype=x.dtype)[:, None, :, None]
     return wide.reshape(*lead, steps * i, steps * j)
+
+
+def _root(P: Tensor) -> Tensor:
+    """A factor of covariances, which may be none by rounding."""
+    eye = torch.eye(P.shape[-1], dtype=P.dtype)
+    lowest = torch.linalg.eigvalsh(P.detach())[..., :1].clamp_max(0.0)
+    return factor(P - lowest.unsqueeze(-1) * eye)
 
 
 def _times(M: Tensor, v: Tensor) -> Tensor:

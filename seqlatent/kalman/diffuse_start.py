@@ -123,18 +123,29 @@ def start(
 
 
 def _inverse(precision: Float[Tensor, "T *p k k"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Inverse and log determinant where anything is known, and projector to where nothing is."""
+    """Inverse and log determinant where anything is known, and projector to where nothing is.
+
+    Where nothing is known the precision is completed in its own units, before it is factored: a
+    unit variance would take the digits of a small one.
+    """
     known = precision.detach()
     scale = known[-1].diagonal(dim1=-2, dim2=-1).sqrt()
     scale = torch.where(scale > 0, scale, 1)
     values, vectors = torch.linalg.eigh(known / (scale.unsqueeze(-1) * scale.unsqueeze(-2)))
     nothing = values < torch.finfo(known.dtype).eps ** 0.75
-    basis = torch.where(nothing.unsqueeze(-2), vectors, 0) / scale.unsqueeze(-1)
-    basis = basis / basis.norm(dim=-2, keepdim=True).clamp_min(torch.finfo(known.dtype).tiny)
+    vectors = torch.where(nothing.unsqueeze(-2), vectors, 0)
+    basis, filled = vectors / scale.unsqueeze(-1), vectors * scale.unsqueeze(-1)
+    size = basis.norm(dim=-2, keepdim=True)
+    size = torch.where(size > 0, size, 1.0)
+    basis = basis / size
     unknown = basis @ torch.linalg.pinv(basis)
-    L = cholesky(precision + unknown, what="information on the first state")
+    L = cholesky(precision + filled @ filled.mT, what="information on the first state")
+    # what completes it has a determinant, too
+    volume = torch.linalg.slogdet(basis.mT @ basis + torch.diag_embed((~nothing).to(size.dtype)))[1]
     log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return torch.cholesky_inverse(L) - unknown, log_det, unknown
+    log_det = log_det + volume + 2 * size.log().sum((-2, -1))
+    kept = torch.eye(unknown.shape[-1], dtype=L.dtype, device=L.device) - unknown
+    return kept @ torch.cholesky_inverse(L) @ kept, log_det, unknown
 
 
 def _spread(P: Tensor, A: Tensor, inverse: Tensor, unknown: Tensor) -> Tensor:

@@ -82,28 +82,7 @@ class _Factors(torch.autograd.Function):
         R: Float[Tensor, "_ N D D"],
         informed: list[bool],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        steps, (n, size), rows = len(informed), P0.shape[1:3], H.shape[-2]
-        prior, posterior = (P0.new_empty(steps, n, size, size) for _ in range(2))
-        gain, L = P0.new_zeros(steps, n, size, rows), P0.new_empty(steps, n, rows, rows)
-        Q = root(Q, "transition covariance Q")
-        R = root(R, "observation covariance R")
-        G = root(P0, "initial covariance P0")[0]
-        for t in range(steps):
-            at = [x[t if len(x) > 1 else 0] for x in (F, Q, H, R)]
-            if t > 0:
-                G = triangular(torch.cat([at[0] @ G, at[1]], -1))
-            prior[t] = G
-            if not informed[t]:
-                posterior[t], L[t] = G, triangular(at[3])
-                continue
-            wide = torch.cat([at[3], at[3].new_zeros(n, size, rows)], -2)
-            joint = triangular(torch.cat([torch.cat([at[2] @ G, G], -2), wide], -1))
-            L[t], G = joint[:, :rows, :rows], joint[:, rows:, rows:]
-            require_noise(L[t])
-            gain[t] = torch.linalg.solve_triangular(
-                L[t], joint[:, rows:, :rows], upper=False, left=False
-            )
-            posterior[t] = G
+        prior, posterior, gain, L = forward_factors(F, Q, P0, H, R, informed)
         return prior @ prior.mT, posterior @ posterior.mT, gain, L
 
     @staticmethod
@@ -125,6 +104,40 @@ class _Factors(torch.autograd.Function):
         H = H.sum(0, keepdim=True) if one_H else H
         R = R.sum(0, keepdim=True) if one_R else R
         return F, Q, P0, H, R, None
+
+
+def forward_factors(
+    F: Float[Tensor, "_ N K K"],
+    Q: Float[Tensor, "_ N K K"],
+    P0: Float[Tensor, "1 N K K"],
+    H: Float[Tensor, "_ N D K"],
+    R: Float[Tensor, "_ N D D"],
+    informed: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Factors of predicted and filtered covariances, gains, and factors of the innovations'."""
+    steps, (n, size), rows = len(informed), P0.shape[1:3], H.shape[-2]
+    prior, posterior = (P0.new_empty(steps, n, size, size) for _ in range(2))
+    gain, L = P0.new_zeros(steps, n, size, rows), P0.new_empty(steps, n, rows, rows)
+    Q = root(Q, "transition covariance Q")
+    R = root(R, "observation covariance R")
+    G = root(P0, "initial covariance P0")[0]
+    for t in range(steps):
+        at = [x[t if len(x) > 1 else 0] for x in (F, Q, H, R)]
+        if t > 0:
+            G = triangular(torch.cat([at[0] @ G, at[1]], -1))
+        prior[t] = G
+        if not informed[t]:
+            posterior[t], L[t] = G, triangular(at[3])
+            continue
+        wide = torch.cat([at[3], at[3].new_zeros(n, size, rows)], -2)
+        joint = triangular(torch.cat([torch.cat([at[2] @ G, G], -2), wide], -1))
+        L[t], G = joint[:, :rows, :rows], joint[:, rows:, rows:]
+        require_noise(L[t])
+        gain[t] = torch.linalg.solve_triangular(
+            L[t], joint[:, rows:, :rows], upper=False, left=False
+        )
+        posterior[t] = G
+    return prior, posterior, gain, L
 
 
 def _updates_adjoint(

@@ -20,13 +20,14 @@ from seqlatent.kalman.elements import (
 from seqlatent.kalman.initial import Moments, after
 from seqlatent.kalman.paths import Smoothed
 from seqlatent.kalman.recursions import closed_loop, congruence, stack, unstack
+from seqlatent.kalman.two_filters import smoothed_covariances
 
 Backward = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 FirstLaw = Callable[[System, Tensor, Tensor], tuple[Tensor, Tensor] | None]
 Chain = Callable[[System, FirstLaw], Smoothed | None]
 
 
-def by_innovations(s: System, moments: Moments, backward: Backward) -> Smoothed:
+def by_innovations(s: System, moments: Moments, backward: Backward) -> tuple[Smoothed, Tensor]:
     r"""Smoothed moments, time first, from what a filter's later innovations say.
 
     .. math::
@@ -35,7 +36,8 @@ def by_innovations(s: System, moments: Moments, backward: Backward) -> Smoothed:
         \hat z_t &= m_t + P_t F_{t+1}^\top r_{t+1}, \quad
         V_t = P_t - P_t F_{t+1}^\top N_{t+1} F_{t+1} P_t
 
-    Nothing but the innovations' covariance is inverted.
+    Nothing but the innovations' covariance is inverted. With the moments comes the most by which
+    rounding of what is subtracted is amplified in what is left of a variance.
 
     Args:
         s: The model.
@@ -62,7 +64,18 @@ def by_innovations(s: System, moments: Moments, backward: Backward) -> Smoothed:
     mean = after(mean[:-1] + apply(PF, r[1:]), mean[-1:])
     cov = after(symmetric(P[:-1] - PF @ N[1:] @ PF.mT), P[-1:])
     cross = (eye - predicted_cov[1:] @ N[1:]) @ PF.mT
-    return Smoothed(mean, cov, join(torch.zeros_like(cov[:1]), cross, steps))
+    found = Smoothed(mean, cov, join(torch.zeros_like(cov[:1]), cross, steps))
+    return found, _amplified(PF, N[1:], cov[:-1])
+
+
+@torch.no_grad()
+def _amplified(PF: Tensor, N: Tensor, cov: Tensor) -> Tensor:
+    """The most by which a variance is less than the terms of the sum that is subtracted."""
+    size = N.diagonal(dim1=-2, dim2=-1).clamp_min(0.0).sqrt().unsqueeze(-1)
+    terms = (PF.abs() @ size).squeeze(-1).square()
+    left = cov.diagonal(dim1=-2, dim2=-1)
+    ratio = torch.where(terms > 0, terms / left.clamp_min(torch.finfo(left.dtype).tiny), 0.0)
+    return ratio.amax() if ratio.numel() else ratio.new_zeros(())
 
 
 def one_by_one(kept: Tensor, news: Tensor, said: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,22 +85,28 @@ def one_by_one(kept: Tensor, news: Tensor, said: Tensor) -> tuple[Tensor, Tensor
     return path(kept, news, reverse=True), unstack(N, lead)
 
 
-def either(s: System, moments: Moments, found: Smoothed, chain: Chain) -> Smoothed:
-    """What innovations gave, or a chain of the posterior where subtracting cost digits.
+def either(s: System, moments: Moments, backward: Backward, chain: Chain) -> Smoothed:
+    """What innovations give, or a chain of the posterior where subtracting costs digits.
 
     The means of the former lose none. A chain that does not have the same was itself too
-    ill-conditioned.
+    ill-conditioned: then factors have the covariances, and innovations their derivatives.
     """
-    before, left = (x.cov.detach().diagonal(dim1=-2, dim2=-1) for x in (moments, found))
-    limit = torch.finfo(left.dtype).eps
-    cheap = not bool((left < limit**0.2 * before).any())
+    found, amplified = by_innovations(s, moments, backward)
+    limit = torch.finfo(amplified.dtype).eps
+    cheap = bool(amplified < limit**-0.3)
     if cheap and regular(s.H @ moments.predicted_cov @ s.H.mT + s.R):
         return found
     other = attempt(s, first_law, chain)
-    if other is None:
+    if other is not None:
+        before = moments.cov.detach().diagonal(dim1=-2, dim2=-1)
+        off = (other.mean - found.mean).detach().square()
+        if bool((off <= limit * (before + found.mean.square())).all()):
+            return other
+    if not divisible(s):
         return found
-    off = (other.mean - found.mean).detach().square()
-    return other if bool((off <= limit * (before + found.mean.square())).all()) else found
+    exact = smoothed_covariances(s)
+    cov, cross = (x + (y - x).detach() for x, y in zip(found[1:], exact, strict=True))
+    return found._replace(cov=cov, cross=cross)
 
 
 def attempt(s: System, law: FirstLaw, chain: Chain) -> Smoothed | None:

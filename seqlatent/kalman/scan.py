@@ -24,7 +24,7 @@ from seqlatent.kalman.elements import (
     system,
     then_nothing,
 )
-from seqlatent.kalman.fixed_interval import FirstLaw, by_innovations, divisible, either
+from seqlatent.kalman.fixed_interval import FirstLaw, divisible, either
 from seqlatent.kalman.initial import Moments
 from seqlatent.kalman.paths import Smoothed, with_cross
 from seqlatent.kalman.sequential import Filtered, forward, scored, smoothed
@@ -138,7 +138,7 @@ def smoother_scan(
 
 def _smooth(s: System) -> Smoothed:
     moments = _run(s)
-    return either(s, moments, by_innovations(s, moments, _backward), _chain)
+    return either(s, moments, _backward, _chain)
 
 
 def _chain(s: System, law: FirstLaw) -> Smoothed | None:

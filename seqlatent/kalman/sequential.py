@@ -27,7 +27,6 @@ from seqlatent.kalman.fixed_interval import (
     Chain,
     FirstLaw,
     attempt,
-    by_innovations,
     either,
     one_by_one,
 )
@@ -247,7 +246,7 @@ def smoother(
 
 def _smooth(s: System) -> Smoothed:
     moments = forward(s)
-    return either(s, moments, by_innovations(s, moments, one_by_one), _chain)
+    return either(s, moments, one_by_one, _chain)
 
 
 def _chain(s: System, law: FirstLaw) -> Smoothed | None:
