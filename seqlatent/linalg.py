@@ -1,6 +1,7 @@
 """Linear algebra of Gaussians: factors of covariances, conditioning and exact discretisation."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -9,7 +10,11 @@ from torch import Tensor
 
 from seqlatent.derivatives import first_order
 
-__all__ = ["cholesky", "condition", "factor", "mask_rows", "van_loan"]
+__all__ = ["broadcast_shapes", "cholesky", "condition", "factor", "mask_rows", "van_loan"]
+
+
+# torch's own takes longer than the small operations whose shapes it is asked for
+broadcast_shapes = lru_cache(maxsize=1024)(torch.broadcast_shapes)
 
 
 def cholesky(P: Tensor, *, what: str = "covariance") -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from seqlatent.derivatives import first_order
 from seqlatent.kalman.lifted import Lifted
 from seqlatent.kalman.steady import alike, is_steady, run_steady, steady_adjoint, surprise
+from seqlatent.linalg import broadcast_shapes
 
 
 def continued(
@@ -72,7 +73,7 @@ class _Continued(torch.autograd.Function):
         number, keep = len(y), any(ctx.needs_input_grad)
         each = [v.shape[:-2] for v in (rows, transition, yy, yz, zz, cov, mean)]
         each += [] if seen is None else [seen.shape[1:-1]]
-        lead = torch.broadcast_shapes(*each)
+        lead = broadcast_shapes(*each)
         (M, K), space = rows.shape[-2:], number if keep else 1
         # memory that is touched for the first time is slower than what is done with it
         factors, gains, covs = (

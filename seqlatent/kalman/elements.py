@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seqlatent.kalman.recursions import closed_loop
 from seqlatent.kalman.validation import checked
-from seqlatent.linalg import cholesky, mask_rows
+from seqlatent.linalg import broadcast_shapes, cholesky, mask_rows
 from seqlatent.recurrence import affine_recurrence
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -55,7 +55,7 @@ class Elements(NamedTuple):
 def leading(matrices: Iterable[Tensor], vectors: Iterable[Tensor]) -> tuple[tuple[int, ...], int]:
     """The leading axes of some tensors, broadcast, and the number of steps."""
     shapes = [x.shape[:-2] for x in matrices] + [x.shape[:-1] for x in vectors]
-    *lead, steps = torch.broadcast_shapes(*shapes)
+    *lead, steps = broadcast_shapes(*shapes)
     return tuple(lead), steps
 
 
@@ -76,7 +76,7 @@ def rest(x: Tensor, steps: int) -> Tensor:
 
 def join(first: Tensor, later: Tensor, steps: int) -> Tensor:
     """Puts the first of some steps before the later ones; :func:`rest` undone."""
-    shape = torch.broadcast_shapes(first.shape[1:], later.shape[1:])
+    shape = broadcast_shapes(first.shape[1:], later.shape[1:])
     return torch.cat([first.expand(1, *shape), later.expand(steps - 1, *shape)])
 
 
@@ -103,7 +103,7 @@ def symmetric(P: Float[Tensor, "*p K K"]) -> Float[Tensor, "*p K K"]:
 
 def matrix_lead(*tensors: Tensor) -> tuple[int, ...]:
     """The leading axes of some matrices, broadcast: of length one where none of them differs."""
-    return tuple(torch.broadcast_shapes(*(x.shape[1:-2] for x in tensors)))
+    return tuple(broadcast_shapes(*(x.shape[1:-2] for x in tensors)))
 
 
 def system(

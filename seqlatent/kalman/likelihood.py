@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqlatent.kalman import reduced
+from seqlatent.kalman import banded, reduced
 from seqlatent.kalman.derivatives import differentiable
 from seqlatent.kalman.elements import align, leading
 from seqlatent.kalman.groups import (
@@ -86,6 +86,9 @@ def log_likelihood(
         starts.
     """
     P0 = checked(F, b, Q, m0, P0, H, d, R, y, observed, diffuse)
+    found = banded.log_likelihood(F, b, Q, m0, P0, H, d, R, y, observed, diffuse)
+    if found is not None:
+        return found
     return differentiable(_value, by_filter, (F, b, Q, m0, P0, H, d, R, y), observed, diffuse)
 
 

@@ -27,18 +27,21 @@ class Reduced(NamedTuple):
         polynomial: :math:`\phi` ``(K + 1,)``, the first of them 1.
         state: How the covariance Q enters the autocovariances of w ``(K K, K + 1)``.
         noise: How the variance R does ``(K + 1,)``.
-        log_det: Logarithm of the absolute determinant of the observability matrix.
+        shocks: The coefficients c ``(K, K)``.
+        rows: The observability matrix :math:`H F^i` ``(K, K)``.
+        log_det: Logarithm of its absolute determinant.
     """
 
     polynomial: Float[Tensor, " L"]
     state: Float[Tensor, "KK L"]
     noise: Float[Tensor, " L"]
+    shocks: Float[Tensor, "K K"]
+    rows: Float[Tensor, "K K"]
     log_det: float
 
     def to(self, like: Tensor) -> "Reduced":
         """The same on the device of a tensor."""
-        polynomial, state, noise = (x.to(like.device) for x in self[:3])
-        return Reduced(polynomial, state, noise, self.log_det)
+        return Reduced(*(x.to(like.device) for x in self[:5]), self.log_det)
 
 
 def reduce(F: Float[Tensor, "K K"], H: Float[Tensor, "1 K"]) -> Reduced | None:
@@ -79,7 +82,7 @@ def _reduce(cells: tuple[float, ...], K: int) -> Reduced | None:
     state = ((state + state.transpose(0, 1)) / 2).flatten(0, 1)
     wide = torch.nn.functional.pad(polynomial, (0, K + 1))
     noise = torch.stack([polynomial @ wide[k : k + K + 1] for k in range(K + 1)])
-    return Reduced(polynomial, state, noise, float(log_det))
+    return Reduced(polynomial, state, noise, c, responses[:K], float(log_det))
 
 
 def likelihood(

@@ -1,5 +1,7 @@
 """What the functions of this folder demand of their arguments, and how they say so."""
 
+import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -31,30 +33,36 @@ def check_shapes(**tensors: Tensor) -> None:
     Raises:
         ValueError: If a shape does not fit; it names the tensor.
     """
-    for name, x in tensors.items():
-        if x.dim() < len(_AXES[name]):
+    _check_shapes(tuple((name, tuple(x.shape)) for name, x in tensors.items()))
+
+
+@lru_cache(maxsize=64)
+def _check_shapes(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> None:
+    """A descent asks the same of every step."""
+    for name, shape in shapes:
+        if len(shape) < len(_AXES[name]):
             raise ValueError(
                 f"{name} was expected to have at least {len(_AXES[name])} axes, "
-                f"{_named(name)}, found shape {tuple(x.shape)}."
+                f"{_named(name)}, found shape {shape}."
             )
-    sizes = {"K": tensors["F"].shape[-1], "D": tensors["H"].shape[-2]}
-    for name, x in tensors.items():
-        found = tuple(x.shape[-len(_AXES[name]) :])
-        expected = tuple(sizes.get(axis, found[i]) for i, axis in enumerate(_AXES[name]))
-        if found != expected:
+    found = dict(shapes)
+    sizes = {"K": found["F"][-1], "D": found["H"][-2]}
+    for name, shape in shapes:
+        event = shape[-len(_AXES[name]) :]
+        expected = tuple(sizes.get(axis, event[i]) for i, axis in enumerate(_AXES[name]))
+        if event != expected:
             raise ValueError(
                 f"{name} was expected to have the shape {_named(name)} = (..., "
-                f"{', '.join(map(str, expected))}), found {tuple(x.shape)}: by F the state has "
+                f"{', '.join(map(str, expected))}), found {shape}: by F the state has "
                 f"K = {sizes['K']} dimensions, by H there are D = {sizes['D']} observed ones."
             )
-    leads = {name: _lead(name, x) for name, x in tensors.items()}
     try:
-        torch.broadcast_shapes(*leads.values())
+        torch.broadcast_shapes(*(_lead(name, shape) for name, shape in shapes))
     except RuntimeError:
-        shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in tensors.items())
+        listed = ", ".join(f"{name} {shape}" for name, shape in shapes)
         raise ValueError(
             "The leading axes and steps (*L, T) of all tensors were expected to broadcast against "
-            f"each other, found {shapes}. What is constant in time leaves out T, with all axes "
+            f"each other, found {listed}. What is constant in time leaves out T, with all axes "
             "before it; what differs by series only has a T of one."
         ) from None
 
@@ -63,8 +71,8 @@ def _named(name: str) -> str:
     return f"(..., {', '.join(_AXES[name])})"
 
 
-def _lead(name: str, x: Tensor) -> tuple[int, ...]:
-    lead = tuple(x.shape[: x.dim() - len(_AXES[name])])
+def _lead(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    lead = shape[: len(shape) - len(_AXES[name])]
     return (*lead, 1) if name in ("m0", "P0") else lead
 
 
@@ -76,7 +84,8 @@ def check_covariances(**covariances: Tensor) -> None:
     """
     for name, P in covariances.items():
         P = once(P.detach())
-        if not P.numel():
+        # one positive number is most often all there is
+        if not P.numel() or (P.numel() == 1 and 0 <= P.item() < math.inf):
             continue
         variances = P.diagonal(dim1=-2, dim2=-1)
         limit = torch.finfo(P.dtype).eps ** 0.5

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seqlatent.chain import Linear
+from seqlatent.linalg import broadcast_shapes
 from seqlatent.sequences import Context
 from seqlatent.transitions.parameters import Initialised, Number, positive
 from seqlatent.transitions.transition import LinearTransition, Transition
@@ -264,7 +265,7 @@ def block_diagonal(blocks: Iterable[Tensor]) -> Tensor:
     blocks = list(blocks)
     if all(block.ndim == 2 for block in blocks):
         return torch.block_diag(*blocks)
-    lead = torch.broadcast_shapes(*(block.shape[:-2] for block in blocks))
+    lead = broadcast_shapes(*(block.shape[:-2] for block in blocks))
     width, before, rows = sum(block.shape[-1] for block in blocks), 0, []
     for block in blocks:
         after = width - before - block.shape[-1]
@@ -276,7 +277,7 @@ def block_diagonal(blocks: Iterable[Tensor]) -> Tensor:
 
 def _join(vectors: Iterable[Tensor]) -> Tensor:
     vectors = list(vectors)
-    lead = torch.broadcast_shapes(*(x.shape[:-1] for x in vectors))
+    lead = broadcast_shapes(*(x.shape[:-1] for x in vectors))
     return torch.cat([x.expand(*lead, x.shape[-1]) for x in vectors], -1)
 
 
