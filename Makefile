@@ -22,7 +22,7 @@ FRAMES = $(wildcard tests/test_frames.py tests/test_arguments.py tests/test_bad_
 	tests/test_cli_dialects.py)
 
 .DEFAULT_GOAL := test
-.PHONY: demo test test-all test-slow test-kernels test-pandas2 fuzz lint docs clean
+.PHONY: demo test test-all test-checked test-slow test-kernels test-pandas2 fuzz lint docs clean
 .NOTPARALLEL:
 .SECONDARY:
 
@@ -33,8 +33,11 @@ demo: $(VENV)/.installed-core
 test: $(VENV)/.installed-test
 	$(PYTEST) -m 'not slow' $(ARGS)
 
-# All tests, then those of numbers once more as other processors compute them.
-test-all: test test-slow test-kernels test-pandas2
+# All tests, with the shapes and types of every call checked, then those of numbers as other processors compute them.
+test-all: test-checked test-slow test-kernels test-pandas2
+
+test-checked: $(VENV)/.installed-test
+	$(PYTEST) --jaxtyping-packages=seqlatent,beartype.beartype -m 'not slow' $(ARGS)
 
 test-slow: $(VENV)/.installed-test
 	$(PYTEST) -m slow $(ARGS)

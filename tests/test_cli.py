@@ -488,6 +488,7 @@ def test_help_is_quick():
     assert "forecast" in done.stdout
 
 
+@pytest.mark.slow
 def test_statuses_of_a_process(data):
     command = [sys.executable, "-m", "seqlatent.forecasting"]
     for args, status in (

@@ -30,6 +30,13 @@ MODELS = {
     ),
     "seasonal_naive": lambda: "seasonal_naive",
 }
+
+
+def slow_but(*quick):
+    """The models, of which these stay in the default tests."""
+    return [x if x in quick else pytest.param(x, marks=pytest.mark.slow) for x in MODELS]
+
+
 LATENT = [name for name in MODELS if name != "seasonal_naive"]
 
 
@@ -82,7 +89,7 @@ def test_sample_gives_joint_paths(fitted, name):
     assert np.isfinite(found[name]).all()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_but(*set(MODELS) - {"structural"}))
 def test_same_seed_same_frame_and_no_global_generator_moves(name):
     df = panel(series=2)
     state, legacy = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
@@ -93,7 +100,7 @@ def test_same_seed_same_frame_and_no_global_generator_moves(name):
     np.testing.assert_array_equal(legacy, np.random.get_state()[1])  # noqa: NPY002
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_but("seasonal_naive"))
 def test_a_loaded_forecaster_predicts_the_same_in_a_new_process(fitted, name, tmp_path):
     place = tmp_path / "model"
     fitted[name].save(place)
@@ -232,6 +239,7 @@ def test_components_of_a_structural_model_add_up(fitted):
     np.testing.assert_allclose(parts.loc[signal.index], signal, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_unsorted_rows_and_integer_times():
     df = panel(integers=True)
     model = forecaster("structural").fit(df)

@@ -50,12 +50,14 @@ def test_a_panel_of_every_length_and_scale_has_finite_ordered_quantiles():
     assert fitted.nonnegative
 
 
+@pytest.mark.slow
 def test_forecasts_do_not_depend_on_the_units():
     y = walks(3, 12)
     q = [forecast(fit_structural(y * s, 1, 2, forms=[LEVEL]), y * s, 2) / s for s in (1.0, 1e6)]
     torch.testing.assert_close(q[0], q[1], rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_forecast():
     y = walks(3, 12)
     one, two, other = (

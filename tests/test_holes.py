@@ -131,7 +131,7 @@ def test_a_series_that_repeats_itself_has_a_width_of_its_own_size(offset):
     assert 1e-4 < scale < 1e-2
 
 
-@pytest.mark.parametrize("name", ["structural", "deep_state"])
+@pytest.mark.parametrize("name", [pytest.param("structural", marks=pytest.mark.slow), "deep_state"])
 def test_a_sensor_that_is_off_is_forecast_where_it_stood(name):
     y = 50 + noise(2, 90)
     y[1, 50:] = N
@@ -142,7 +142,7 @@ def test_a_sensor_that_is_off_is_forecast_where_it_stood(name):
         assert 45 < f.loc["off", name + end] < 55
 
 
-@pytest.mark.parametrize("every", [30, 90])
+@pytest.mark.parametrize("every", [30, pytest.param(90, marks=pytest.mark.slow)])
 def test_readings_now_and_then_are_forecast(every):
     t = np.arange(1200)
     df = long(np.where(t % every == 0, 1100 + 10 * noise(1200), N))

@@ -73,7 +73,9 @@ def test_single_precision_has_a_range_of_its_own():
         assert caught.value.id == "s1"
 
 
-@pytest.mark.parametrize("factor", [1e-98, 1e-9, 1e98])
+@pytest.mark.parametrize(
+    "factor", [1e-98, *(pytest.param(x, marks=pytest.mark.slow) for x in (1e-9, 1e98))]
+)
 def test_series_of_all_magnitudes_leave_the_others_finite(factor):
     spec = structural(["level", "log drift"], draws=1)
     df = frame(walk(), factor * walk(seed=1) / 20)

@@ -161,6 +161,7 @@ def test_series_that_share_their_parameters_add_information():
     torch.testing.assert_close(two, one / 2, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_variance_that_is_zero_is_on_its_bound():
     g = torch.Generator().manual_seed(1)
     data = Sequences.of(torch.randn(5, 60, 1, generator=g, dtype=F64))
@@ -179,6 +180,7 @@ def test_a_variance_that_is_zero_is_on_its_bound():
     assert (low[0].item(), high[0].item()) == (0.0, torch.inf)
 
 
+@pytest.mark.slow
 def test_what_the_data_do_not_say_is_undetermined():
     """The coordinates of a free state may be turned, but not the noise of the observations."""
     torch.manual_seed(0)

@@ -87,7 +87,16 @@ def test_forms_in_words_get_seasons_unless_told_otherwise():
     assert forms[1].model(2).transition.latent_dim == 5
 
 
-@pytest.mark.parametrize("trend", ["level", "drift", "damped", "smooth", "trend", "reverting"])
+@pytest.mark.parametrize(
+    "trend",
+    [
+        "level",
+        *(
+            pytest.param(x, marks=pytest.mark.slow)
+            for x in ("drift", "damped", "smooth", "trend", "reverting")
+        ),
+    ],
+)
 def test_every_trend_forecasts(trend):
     y = lines(2, 8)
     fitted = fit_structural(y, 1, 2, forms=[trend], calibrate=False, draws=1, criterion="equal")
@@ -232,7 +241,8 @@ def test_blocks_follow_each_other():
     assert hidden(short, without_end(short, 3), 3).tolist() == [[6.0, 7.0, 8.0]]
 
 
-@pytest.mark.parametrize("offset", [pytest.param(1e6, marks=pytest.mark.slow), 1e9])
+@pytest.mark.parametrize("offset", [1e6, 1e9])
+@pytest.mark.slow
 def test_an_offset_changes_no_width(offset):
     y = noise(2, 20).cumsum(1)
     widths = []
