@@ -1,8 +1,8 @@
 """Loading benchmark sets: from a folder, the cache or the public source files; always checked."""
 
 import hashlib
+import io
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from http.client import HTTPException
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from seqlatent.datasets.catalogue import Dataset, Source, require_dataset
+from seqlatent.files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,10 +53,9 @@ def load(
     for folder in folders:
         path = folder / dataset.file
         if path.is_file():
-            _require_checksum(
-                path.read_bytes(), dataset.sha256, str(path), "delete it and load again"
-            )
-            return _read_parquet(path)
+            content = path.read_bytes()
+            _require_checksum(content, dataset.sha256, str(path), "delete it and load again")
+            return _read_parquet(path, content)
         stored = [folder / dataset.name / source.file for source in dataset.sources]
         if dataset.reader is not None and stored and all(p.is_file() for p in stored):
             contents = [p.read_bytes() for p in stored]
@@ -67,7 +67,9 @@ def load(
     contents = [_download(dataset, source, folders, opener) for source in dataset.sources]
     target = folders[0] if root is not None else cache_folder()
     for content, source in zip(contents, dataset.sources, strict=True):
-        _store(content, target / dataset.name / source.file)
+        path = target / dataset.name / source.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content)
     return dataset.reader(contents)
 
 
@@ -108,20 +110,7 @@ def _open(url: str) -> AbstractContextManager[BinaryIO]:
     return urlopen(url, timeout=60)
 
 
-def _store(content: bytes, path: Path) -> None:
-    """Writes a file that is either there as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def _read_parquet(path: Path) -> "pd.DataFrame":
+def _read_parquet(path: Path, content: bytes) -> "pd.DataFrame":
     import pandas as pd
 
     try:
@@ -131,7 +120,7 @@ def _read_parquet(path: Path) -> "pd.DataFrame":
             f"reading {path} needs pyarrow, which is not installed; "
             "run pip install 'seqlatent[parquet]'."
         ) from error
-    return pd.read_parquet(path, engine="pyarrow")
+    return pd.read_parquet(io.BytesIO(content), engine="pyarrow")
 
 
 def _require_checksum(content: bytes, expected: str, where: str, remedy: str) -> None:

@@ -1,19 +1,19 @@
 """Engine, what stands behind a forecaster: fitted once on a panel, then a state for each series."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from seqlatent.forecasting.panel import Future, Panel
 
 if TYPE_CHECKING:
     from seqlatent.forecasting.contributions import Contributions
 
-__all__ = ["Engine", "Job", "Law", "Scores", "Smoothed"]
+__all__ = ["Engine", "Job", "Law", "Packed", "Scores", "Smoothed"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,18 @@ class Scores(NamedTuple):
 
     log_score: np.ndarray
     pit: np.ndarray
+
+
+class Packed(NamedTuple):
+    """What an engine has learned, as a folder holds it.
+
+    Attributes:
+        config: Plain values, for JSON.
+        tensors: Arrays by their names.
+    """
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
 
 
 class Engine(ABC):
@@ -169,18 +181,18 @@ class Engine(ABC):
         """One-step predictive scores of every row."""
 
     @abstractmethod
-    def save(self, folder: Path) -> dict[str, Any]:
-        """Writes tensors into an existing folder as safetensors; what is returned goes to JSON."""
+    def packed(self) -> Packed:
+        """All that was learned, to be saved."""
 
     @classmethod
     @abstractmethod
-    def load(cls, folder: Path, config: dict[str, Any]) -> "Engine":
-        """Reads what :meth:`save` wrote."""
+    def unpacked(cls, packed: Packed) -> "Engine":
+        """Reads what :meth:`packed` gave."""
 
     @abstractmethod
-    def save_state(self, state: Any, path: Path) -> None:
-        """Writes a state as safetensors."""
+    def pack(self, state: Any) -> dict[str, Tensor]:
+        """A state as tensors, to be saved."""
 
     @abstractmethod
-    def load_state(self, path: Path) -> Any:
-        """Reads what :meth:`save_state` wrote."""
+    def unpack(self, tensors: Mapping[str, Tensor]) -> Any:
+        """Reads what :meth:`pack` gave."""

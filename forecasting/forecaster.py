@@ -28,15 +28,15 @@ from seqlatent.forecasting.arguments import (
     whole,
 )
 from seqlatent.forecasting.columns import Columns
-from seqlatent.forecasting.engine import Engine, Job, Scores
-from seqlatent.forecasting.errors import FolderError
-from seqlatent.forecasting.folder import read_config, read_tensors, write_folder, write_tensors
+from seqlatent.forecasting.engine import Engine, Job, Packed, Scores
+from seqlatent.forecasting.errors import ArgumentError, FolderError
+from seqlatent.forecasting.folder import read_folder, write_folder
 from seqlatent.forecasting.frames import Statics, Style, read, read_future
+from seqlatent.forecasting.identifiers import decoded, encoded
 from seqlatent.forecasting.innovations import burnt
-from seqlatent.forecasting.models import engines_of, load_engine
+from seqlatent.forecasting.models import engines_of, model_of, read_engine
 from seqlatent.forecasting.naming import check_names, check_words
 from seqlatent.forecasting.panel import Future, Panel, order_of
-from seqlatent.forecasting.rows import plain
 from seqlatent.forecasting.seasons import calendar_notes, seasons
 from seqlatent.forecasting.specs import Spec
 from seqlatent.forecasting.tails import Tails
@@ -775,58 +775,60 @@ class Forecaster:
         """Writes the fitted forecaster as JSON and safetensors.
 
         Of the training data it keeps where each series stands. An older model at this place stays
-        until the new one is complete.
+        until the new one is complete, and is then replaced in one step: whatever stops it, a power
+        cut too, leaves the one or the other. Nothing that it did not write is deleted.
 
         Args:
-            folder: Folder to write.
+            folder: Folder to write; a symbolic link is followed.
 
         Raises:
-            FolderError: If something else is there.
+            FolderError: If something else is there, or the folder cannot be written.
         """
         self._require_fitted()
-        write_folder(Path(folder), self._write)
-
-    def _write(self, folder: Path) -> dict[str, Any]:
-        import seqlatent
-
-        models = []
-        for i, (alias, engine) in enumerate(self._engines.items()):
-            place = folder / f"model-{i}"
-            place.mkdir()
-            config = engine.save(place)
-            engine.save_state(self._states[alias], place / "state")
-            models.append({"alias": alias, "engine": type(engine).__name__, "config": config})
         tails = self._tails
-        write_tensors(folder / "tails.safetensors", tails.tensors())
-        return {
-            "version": seqlatent.__version__,
+        models, groups = [], {"tails": tails.tensors()}
+        for i, (alias, engine) in enumerate(self._engines.items()):
+            packed = engine.packed()
+            models.append({"alias": alias, "engine": type(engine).__name__, **packed._asdict()})
+            groups |= {f"model-{i}": models[-1].pop("tensors")}
+            groups |= {f"state-{i}": engine.pack(self._states[alias])}
+        config = {
             "models": models,
             "columns": outputs.columns_to_dict(self.columns),
             "style": self._style.to_dict(),
             "clock": tails.clock.to_dict(),
             "statics": self._statics.to_dict(),
             "covariates": list(self._names),
-            "ids": [plain(id) for id in tails.ids],
+            "ids": [encoded(id) for id in tails.ids],
             "freq": self.freq,
             "season_length": self.season_length,
             "notes": list(self._said),
             "seed": self.seed,
             "time_limit": self.time_limit,
         }
+        write_folder(Path(folder), config, groups)
 
     @classmethod
-    def load(cls, folder: str | PathLike[str], *, specs: Sequence[Spec] = ()) -> "Forecaster":
-        """Reads what :meth:`save` wrote, onto the CPU.
+    def load(
+        cls, folder: str | PathLike[str], *, specs: Spec | Sequence[Spec] = ()
+    ) -> "Forecaster":
+        """Reads what :meth:`save` wrote, onto the CPU, every file by its checksum.
+
+        It forecasts as the saved one did, and its :meth:`fit` fits the same models again.
 
         Args:
             folder: Folder to read.
-            specs: Specs of your own that the forecaster was made from.
+            specs: Specs of your own that the forecaster was made from: functions and classes are
+                not saved, so that reading a folder runs no code but that of the package.
 
         Raises:
-            FolderError: If the folder is missing, damaged, foreign, or of a newer version.
+            FolderError: If the folder is missing, damaged, foreign, or of another version, or needs
+                a Spec that was not given.
+            ArgumentError: If a Spec is given that no model of the folder has the name of.
         """
         place = Path(folder)
-        config = read_config(place)
+        config, groups = read_folder(place)
+        given = {spec.name: spec for spec in ([specs] if isinstance(specs, Spec) else specs)}
         try:
             found = cls.__new__(cls)
             found.columns = Columns(**config["columns"])
@@ -838,18 +840,33 @@ class Forecaster:
             found._names = tuple(config["covariates"])
             found._said = tuple(config.get("notes", ()))
             found._tails = Tails.from_tensors(
-                objects(config["ids"]),
-                config["clock"],
-                read_tensors(place / "tails.safetensors"),
+                objects([decoded(code) for code in config["ids"]]), config["clock"], groups["tails"]
             )
             found._engines, found._states, found._seen = {}, {}, None
             for i, model in enumerate(config["models"]):
-                engine = load_engine(model, place / f"model-{i}", specs)
+                packed = Packed(model["config"], groups[f"model-{i}"])
+                engine = read_engine(model["engine"], packed, given.get(model["alias"]))
                 found._engines[model["alias"]] = engine
-                found._states[model["alias"]] = engine.load_state(place / f"model-{i}" / "state")
-            found._model, found._options = list(found._engines), {}
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise FolderError(f"{place} is damaged: {error}. Save the model again.") from error
+                found._states[model["alias"]] = engine.unpack(groups[f"state-{i}"])
+            if not found._engines or len(found._tails.ids) != len(found._tails.t):
+                raise FolderError(
+                    f"expected models and {len(found._tails.t)} ids, found "
+                    f"{len(found._engines)} and {len(found._tails.ids)}; save the model again."
+                )
+        except FolderError as error:
+            raise FolderError(f"{place}: {error}") from error
+        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+            raise FolderError(
+                f"{place} was written by seqlatent {config.get('version')}, of which this version "
+                f"cannot read {error!r}; fit the forecaster again."
+            ) from error
+        found._model, found._options = [model_of(*one) for one in found._engines.items()], {}
+        for name in given.keys() - found._engines.keys():
+            raise ArgumentError(
+                f"specs must have the names of models in {place}, {', '.join(found.aliases)}, "
+                f"found {name!r}.",
+                name="specs",
+            )
         return found
 
     def __repr__(self) -> str:

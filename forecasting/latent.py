@@ -1,9 +1,8 @@
 """LatentEngine, which puts a latent model, or an ensemble of them, behind a forecaster."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,15 @@ from torch.distributions import constraints
 from seqlatent.forecasting import components, contributions, innovations, mixture, posterior
 from seqlatent.forecasting.anchors import Anchors, Spans
 from seqlatent.forecasting.clock import Clock
-from seqlatent.forecasting.engine import Engine, Job, Law, Scores, Smoothed
-from seqlatent.forecasting.errors import TargetError, TimeError
-from seqlatent.forecasting.folder import read_tensors, write_tensors
+from seqlatent.forecasting.engine import Engine, Job, Law, Packed, Scores, Smoothed
+from seqlatent.forecasting.errors import FolderError, TargetError, TimeError
+from seqlatent.forecasting.identifiers import decoded, encoded
 from seqlatent.forecasting.inputs import Inputs
 from seqlatent.forecasting.panel import Future, Panel
 from seqlatent.forecasting.ranges import SINGLE, out_of_range, range_of
 from seqlatent.forecasting.scaling import Units, varied
-from seqlatent.forecasting.specs import Setting, Spec, Training, spec_of
-from seqlatent.forecasting.states import Past, State
+from seqlatent.forecasting.specs import Setting, Spec, Training
+from seqlatent.forecasting.states import Past, State, within
 from seqlatent.forecasting.transforms import TRANSFORMS
 from seqlatent.forecasting.windows import Numbers, Scale, batches, whole
 from seqlatent.inference import Kalman
@@ -504,48 +503,38 @@ class LatentEngine(Engine):
         cells = max(4 * self._cells() // (draws + 4), 1)
         return [spans.select(index) for index in batches(spans.stop - spans.start, cells)]
 
-    def save(self, folder: Path) -> dict[str, Any]:
-        for i, model in enumerate(self.models):
-            write_tensors(folder / f"weights-{i}.safetensors", dict(model.state_dict()))
+    def packed(self) -> Packed:
         arrays = {"weights": self.weights}
         for kind, units in self.units.items():
             arrays |= {f"shift.{kind}": units.shift, f"scale.{kind}": units.scale}
-        write_tensors(
-            folder / "series.safetensors", {k: torch.from_numpy(v) for k, v in arrays.items()}
-        )
-        return {
-            "spec": self.spec.config or {"name": self.spec.name, "options": None},
+        tensors = {k: torch.from_numpy(v) for k, v in arrays.items()}
+        for i, model in enumerate(self.models):
+            tensors |= {f"member-{i}.{k}": v for k, v in model.state_dict().items()}
+        config = {
+            "spec": self.spec.to_dict(),
             "setting": self.setting.to_dict(),
             "findings": self.findings,
             "inputs": self.inputs.to_dict(),
             "clock": self.clock.to_dict(),
             "members": len(self.models),
-            "ids": list(self.rows),
-            "note": self.notes.get(None),
+            "ids": [encoded(id) for id in self.rows],
+            "notes": [[encoded(id), text] for id, text in self.notes.items()],
         }
+        return Packed(config, tensors)
 
     @classmethod
-    def load(
-        cls, folder: Path, config: dict[str, Any], specs: Sequence[Spec] = ()
-    ) -> "LatentEngine":
-        wanted = config["spec"]
-        given = [s for s in specs if s.name == wanted["name"]]
-        if wanted["options"] is None and not given:
-            raise ValueError(
-                f"the model {wanted['name']!r} was made from a Spec of your own: pass it as "
-                "Forecaster.load(folder, specs=[spec])."
-            )
-        spec = given[0] if given else spec_of(wanted["name"], **wanted["options"])
+    def unpacked(cls, packed: Packed, spec: Spec | None = None) -> "LatentEngine":
+        config, arrays = packed
+        spec = Spec.from_dict(config["spec"]) if spec is None else spec
         engine = cls(spec)
         engine.setting = Setting.from_dict(config["setting"])
-        engine.findings = config.get("findings", {})
+        engine.findings = config["findings"]
         engine.inputs = Inputs.from_dict(config["inputs"])
         engine.clock = Clock.from_dict(config["clock"])
-        engine.rows = {_key(id): i for i, id in enumerate(config["ids"])}
-        arrays = read_tensors(folder / "series.safetensors")
+        engine.rows = {decoded(code): i for i, code in enumerate(config["ids"])}
         models = engine._build(0)
         engine.weights = arrays["weights"].numpy()
-        engine.notes = {None: config["note"]} if config.get("note") else {}
+        engine.notes = {decoded(code): text for code, text in config["notes"]}
         engine.units = {
             kind: Units(
                 engine._scaling,
@@ -559,21 +548,27 @@ class LatentEngine(Engine):
             for kind in engine.views
         }
         if len(models) != config["members"]:
-            raise ValueError(
-                f"the folder holds {config['members']} members of {spec.name!r}, its spec builds "
-                f"{len(models)}."
+            raise FolderError(
+                f"the folder holds {config['members']} members of {spec.name!r}, its Spec builds "
+                f"{len(models)}; pass the Spec that it was fitted with as specs=[...]."
             )
         for i, model in enumerate(models):
-            model.load_state_dict(read_tensors(folder / f"weights-{i}.safetensors"))
+            try:
+                model.load_state_dict(within(f"member-{i}.", arrays))
+            except RuntimeError as error:
+                raise FolderError(
+                    f"the folder holds other parameters of {spec.name!r} than its Spec builds "
+                    f"({error}); pass the Spec that it was fitted with as specs=[...]."
+                ) from error
             model.eval().requires_grad_(False)
         engine.models = tuple(models)
         return engine
 
-    def save_state(self, state: State, path: Path) -> None:
-        state.save(path)
+    def pack(self, state: State) -> dict[str, Tensor]:
+        return state.tensors()
 
-    def load_state(self, path: Path) -> State:
-        return State.load(path, len(self.models), self.clock)
+    def unpack(self, tensors: Mapping[str, Tensor]) -> State:
+        return State.of_tensors(tensors, len(self.models), self.clock)
 
 
 def _joined(parts: Sequence[Sequence[Belief]], order: Sequence[np.ndarray]) -> tuple[Belief, ...]:

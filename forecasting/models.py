@@ -1,21 +1,20 @@
 """Models by name: latent models, baselines and specs, each as an engine."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from seqlatent.emissions import Emission
 from seqlatent.forecasting import baselines, recipes
-from seqlatent.forecasting.engine import Engine
+from seqlatent.forecasting.engine import Engine, Packed
 from seqlatent.forecasting.errors import ArgumentError, FolderError
 from seqlatent.forecasting.latent import LatentEngine
 from seqlatent.forecasting.specs import Spec, spec_of
 from seqlatent.forecasting.values import several
 from seqlatent.spelling import meant
 
-__all__ = ["engines_of", "load_engine", "names"]
+__all__ = ["engines_of", "model_of", "names", "read_engine"]
 
 
 def names() -> tuple[str, ...]:
@@ -77,13 +76,28 @@ def _engine(model: Any, options: Mapping[str, Any]) -> tuple[str, Engine]:
     return model, LatentEngine(spec_of(model, **{k: options[k] for k in options if k in known}))
 
 
-def load_engine(model: Mapping[str, Any], folder: Path, specs: Sequence[Spec]) -> Engine:
-    """Reads an engine that a forecaster has written."""
-    if model["engine"] == LatentEngine.__name__:
-        return LatentEngine.load(folder, model["config"], specs)
-    for kind in baselines.BASELINES.values():
-        if kind.__name__ == model["engine"]:
-            return kind.load(folder, model["config"])
+def read_engine(kind: str, packed: Packed, spec: Spec | None) -> Engine:
+    """Reads an engine that a forecaster has written.
+
+    Args:
+        kind: Name of its class.
+        packed: What it has learned.
+        spec: The spec to use instead of the saved one.
+
+    Raises:
+        FolderError: If there is no such kind, or no spec where one is needed.
+    """
+    if kind == LatentEngine.__name__:
+        return LatentEngine.unpacked(packed, spec)
+    for baseline in baselines.BASELINES.values():
+        if baseline.__name__ == kind:
+            return baseline.unpacked(packed)
     raise FolderError(
-        f"{folder} holds a model of the kind {model['engine']!r}, which this version does not know."
+        f"the folder holds a model of the kind {kind!r}, which this version does not know; "
+        "upgrade seqlatent."
     )
+
+
+def model_of(alias: str, engine: Engine) -> str | Spec:
+    """The model that such an engine is made from: a spec, or the name of a baseline."""
+    return engine.spec if isinstance(engine, LatentEngine) else alias

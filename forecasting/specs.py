@@ -1,9 +1,10 @@
 """Specs, what a forecaster needs to know of a latent model: how to build, feed and train it."""
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import wraps
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import partial, wraps
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from seqlatent import emissions
 from seqlatent.emissions import Emission
 from seqlatent.forecasting.arguments import flag, real, whole
 from seqlatent.forecasting.engine import Job
-from seqlatent.forecasting.errors import ArgumentError
-from seqlatent.forecasting.values import scalar
+from seqlatent.forecasting.errors import ArgumentError, FolderError
+from seqlatent.forecasting.values import scalar, several
 from seqlatent.forecasting.windows import Numbers
 from seqlatent.model import LatentModel
 from seqlatent.spelling import meant
@@ -146,6 +147,62 @@ class Spec:
     dtype: torch.dtype = torch.float32
     config: dict[str, Any] = field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, Any]:
+        """How to make it again, for JSON: a factory, its options, and what was replaced since.
+
+        Functions and classes cannot be told: the factory is None where others than the factory's
+        own were put in.
+        """
+        untold = {"name": self.name, "factory": None}
+        if not self.config:
+            return untold
+        made = spec_of(self.config["name"], **self.config["options"])
+        changes = {}
+        for name in (f.name for f in fields(self) if f.name != "config"):
+            value = getattr(self, name)
+            if _alike(value, getattr(made, name)):
+                continue
+            if not (value is None or isinstance(value, bool | int | float | str | torch.dtype)):
+                return untold
+            changes[name] = str(value) if isinstance(value, torch.dtype) else value
+        factory, options = self.config["name"], self.config["options"]
+        return {"name": self.name, "factory": factory, "options": options, "changes": changes}
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> "Spec":
+        """Reads what :meth:`to_dict` wrote.
+
+        Raises:
+            FolderError: If that was not enough to make it.
+        """
+        if config["factory"] is None:
+            raise FolderError(
+                f"the model {config['name']!r} was made from a Spec with functions or classes of "
+                "your own, which are not saved: pass the Spec, as Forecaster.load(folder, "
+                "specs=[spec])."
+            )
+        changes = dict(config["changes"])
+        if "dtype" in changes:
+            changes["dtype"] = getattr(torch, changes["dtype"].removeprefix("torch."))
+        return replace(spec_of(config["factory"], **config["options"]), **changes)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two fields of specs are the same, functions with arguments by these."""
+    if isinstance(one, partial) and isinstance(other, partial):
+        return _alike([one.func, one.args, one.keywords], [other.func, other.args, other.keywords])
+    if isinstance(one, MethodType) and isinstance(other, MethodType):
+        return _alike([one.__func__, one.__self__], [other.__func__, other.__self__])
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_alike(one[k], other[k]) for k in one)
+    if is_dataclass(one) and not isinstance(one, type):
+        return all(_alike(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
+    return bool(one == other)
+
 
 def emission_of(given: str | Callable[..., Emission] | None, setting: Setting) -> Any:
     """The emission class that was asked for, or the one that suits the data."""
@@ -177,6 +234,9 @@ def _read(option: str, value: Any) -> Any:
         return real(option, value, "a number of nats", 0)
     if option == "calibrate":
         return flag(option, value)
+    if option == "forms":
+        words = isinstance(value, Iterable) and not isinstance(value, str)
+        return several(value) if words else value
     if option == "emission":
         return _family(scalar(value))
     return scalar(value)

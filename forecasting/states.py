@@ -1,20 +1,19 @@
 """States, what the past of some series says about their future, and the rows that it needs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from seqlatent.forecasting.anchors import reached
 from seqlatent.forecasting.clock import Clock
-from seqlatent.forecasting.folder import read_tensors, write_tensors
 from seqlatent.forecasting.panel import Panel
 from seqlatent.forecasting.windows import Scale
 from seqlatent.model import Belief
 
-__all__ = ["Past", "State"]
+__all__ = ["Past", "State", "within"]
 
 
 @dataclass(frozen=True)
@@ -76,19 +75,17 @@ class Past:
         keep = nth >= (first - self.first)[self.rows.owner]
         return self if keep.all() else replace(self, rows=self.rows.keep(keep))
 
-    def save(self, path: Path) -> None:
-        """Writes the rows as safetensors."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Rows and numbers, to be saved."""
         arrays = {name: getattr(self.rows, name) for name in _ROWS}
         arrays |= {name: getattr(self, name) for name in _SERIES}
         arrays["static"] = self.rows.codes
-        write_tensors(
-            path, {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
-        )
+        return {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
 
     @classmethod
-    def load(cls, path: Path, clock: Clock) -> "Past":
-        """Reads what :meth:`save` wrote."""
-        a = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
+    def of_tensors(cls, tensors: Mapping[str, Tensor], clock: Clock) -> "Past":
+        """Reads what :meth:`tensors` gave."""
+        a = {name: tensor.numpy() for name, tensor in tensors.items()}
         rows = Panel(
             ids=np.arange(len(a["seen"])),
             codes=a["static"],
@@ -151,23 +148,25 @@ class State:
             *(np.concatenate([getattr(s, name) for s in states]) for name in _OWN),
         )
 
-    def save(self, path: Path) -> None:
-        """Writes the state as safetensors."""
+    def tensors(self) -> dict[str, Tensor]:
+        """All that it is made of, to be saved."""
+        found = {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in _OWN}
+        found |= {f"past.{name}": x for name, x in self.past.tensors().items()}
         for i, belief in enumerate(self.beliefs):
-            belief.save(path.with_name(f"{path.name}-{i}.safetensors"))
-        self.past.save(path.with_name(f"{path.name}-past.safetensors"))
-        own = {name: torch.from_numpy(getattr(self, name)) for name in _OWN}
-        write_tensors(path.with_name(f"{path.name}.safetensors"), own)
+            found |= {f"belief-{i}.{name}": x for name, x in belief.tensors().items()}
+        return found
 
     @classmethod
-    def load(cls, path: Path, members: int, clock: Clock) -> "State":
-        """Reads what :meth:`save` wrote."""
-        arrays = read_tensors(path.with_name(f"{path.name}.safetensors"))
-        beliefs = (
-            Belief.load(path.with_name(f"{path.name}-{i}.safetensors")) for i in range(members)
-        )
-        past = Past.load(path.with_name(f"{path.name}-past.safetensors"), clock)
-        return cls(past, tuple(beliefs), *(arrays[name].numpy() for name in _OWN))
+    def of_tensors(cls, tensors: Mapping[str, Tensor], members: int, clock: Clock) -> "State":
+        """Reads what :meth:`tensors` gave."""
+        beliefs = (Belief.of_tensors(within(f"belief-{i}.", tensors)) for i in range(members))
+        past = Past.of_tensors(within("past.", tensors), clock)
+        return cls(past, tuple(beliefs), *(tensors[name].numpy() for name in _OWN))
+
+
+def within(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors whose names begin alike, by the rest of their names."""
+    return {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
 
 
 _OWN = tuple(f.name for f in fields(State) if f.name not in ("past", "beliefs"))

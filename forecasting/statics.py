@@ -9,6 +9,7 @@ import numpy as np
 
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError, CovariateError
+from seqlatent.forecasting.identifiers import decoded, encoded
 from seqlatent.forecasting.rows import plain
 from seqlatent.forecasting.tables import Table
 from seqlatent.forecasting.values import floats, is_object, kind_of, missing
@@ -46,12 +47,13 @@ class Statics:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON takes it."""
-        return asdict(self)
+        vocabularies = [[*map(encoded, values)] for values in self.vocabularies]
+        return {**asdict(self), "vocabularies": vocabularies}
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> "Statics":
         """Reads what :meth:`to_dict` gave."""
-        vocabularies = tuple(tuple(values) for values in d["vocabularies"])
+        vocabularies = tuple(tuple(map(decoded, values)) for values in d["vocabularies"])
         rest = {name: tuple(d[name]) for name in ("reals", "means", "scales", "categories")}
         return cls(**rest, vocabularies=vocabularies)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from seqlatent.forecasting.columns import Columns
+from seqlatent.forecasting.identifiers import decoded, encoded
 from seqlatent.forecasting.panel import Panel
 from seqlatent.forecasting.tables import Table
 
@@ -80,12 +81,13 @@ class Style:
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON takes it."""
         columns = {k: v for k, v in asdict(self.columns).items() if k != "targets"}
-        return {**asdict(self), "columns": columns}
+        categories = None if self.categories is None else [*map(encoded, self.categories)]
+        return {**asdict(self), "columns": columns, "categories": categories}
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> "Style":
         """Reads what :meth:`to_dict` gave."""
-        categories = None if d["categories"] is None else tuple(d["categories"])
+        categories = None if d["categories"] is None else tuple(map(decoded, d["categories"]))
         return cls(**{**d, "columns": Columns(**d["columns"]), "categories": categories})
 
     def _pandas_id(self, ids: np.ndarray) -> pd.Series:

@@ -1,10 +1,13 @@
 """Baselines against pandas one-liners, statsmodels, and the laws every engine keeps."""
 
+import datetime
 import json
 import os
 import threading
+import uuid
 import warnings
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from statistics import NormalDist
 
@@ -14,6 +17,7 @@ import pytest
 from local_engines import LEVELS, SEASON, ahead, fitted, holes, make_panel, waves
 
 from seqlatent.forecasting import baselines
+from seqlatent.forecasting.arguments import objects
 from seqlatent.forecasting.baselines import ETS, SARIMAX, LocalEngine, Naive, SeasonalNaive, Theta
 from seqlatent.forecasting.baselines.bridges import bridge
 from seqlatent.forecasting.baselines.initial import filled, initial
@@ -22,7 +26,7 @@ from seqlatent.forecasting.baselines.orders import candidates
 from seqlatent.forecasting.baselines.quiet import quiet
 from seqlatent.forecasting.baselines.spread import Pool, difference_scale, positive
 from seqlatent.forecasting.engine import Job
-from seqlatent.forecasting.errors import CovariateError, FolderError, TargetError, TimeError
+from seqlatent.forecasting.errors import CovariateError, TargetError, TimeError
 from seqlatent.forecasting.panel import Future
 
 DATA = Path(os.environ.get("SEQLATENT_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -320,23 +324,21 @@ def test_select_and_join_pick_series(kind):
     np.testing.assert_allclose(a.quantiles, b.quantiles[:, order], rtol=1e-9)
 
 
+def through_json(packed):
+    return packed._replace(config=json.loads(json.dumps(packed.config)))
+
+
 @each_engine
-def test_save_and_load_keep_paths(kind, tmp_path):
+def test_packed_engines_keep_paths(kind):
     panel = make_panel([*holes(waves()), [1.0, 2.0]])
     engine = fitted(kind, panel)
     state, future = engine.start(panel, 0), ahead(panel, 5)
-    (tmp_path / "engine").mkdir()
-    config = json.loads(json.dumps(engine.save(tmp_path / "engine")))
-    engine.save_state(state, tmp_path / "state.safetensors")
-    loaded = kind.load(tmp_path / "engine", config)
-    again = loaded.load_state(tmp_path / "state.safetensors")
+    loaded = kind.unpacked(through_json(engine.packed()))
+    again = loaded.unpack(engine.pack(state))
     expected = engine.paths(state, future, 5, 7)
     assert (loaded.paths(again, future, 5, 7) == expected).all()
     assert (loaded.paths(loaded.start(panel, 0), future, 5, 7) == expected).all()
     assert loaded.notes == engine.notes
-    assert not list(tmp_path.rglob("*.pkl"))
-    with pytest.raises(FolderError, match="expected a safetensors file"):
-        loaded.load_state(tmp_path / "nothing")
 
 
 @each_engine
@@ -703,17 +705,20 @@ def test_wrong_options_teach():
         SARIMAX(order=(1, 1))
 
 
-def test_ids_of_every_kind_come_back_from_json(tmp_path):
+def test_ids_of_every_kind_come_back_from_json():
     stamp = pd.Timestamp("2024-03-01", tz="UTC")
-    ids = [1, "a", 2.5, True, stamp, stamp.date(), stamp.to_pydatetime()]
+    ids = [2, "a", 2.5, True, None, stamp, stamp.date(), stamp.to_pydatetime(), b"\xff"]
+    ids += [(1, (stamp, "b")), uuid.UUID(int=7), Decimal("1.10"), datetime.time(7), stamp - stamp]
+    ids += [stamp.tz_localize(None).to_period("M"), datetime.timedelta(days=2)]
     panel = make_panel([[1.0, 2.0]] * len(ids))
-    object.__setattr__(panel, "ids", np.array(ids, dtype=object))
+    object.__setattr__(panel, "ids", objects(ids))
     engine = fitted(Naive, panel, Job())
-    loaded = Naive.load(tmp_path, json.loads(json.dumps(engine.save(tmp_path))))
+    loaded = Naive.unpacked(through_json(engine.packed()))
     assert list(loaded._index) == list(engine._index)
-    object.__setattr__(panel, "ids", np.array([(1, 2), *ids[1:]], dtype=object))
+    assert list(map(type, loaded._index)) == list(map(type, engine._index))
+    object.__setattr__(panel, "ids", objects([frozenset(), *ids[1:]]))
     with pytest.raises(TypeError, match="ids must be strings, numbers or dates"):
-        fitted(Naive, panel, Job()).save(tmp_path)
+        fitted(Naive, panel, Job()).packed()
 
 
 def test_names():

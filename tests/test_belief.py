@@ -347,9 +347,32 @@ def test_a_damaged_file_says_so(damage, tmp_path):
         Belief.load(path)
 
 
+@pytest.mark.parametrize("place", range(0, 100, 9))
+def test_a_flipped_bit_is_found(place, tmp_path):
+    _, path = saved(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[-1 - place] ^= 1 << place % 8
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="checksum"):
+        Belief.load(path)
+
+
+def test_a_save_keeps_links_permissions_and_what_is_beside(tmp_path):
+    belief, path = saved(tmp_path)
+    path.chmod(0o640)
+    link, other = tmp_path / "link.safetensors", tmp_path / "belief.safetensors.part"
+    link.symlink_to(path)
+    other.write_text("mine")
+    belief.select(slice(0, 1)).save(link)
+    assert link.is_symlink()
+    assert other.read_text() == "mine"
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert Belief.load(path).batch == 1
+
+
 def test_a_file_that_lacks_a_field_says_which(tmp_path):
     path = tmp_path / "x.safetensors"
-    header = {"seqlatent": json.dumps({"kind": "belief", "format": 1})}
+    header = {"seqlatent": json.dumps({"kind": "belief", "format": 2})}
     save_file({"y": torch.zeros(1)}, path, metadata=header)
     with pytest.raises(ValueError, match=r"lacks observed, t, .*latest.started; it is damaged"):
         Belief.load(path)
@@ -369,7 +392,7 @@ def test_a_newer_format_says_what_to_upgrade(tmp_path):
     path = tmp_path / "x.safetensors"
     header = {"seqlatent": json.dumps({"kind": "belief", "format": 99})}
     save_file({"y": torch.zeros(1)}, path, metadata=header)
-    with pytest.raises(ValueError, match=r"has belief format 99, .* reads format 1; upgrade"):
+    with pytest.raises(ValueError, match=r"has belief format 99, .* reads format 2; upgrade"):
         Belief.load(path)
 
 
@@ -377,11 +400,10 @@ def test_a_failing_save_leaves_the_old_file(tmp_path, monkeypatch):
     belief, path = saved(tmp_path)
     before = path.read_bytes()
 
-    def fail(tensors, target, metadata=None):
-        target.write_bytes(b"half")
+    def fail(handle):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="no space left"):
         belief.save(path)
     assert path.read_bytes() == before

@@ -227,7 +227,7 @@ def test_a_saved_model_needs_no_options_of_fitting(saved):
 
 def test_info_tells_what_a_saved_model_is(saved):
     text = run("info", saved).stdout
-    for words in ("seqlatent 0", "format 2", "D, season of 7", "id unique_id, time ds, target y"):
+    for words in ("seqlatent 0", "format 3", "D, season of 7", "id unique_id, time ds, target y"):
         assert words in text
     assert re.search(r"seasonal_naive +baseline +- +\d+", text)
     assert re.search(r"NA +2024-02-04", text)
@@ -247,7 +247,7 @@ def test_info_of_a_folder_that_is_none(tmp_path, saved):
     config = json.loads((saved / "config.json").read_text())
     del config["clock"]
     (saved / "config.json").write_text(json.dumps(config))
-    assert "is damaged" in run("info", saved, status=1).stderr
+    assert "it is damaged or was edited" in run("info", saved, status=1).stderr
 
 
 # --- backtest --------------------------------------------------------------------------------
@@ -349,8 +349,8 @@ def test_an_error_of_the_data_is_one_line(text, words):
         (["nothing.parquet", "--h", "1"], "nothing.parquet: no such file"),
         (["{data}", "--h", "1", "--out", "nowhere/out.csv"], "there is no folder nowhere"),
         (["{data}", "--h", "1", "--out", "{folder}"], "must name a file"),
-        (["{data}", "--h", "1", "--save", "{folder}"], "found other files"),
-        (["{data}", "--h", "1", "--save", "{data}"], "must name a folder"),
+        (["{data}", "--h", "1", "--save", "{folder}"], "found 'other'"),
+        (["{data}", "--h", "1", "--save", "{data}"], "found a file"),
         (["{data}", "--h", "1", *NAIVE, "--static", "{data}"], "data.csv: "),
         (["--load", "nothing", "--h", "1"], "expected a model folder"),
     ],

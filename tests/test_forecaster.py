@@ -1,6 +1,5 @@
 """The dataframe skin: verbs, laws, files, threads, bad input."""
 
-import json
 import subprocess
 import sys
 import threading
@@ -13,7 +12,6 @@ import torch
 from seqlatent.forecasting import (
     Columns,
     DataError,
-    FolderError,
     Forecaster,
     TargetError,
     TimeError,
@@ -427,47 +425,6 @@ def test_short_and_empty_series():
         Forecaster("structural").fit(df.assign(y=np.nan))
     with pytest.raises(TargetError, match=r"need \d+ rows"):
         Forecaster("naive").cross_validation(df, 30, n_windows=2)
-
-
-def test_damaged_foreign_and_newer_folders(fitted, tmp_path):
-    place = tmp_path / "model"
-    fitted["srnn"].save(place)
-    with pytest.raises(FolderError, match="none"):
-        Forecaster.load(tmp_path / "nowhere")
-    weights = next(place.rglob("weights-0.safetensors"))
-    kept = weights.read_bytes()
-    weights.write_bytes(kept[: len(kept) // 2])
-    with pytest.raises(FolderError, match="damaged"):
-        Forecaster.load(place)
-    weights.write_bytes(kept)
-    config = json.loads((place / "config.json").read_text())
-    for change, match in (({"format": 99}, "upgrade"), ({"kind": "other"}, "not written by")):
-        (place / "config.json").write_text(json.dumps(config | change))
-        with pytest.raises(FolderError, match=match):
-            Forecaster.load(place)
-    (place / "config.json").write_text("{")
-    with pytest.raises(FolderError, match="no JSON"):
-        Forecaster.load(place)
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "thesis.txt").write_text("mine")
-    with pytest.raises(FolderError, match="other files"):
-        fitted["srnn"].save(other)
-    assert (other / "thesis.txt").read_text() == "mine"
-
-
-def test_the_old_model_survives_a_full_disk(fitted, tmp_path, monkeypatch):
-    place = tmp_path / "model"
-    fitted["structural"].save(place)
-
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("seqlatent.forecasting.forecaster.write_tensors", full)
-    with pytest.raises(OSError, match="No space"):
-        fitted["srnn"].save(place)
-    assert Forecaster.load(place).aliases == ("structural",)
-    assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
 def test_polars_in_polars_out(fitted):

@@ -1,26 +1,25 @@
 """Local engines: parameters of its own for each series, kept in arrays over all series."""
 
-import json
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from seqlatent.forecasting.baselines import newcomers
 from seqlatent.forecasting.baselines.spread import Pool
-from seqlatent.forecasting.engine import Engine, Job, Scores
-from seqlatent.forecasting.errors import CovariateError, FolderError, TargetError, TimeError
+from seqlatent.forecasting.engine import Engine, Job, Packed, Scores
+from seqlatent.forecasting.errors import CovariateError, TargetError, TimeError
+from seqlatent.forecasting.identifiers import decoded, encoded
 from seqlatent.forecasting.panel import Panel
 
 __all__ = ["Deadline", "LocalEngine", "Predicted", "Table", "rows_by_step"]
 
 Table = dict[str, np.ndarray]
 """Arrays with one row per series."""
-
-FILE = "baseline.safetensors"
 
 
 class Predicted(NamedTuple):
@@ -174,29 +173,30 @@ class LocalEngine(Engine):
         unknown = np.isnan(log_prob).all(1)
         return Scores(np.where(unknown, np.nan, np.nansum(log_prob, 1)), ndtr(z))
 
-    def save(self, folder: Path) -> dict[str, Any]:
+    def packed(self) -> Packed:
         pool = {f"pool.{name}": values for name, values in self._pool._asdict().items()}
         fitted = {f"fitted.{name}": values for name, values in self._fitted.items()}
-        _write({**pool, **fitted}, folder / FILE)
-        return {
+        config = {
             "options": self._options,
             "season": self._season,
             "time_limit": self._time_limit,
             "targets": self._targets,
             "covariates": self._covariates,
-            "ids": [_encode(name) for name in self._index],
-            "notes": [[_encode(name), reason] for name, reason in self.notes.items()],
+            "ids": [encoded(name) for name in self._index],
+            "notes": [[encoded(name), reason] for name, reason in self.notes.items()],
         }
+        return Packed(config, self.pack({**pool, **fitted}))
 
     @classmethod
-    def load(cls, folder: Path, config: dict[str, Any]) -> "LocalEngine":
+    def unpacked(cls, packed: Packed) -> "LocalEngine":
         build: Any = cls
+        config = packed.config
         engine: LocalEngine = build(**config["options"])
         engine._season, engine._time_limit = config["season"], config["time_limit"]
         engine._targets, engine._covariates = config["targets"], config["covariates"]
-        engine._index = {_decode(code): i for i, code in enumerate(config["ids"])}
-        engine.notes = {_decode(code): reason for code, reason in config["notes"]}
-        tensors = _read(folder / FILE)
+        engine._index = {decoded(code): i for i, code in enumerate(config["ids"])}
+        engine.notes = {decoded(code): reason for code, reason in config["notes"]}
+        tensors = engine.unpack(packed.tensors)
         engine._pool = Pool(*(tensors[f"pool.{name}"] for name in Pool._fields))
         engine._fitted = {
             name.removeprefix("fitted."): values
@@ -205,11 +205,11 @@ class LocalEngine(Engine):
         }
         return engine
 
-    def save_state(self, state: Table, path: Path) -> None:
-        _write(state, path)
+    def pack(self, state: Table) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(np.array(x, order="C")) for name, x in state.items()}
 
-    def load_state(self, path: Path) -> Table:
-        return _read(path)
+    def unpack(self, tensors: Mapping[str, Tensor]) -> Table:
+        return {name: x.numpy() for name, x in tensors.items()}
 
     def _foreseen(self, panel: Panel) -> Predicted:
         """Law of each cell given the rows before it."""
@@ -315,52 +315,3 @@ def _stack(tables: Sequence[Table]) -> Table:
             )
         joined[name] = np.concatenate(padded)
     return joined
-
-
-def _write(table: Table, path: Path) -> None:
-    from safetensors.numpy import save_file
-
-    save_file({name: np.ascontiguousarray(values) for name, values in table.items()}, path)
-
-
-def _read(path: Path) -> Table:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise FolderError(
-            f"expected a safetensors file at {path}, found none that can be read: {error}; "
-            "save the forecaster again."
-        ) from error
-
-
-def _encode(name: Any) -> Any:
-    """An id as JSON holds it: times as a pair of their type and text."""
-    if name is None or isinstance(name, str | int | float | bool):
-        return name
-    if hasattr(name, "isoformat"):
-        return [type(name).__name__, name.isoformat()]
-    raise TypeError(
-        f"ids must be strings, numbers or dates to be saved, found {name!r} of type "
-        f"{type(name).__name__}; convert them with str()."
-    )
-
-
-def _decode(code: Any) -> Any:
-    if not isinstance(code, list):
-        return code
-    import datetime
-
-    import pandas as pd
-
-    kinds: dict[str, Any] = {
-        "Timestamp": pd.Timestamp,
-        "datetime": datetime.datetime.fromisoformat,
-        "date": datetime.date.fromisoformat,
-    }
-    kind, text = code
-    if kind not in kinds:
-        raise FolderError(f"expected an id of type {sorted(kinds)}, found {json.dumps(code)}.")
-    return kinds[kind](text)

@@ -1,13 +1,13 @@
 """Files: tables written whole or not at all, and places tested before work begins."""
 
 import os
-import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seqlatent import files
 from seqlatent.forecasting.cli.messages import Failure, usage
 
 if TYPE_CHECKING:
@@ -59,15 +59,15 @@ def check_folder(place: str | None, option: str) -> None:
     """
     if place is None:
         return
-    path = Path(place)
-    if path.is_file():
-        raise Failure(f"{option} must name a folder, found the file {place}.")
-    if path.is_dir() and any(path.iterdir()) and not (path / "config.json").is_file():
-        raise Failure(
-            f"{option} {place}: expected a saved model or nothing there, found other files; choose "
-            "another folder."
-        )
-    there = next(parent for parent in path.resolve().parents if parent.exists())
+    from seqlatent.forecasting.errors import FolderError
+    from seqlatent.forecasting.folder import require_place
+
+    path = Path(place).resolve()
+    try:
+        require_place(path)
+    except FolderError as error:
+        raise Failure(f"{option} {place}: {error}") from error
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
     if not os.access(there, os.W_OK):
         raise Failure(f"{option} {place}: permission denied.")
 
@@ -112,19 +112,11 @@ def replacing(path: Path) -> Iterator[Path]:
         Failure: If the file cannot be written; an older one is still there then.
     """
     path = Path(os.path.realpath(path))
-    whole = _regular(path)
-    draft = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}") if whole else path
     try:
-        yield draft
-        if whole:
-            if path.exists():
-                draft.chmod(path.stat().st_mode)
-            draft.replace(path)
+        with files.replacing(path) if _regular(path) else nullcontext(path) as draft:
+            yield draft
     except OSError as error:
         raise Failure(f"cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        if whole:
-            draft.unlink(missing_ok=True)
 
 
 def _regular(path: Path) -> bool:

@@ -12,6 +12,9 @@ from seqlatent.forecasting.cli.scoring import text_table
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
+
+    Groups = dict[str, dict[str, Tensor]]
 
 __all__ = ["info"]
 
@@ -32,18 +35,21 @@ def info(
     covariates, and who wrote it.
     """
     from seqlatent.forecasting.errors import FolderError
-    from seqlatent.forecasting.folder import read_config
+    from seqlatent.forecasting.folder import read_folder
 
     place = Path(folder)
-    config = read_config(place)
+    config, groups = read_folder(place)
     try:
         lines, models, series = (
             _about(place, config),
-            _models(place, config),
-            _series(place, config),
+            _models(config, groups),
+            _series(config, groups),
         )
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise FolderError(f"{place} is damaged: {error!r}. Save the model again.") from error
+        raise FolderError(
+            f"{place} was written by seqlatent {config.get('version')}, of which this version "
+            f"cannot read {error!r}; fit the forecaster again."
+        ) from error
     wide = max(map(len, lines))
     for name, value in lines.items():
         typer.echo(f"{name.ljust(wide)}  {value}")
@@ -58,11 +64,11 @@ def _about(place: Path, config: dict[str, Any]) -> dict[str, str]:
     columns, clock, statics = config["columns"], config["clock"], config["statics"]
     target = columns["target"]
     targets = target if isinstance(target, str) else ", ".join(target)
-    size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+    size = sum(file["size"] for file in config["files"])
     season = config["season_length"] or [Clock.from_dict(clock).default_season]
     return {
         "folder": f"{place}, {_bytes(size)}, format {config['format']}",
-        "written by": f"seqlatent {config['version']}",
+        "written by": f"seqlatent {config['version']}, torch {config['torch']}",
         "columns": f"id {columns['id']}, time {columns['time']}, target {targets}",
         "known ahead": ", ".join(config["covariates"]) or "-",
         "past only": ", ".join(columns["past"]) or "-",
@@ -72,20 +78,24 @@ def _about(place: Path, config: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _models(place: Path, config: dict[str, Any]) -> "pd.DataFrame":
+def _models(config: dict[str, Any], groups: "Groups") -> "pd.DataFrame":
     import pandas as pd
 
     rows = []
     for i, model in enumerate(config["models"]):
-        folder, members = place / f"model-{i}", model["config"].get("members")
+        members = model["config"].get("members")
         latent = members is not None
-        files = sorted(folder.glob("weights-*.safetensors" if latent else "baseline.safetensors"))
+        numbers = [
+            values.numel()
+            for name, values in groups[f"model-{i}"].items()
+            if name.startswith("member-" if latent else "")
+        ]
         rows.append(
             {
                 "model": model["alias"],
                 "kind": "latent" if latent else "baseline",
                 "members": float("nan") if members is None else members,
-                "parameters": sum(map(_numbers, files)),
+                "parameters": sum(numbers),
             }
         )
     table = pd.DataFrame(rows)
@@ -93,16 +103,16 @@ def _models(place: Path, config: dict[str, Any]) -> "pd.DataFrame":
     return table
 
 
-def _series(place: Path, config: dict[str, Any]) -> "pd.DataFrame":
-    import numpy as np
+def _series(config: dict[str, Any], groups: "Groups") -> "pd.DataFrame":
     import pandas as pd
 
-    from seqlatent.forecasting.folder import read_tensors
+    from seqlatent.forecasting.arguments import objects
+    from seqlatent.forecasting.identifiers import decoded
     from seqlatent.forecasting.rows import shown
     from seqlatent.forecasting.tails import Tails
 
-    ids = np.array(config["ids"], dtype=object)
-    tails = Tails.from_tensors(ids, config["clock"], read_tensors(place / "tails.safetensors"))
+    ids = objects([decoded(code) for code in config["ids"]])
+    tails = Tails.from_tensors(ids, config["clock"], groups["tails"])
     stamps = tails.clock.stamps(tails.t)
     return pd.DataFrame(
         {
@@ -110,16 +120,6 @@ def _series(place: Path, config: dict[str, Any]) -> "pd.DataFrame":
             "last time": [shown(stamp, tails.clock.tz) for stamp in stamps],
         }
     )
-
-
-def _numbers(file: Path) -> int:
-    """Numbers in a file of tensors, read from its head."""
-    from math import prod
-
-    from safetensors import safe_open
-
-    with safe_open(file, framework="numpy") as tensors:
-        return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
 
 
 def _bytes(size: float | int) -> str:

@@ -1,6 +1,8 @@
 """Belief, from which a rollout starts, and the rows that follow it."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from collections.abc import Sequence as Collection
 from dataclasses import dataclass
 from os import PathLike
@@ -9,12 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from seqlatent.files import write_whole
 from seqlatent.inference.inference import Latest
 from seqlatent.sequences import Sequences
 
 __all__ = ["Belief", "continuing", "upcoming"]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -80,14 +83,8 @@ class Belief:
         memory = tuple(torch.cat(s) for s in zip(*(b.memory for b in beliefs), strict=True))
         return cls(latest, memory, **own)
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Writes the belief as safetensors; an older file stays until the new one is complete.
-
-        Args:
-            path: File to write, usually ``belief.safetensors``.
-        """
-        from safetensors.torch import save_file
-
+    def tensors(self) -> dict[str, Tensor]:
+        """All that it is made of, by name."""
         tensors = {name: getattr(self, name) for name in _OWN}
         tensors.update({f"memory.{i}": s for i, s in enumerate(self.memory)})
         tensors.update({f"encoder.{i}": s for i, s in enumerate(self.latest.encoder)})
@@ -95,17 +92,41 @@ class Belief:
             value = getattr(self.latest, name)
             if value is not None:
                 tensors[f"latest.{name}"] = value
-        target = Path(path)
-        draft = target.with_name(target.name + ".part")
-        try:
-            save_file(
-                {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()},
-                draft,
-                metadata={"seqlatent": json.dumps({"kind": "belief", "format": _FORMAT})},
-            )
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
+        return tensors
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> "Belief":
+        """Reads what :meth:`tensors` gave.
+
+        Args:
+            tensors: Tensors by name.
+
+        Raises:
+            KeyError: If one is missing.
+        """
+        mean, cov, values, log_weights = (tensors.get(f"latest.{name}") for name in _LATEST[:-1])
+        encoder = _numbered("encoder", tensors)
+        return cls(
+            latest=Latest(mean, cov, values, log_weights, tensors["latest.started"], encoder),
+            memory=_numbered("memory", tensors),
+            **{name: tensors[name] for name in _OWN},
+        )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the belief as safetensors; an older file stays until the new one is complete.
+
+        Args:
+            path: File to write, usually ``belief.safetensors``; where it is a symbolic link, the
+                file that it leads to is replaced.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        from safetensors.torch import save
+
+        tensors = {k: x.detach().cpu().contiguous().clone() for k, x in self.tensors().items()}
+        header = {"kind": "belief", "format": _FORMAT, "sha256": _digest(tensors)}
+        write_whole(Path(path), save(tensors, metadata={"seqlatent": json.dumps(header)}))
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, device: torch.device | str = "cpu") -> "Belief":
@@ -125,7 +146,7 @@ class Belief:
         if not target.is_file():
             raise FileNotFoundError(f"no belief at {target}; write one with Belief.save.")
         try:
-            with safe_open(target, framework="pt", device=str(device)) as file:
+            with safe_open(target, framework="pt") as file:
                 header = (file.metadata() or {}).get("seqlatent")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
@@ -133,34 +154,41 @@ class Belief:
                 f"{target} is no readable safetensors file ({error}); it is damaged or was cut "
                 "short, save it again."
             ) from error
-        _require_header(target, header)
-        if "t" in tensors:  # older files have it in the type of the values
-            tensors["t"] = tensors["t"].double()
+        digest = _require_header(target, header)
         missing = [name for name in (*_OWN, "latest.started") if name not in tensors]
         if missing:
             raise ValueError(f"{target} lacks {', '.join(missing)}; it is damaged, save it again.")
-        mean, cov, values, log_weights = (tensors.get(f"latest.{name}") for name in _LATEST[:-1])
-        encoder = _numbered("encoder", tensors)
-        return cls(
-            latest=Latest(mean, cov, values, log_weights, tensors["latest.started"], encoder),
-            memory=_numbered("memory", tensors),
-            **{name: tensors[name] for name in _OWN},
-        )
+        if digest != _digest(tensors):
+            raise ValueError(
+                f"{target} does not have the checksum that it was saved with; it is damaged, save "
+                "it again."
+            )
+        return cls.of_tensors({name: x.to(device) for name, x in tensors.items()})
 
 
 _OWN = ("y", "observed", "t", "u", "codes", "shift", "scale")
 _LATEST = ("mean", "cov", "values", "log_weights", "started")
 
 
-def _numbered(prefix: str, tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Checksum of names, types, shapes and values."""
+    found = hashlib.sha256()
+    for name, x in sorted(tensors.items()):
+        found.update(f"{name} {x.dtype} {tuple(x.shape)}\n".encode())
+        found.update(x.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _numbered(prefix: str, tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
     names = [name for name in tensors if name.startswith(f"{prefix}.")]
     return tuple(tensors[f"{prefix}.{i}"] for i in range(len(names)))
 
 
-def _require_header(path: Path, header: str | None) -> None:
+def _require_header(path: Path, header: str | None) -> str:
+    """The checksum that the tensors must have."""
     try:
         found = json.loads(header) if header else {}
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         found = {}
     if not isinstance(found, dict) or found.get("kind") != "belief":
         raise ValueError(
@@ -171,6 +199,7 @@ def _require_header(path: Path, header: str | None) -> None:
             f"{path} has belief format {found.get('format')}, this version of seqlatent reads "
             f"format {_FORMAT}; upgrade seqlatent, or filter the data again."
         )
+    return str(found.get("sha256"))
 
 
 def continuing(belief: Belief, rows: Sequences) -> Sequences:

@@ -1,0 +1,69 @@
+"""Identifiers as JSON holds them."""
+
+import datetime
+import decimal
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from seqlatent.forecasting.errors import FolderError
+
+__all__ = ["decoded", "encoded"]
+
+# How a value of each type becomes text, and text a value again.
+_KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "Timestamp": (pd.Timestamp.isoformat, pd.Timestamp),
+    "Timedelta": (lambda value: value.isoformat(), pd.Timedelta),
+    "timedelta": (
+        lambda value: pd.Timedelta(value).isoformat(),
+        lambda code: pd.Timedelta(code).to_pytimedelta(),
+    ),
+    "Period": (lambda value: [str(value), value.freqstr], lambda code: pd.Period(*code)),
+    "datetime": (datetime.datetime.isoformat, datetime.datetime.fromisoformat),
+    "date": (datetime.date.isoformat, datetime.date.fromisoformat),
+    "time": (datetime.time.isoformat, datetime.time.fromisoformat),
+    "Decimal": (str, decimal.Decimal),
+    "UUID": (str, uuid.UUID),
+    "bytes": (bytes.hex, bytes.fromhex),
+    "tuple": (
+        lambda value: [encoded(one) for one in value],
+        lambda code: tuple(decoded(one) for one in code),
+    ),
+}
+
+
+def encoded(value: Any) -> Any:
+    """An identifier as JSON holds it: a number, text, or a pair of a type and text.
+
+    Raises:
+        TypeError: If its type is not known.
+    """
+    if isinstance(value, np.datetime64):
+        value = pd.Timestamp(value)
+    elif isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    kind = type(value).__name__
+    if kind not in _KINDS:
+        raise TypeError(
+            f"ids must be strings, numbers or dates to be saved, found {value!r} of type {kind}; "
+            "convert them with str()."
+        )
+    return [kind, _KINDS[kind][0](value)]
+
+
+def decoded(code: Any) -> Any:
+    """Reads what :func:`encoded` gave.
+
+    Raises:
+        FolderError: If it gave nothing like this.
+    """
+    if not isinstance(code, list):
+        return code
+    if len(code) != 2 or code[0] not in _KINDS:
+        raise FolderError(f"expected an id of type {', '.join(_KINDS)}, found {code!r}.")
+    return _KINDS[code[0]][1](code[1])
