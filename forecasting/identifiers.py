@@ -1,8 +1,6 @@
 """Identifiers as JSON holds them."""
 
 import datetime
-import decimal
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -16,22 +14,8 @@ __all__ = ["decoded", "encoded"]
 # How a value of each type becomes text, and text a value again.
 _KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "Timestamp": (pd.Timestamp.isoformat, pd.Timestamp),
-    "Timedelta": (lambda value: value.isoformat(), pd.Timedelta),
-    "timedelta": (
-        lambda value: pd.Timedelta(value).isoformat(),
-        lambda code: pd.Timedelta(code).to_pytimedelta(),
-    ),
-    "Period": (lambda value: [str(value), value.freqstr], lambda code: pd.Period(*code)),
     "datetime": (datetime.datetime.isoformat, datetime.datetime.fromisoformat),
     "date": (datetime.date.isoformat, datetime.date.fromisoformat),
-    "time": (datetime.time.isoformat, datetime.time.fromisoformat),
-    "Decimal": (str, decimal.Decimal),
-    "UUID": (str, uuid.UUID),
-    "bytes": (bytes.hex, bytes.fromhex),
-    "tuple": (
-        lambda value: [encoded(one) for one in value],
-        lambda code: tuple(decoded(one) for one in code),
-    ),
 }
 
 

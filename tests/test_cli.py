@@ -225,6 +225,27 @@ def test_a_saved_model_needs_no_options_of_fitting(saved):
     assert "'--model': the saved model knows it" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["forecast", "backtest"])
+def test_results_do_not_replace_what_is_read_or_each_other(command, data, tmp_path):
+    before = data.read_bytes()
+    link, other = tmp_path / "link.csv", tmp_path / "other.csv"
+    link.symlink_to(data)
+    same = tmp_path / "same.csv"
+    same.symlink_to(other)
+    more = ["--sample-paths", 2, "--paths-out"] if command == "forecast" else ["--scores-out"]
+    for places, named in (
+        (["--out", data], "--out"),
+        (["--out", link], "--out"),
+        (["--out", other, *more, data], more[-1]),
+        (["--out", other, *more, same], more[-1]),
+    ):
+        text = run(command, data, "--h", 2, "--model", "naive", *places, status=1).stderr
+        assert f"{named} " in text
+        assert "would replace what" in text
+    assert data.read_bytes() == before
+    assert not other.exists()
+
+
 def test_info_tells_what_a_saved_model_is(saved):
     text = run("info", saved).stdout
     for words in ("seqlatent 0", "format 3", "D, season of 7", "id unique_id, time ds, target y"):

@@ -146,6 +146,21 @@ def test_a_parquet_file_is_checked_and_read(tmp_path):
         load(wrong, root=tmp_path, opener=refuse)
 
 
+def test_what_is_read_is_what_was_checked(tmp_path, monkeypatch):
+    frame = pd.DataFrame({"y": [0.5, 1.0]})
+    path = tmp_path / "small.parquet"
+    frame.to_parquet(path)
+    good = small(CSV, sha256=sha256(path.read_bytes()))
+
+    def read_and_replaced(path, read=Path.read_bytes):
+        content = read(path)
+        frame.assign(y=7.0).to_parquet(path)
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_replaced)
+    assert_frame_equal(load(good, root=tmp_path, opener=refuse), frame)
+
+
 def test_folders_are_searched_in_order(tmp_path, monkeypatch):
     folders = {name: tmp_path / name for name in ("root", "named")} | {"cache": cache_folder()}
     contents = {}

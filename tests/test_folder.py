@@ -4,11 +4,7 @@ import errno
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -398,45 +394,6 @@ def assert_old_or_new(place, there, models):
         assert "found none" in str(error)
     else:
         pd.testing.assert_frame_equal(forecast(found), forecast(models[found.aliases[0]]))
-
-
-KILLED = """
-import sys
-from seqlatent.forecasting import Forecaster
-one, other = map(Forecaster.load, sys.argv[2:])
-print("ready", flush=True)
-while True:
-    one.save(sys.argv[1])
-    other.save(sys.argv[1])
-"""
-
-
-@pytest.mark.parametrize(
-    "kills",
-    [
-        pytest.param(3, id="some", marks=pytest.mark.slow),
-        pytest.param(int(os.environ.get("SEQLATENT_FUZZ", "0")), id="many", marks=pytest.mark.slow),
-    ],
-)
-def test_a_process_that_is_killed_leaves_one_of_two_models(kills, original, tmp_path):
-    place, other = tmp_path / "models" / "model", tmp_path / "other"
-    models = {"naive": fitted("naive"), "ets": fitted("ets")}
-    models["ets"].save(other)
-    models["naive"].save(place)
-    rng = np.random.default_rng(0)
-    for _ in range(kills):
-        process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(place), str(original), str(other)],
-            stdout=subprocess.PIPE,
-        )
-        process.stdout.readline()
-        time.sleep(rng.uniform(0, 0.2))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert_old_or_new(place, True, models)
-        models["naive"].save(place)
-        assert sorted(p.name for p in place.iterdir()) == sorted(p.name for p in original.iterdir())
-        assert [p.name for p in place.parent.iterdir()] == ["model"]
 
 
 def test_two_that_save_and_one_that_loads_at_the_same_time(saved):

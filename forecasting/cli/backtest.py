@@ -6,7 +6,7 @@ import typer
 
 from seqlatent.forecasting.cli import options
 from seqlatent.forecasting.cli.dialect import Dialect
-from seqlatent.forecasting.cli.files import check_place, write_table
+from seqlatent.forecasting.cli.files import check_apart, check_place, write_table
 from seqlatent.forecasting.cli.fitting import Settings, check_levels, counted
 from seqlatent.forecasting.cli.messages import Voice, reported, usage
 from seqlatent.forecasting.cli.reading import check_there, read_table
@@ -96,6 +96,7 @@ def backtest(
         raise usage("the table is on stdout already; expected a file.", "--scores-out")
     check_place(out, "--out")
     check_place(scores_out, "--scores-out")
+    check_apart({"--out": out, "--scores-out": scores_out}, {"DATA": data, "--static": static})
     if data == static == "-":
         raise usage("only one table can come from stdin.", "DATA, --static")
     check_there(data, static)

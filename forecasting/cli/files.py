@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PARQUET",
+    "check_apart",
     "check_folder",
     "check_parquet",
     "check_place",
@@ -49,6 +50,33 @@ def check_place(place: str | None, option: str, *, picture: bool = False) -> Non
         raise Failure(f"{option} {place}: there is no folder {path.parent}; make it first.")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise Failure(f"{option} {place}: permission denied.")
+
+
+def check_apart(results: Mapping[str, str | None], sources: Mapping[str, str | None]) -> None:
+    """Makes sure that no result replaces a table that is read, or another result.
+
+    Args:
+        results: Places of results, by their options.
+        sources: Places of what is read, by their options.
+
+    Raises:
+        Failure: If two are one file.
+    """
+    seen: dict[str, str] = {}
+    for kind in (sources, results):
+        for option, place in kind.items():
+            if (
+                place is None
+                or place == "-"
+                or (os.path.exists(place) and not _regular(Path(place)))
+            ):
+                continue
+            real = os.path.realpath(place)
+            if kind is results and real in seen:
+                raise Failure(
+                    f"{option} {place} would replace what {seen[real]} names; choose another file."
+                )
+            seen[real] = option
 
 
 def check_folder(place: str | None, option: str) -> None:

@@ -8,7 +8,13 @@ import typer
 
 from seqlatent.forecasting.cli import options
 from seqlatent.forecasting.cli.dialect import Dialect
-from seqlatent.forecasting.cli.files import check_folder, check_place, write_figure, write_table
+from seqlatent.forecasting.cli.files import (
+    check_apart,
+    check_folder,
+    check_place,
+    write_figure,
+    write_table,
+)
 from seqlatent.forecasting.cli.fitting import Settings, check_levels, counted
 from seqlatent.forecasting.cli.messages import Failure, Voice, reported, usage
 from seqlatent.forecasting.cli.reading import check_there, read_table
@@ -132,6 +138,8 @@ def forecast(
     levels, quantiles = [80.0, 95.0] if level is None else level, quantile or []
     check_levels(levels, quantiles)
     dialect = Dialect(sep, decimal, encoding, date_format).check()
+    results = {"--out": out, "--plot": plot, "--paths-out": paths_out}
+    check_apart(results, {"DATA": data, "--x": x, "--static": static})
     if [data, x, static].count("-") > 1:
         raise usage("only one table can come from stdin.", "DATA, --x, --static")
     check_there(data, x, static)
