@@ -328,15 +328,16 @@ class LatentEngine(Engine):
         order, parts = [], []
         for count in np.unique(new):
             index = np.flatnonzero(new == count)
-            place, begin = torch.from_numpy(index), late.rows.lengths[index] - count
+            some = state.select(index)
+            begin = late.rows.lengths[index] - count
             data = {
-                kind: n.cut(index, begin, int(count), state.units(v).select(index))
+                kind: n.cut(index, begin, int(count), some.units(v))
                 for v, (kind, n) in enumerate(numbers.items())
             }
-            members = zip(self.models, self.kinds, state.beliefs, strict=True)
+            members = zip(self.models, self.kinds, some.beliefs, strict=True)
             parts.append(
                 [
-                    model.update(belief.select(place), data[kind], generator=generator)
+                    model.update(belief, data[kind], generator=generator)
                     for model, kind, belief in members
                 ]
             )
@@ -573,7 +574,10 @@ class LatentEngine(Engine):
 
 def _joined(parts: Sequence[Sequence[Belief]], order: Sequence[np.ndarray]) -> tuple[Belief, ...]:
     """Beliefs of each member, of groups of series, in the order of the series."""
-    back = torch.from_numpy(np.argsort(np.concatenate(order)))
+    place = np.concatenate(order)
+    if len(parts) == 1 and np.array_equal(place, np.arange(len(place))):
+        return tuple(parts[0])
+    back = torch.from_numpy(np.argsort(place))
     return tuple(Belief.join(member).select(back) for member in zip(*parts, strict=True))
 
 

@@ -1,6 +1,7 @@
 """The model as a whole: beliefs, their updates and files, forecasts and rollouts."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from small_models import (
 )
 from torch import nn
 
+from seqlatent import zoo
 from seqlatent.inference import Combiner, Kalman, Particles, Prior
 from seqlatent.model import Belief, LatentModel
 from seqlatent.sequences import Sequences
@@ -621,3 +623,23 @@ def test_float32_stays_float32():
         paths = m.forecast(belief, 2, n=2, u=torch.zeros(3, 2, U), generator=seeded())
         assert paths.y.dtype == torch.float32, name
     assert isinstance(MODELS["Kalman"]().emission, Read)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e6])
+def test_one_row_more_is_what_the_filter_finds_after_a_start_of_any_size(scale):
+    """A step by itself keeps the digits that a filter of many steps keeps."""
+    model = zoo.structural(trend=True, season_length=4).double()
+    seeded(0)
+    y = normal(2, 12, 1)
+    y[1, 7] = torch.nan
+    belief = model.belief(Sequences.of(y[:, :6]))
+    vast = replace(belief.latest, cov=belief.latest.cov * scale)
+    by_one = by_two = replace(belief, latest=vast)
+    for t in range(6, 12, 2):
+        rows = Sequences.of(y[:, t : t + 2], t=torch.arange(t, t + 2).double())
+        by_two = model.update(by_two, rows)
+        for i in (t, t + 1):
+            row = Sequences.of(y[:, i : i + 1], t=torch.tensor([float(i)], dtype=F64))
+            by_one = model.update(by_one, row)
+    torch.testing.assert_close(by_one.latest.mean, by_two.latest.mean, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(by_one.latest.cov, by_two.latest.cov, rtol=1e-7, atol=1e-7)

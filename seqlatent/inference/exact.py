@@ -11,9 +11,13 @@ from seqlatent.chain import Chain, Linear, MarkovChain
 from seqlatent.distributions import CovarianceNormal, Empirical, FactorNormal, standard_normal
 from seqlatent.emissions.emission import LinearEmission
 from seqlatent.inference.inference import Generative, Inference, Latest, States, at, position
+from seqlatent.linalg import condition
 from seqlatent.sequences import Context, Sequences
 
 __all__ = ["Kalman", "Prior"]
+
+# Variance of a prediction, in units of the noise, up to which one step needs no factors.
+_PLAIN = 1e4
 
 
 class Kalman(Inference):
@@ -137,6 +141,10 @@ class Kalman(Inference):
         end: bool | Tensor = False,
         generator: torch.Generator | None = None,
     ) -> Latest:
+        if start is not None and sequences.steps == 1 and end is True and bool(start.started.all()):
+            one = _one_step(model, sequences, c[0], start)
+            if one is not None:
+                return one
         filtered = self._filtered(model, sequences, c, start, kalman.VAGUE)
         index = position(sequences, end)
         started = index >= 0
@@ -204,6 +212,27 @@ class Kalman(Inference):
         return States(CovarianceNormal(smoothed.mean, smoothed.cov), filtered.log_evidence)
 
 
+def _one_step(model: Generative, sequences: Sequences, c: Context, start: Latest) -> Latest | None:
+    """A row more, without what filters do for many; None where subtracting would cost digits."""
+    if start.mean is None or start.cov is None:
+        return None
+    transition, emission = _linear(model)
+    F, b, G = transition.matrices(c)
+    mean, cov = _step(F, b, G, start.mean, start.cov)
+    H, d, R = emission.matrices(c)
+    noise, spread = (x.diagonal(dim1=-2, dim2=-1) for x in (R, H @ cov @ H.mT))
+    if not bool((spread <= _PLAIN * noise).all()):
+        return None
+    y, observed = sequences.normalised[:, 0], sequences.observed[:, 0]
+    mean, cov, _ = condition(mean, cov, H, d, R, y, observed)
+    return Latest(mean, cov, None, None, start.started)
+
+
+def _step(F: Tensor, b: Tensor, G: Tensor, mean: Tensor, cov: Tensor) -> tuple[Tensor, Tensor]:
+    """Moments a step later."""
+    return (F @ mean[..., None])[..., 0] + b, F @ cov @ F.mT + G @ G.mT
+
+
 def _moved(
     transition: Linear, c: Context, start: Latest, m0: Tensor, P0: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -211,8 +240,7 @@ def _moved(
     if start.mean is None or start.cov is None:
         return m0, P0
     F, b, G = transition.matrices(c[0])
-    mean = (F @ start.mean[..., None])[..., 0] + b
-    cov = F @ start.cov @ F.mT + G @ G.mT
+    mean, cov = _step(F, b, G, start.mean, start.cov)
     going = start.started[:, None]
     return torch.where(going, mean, m0), torch.where(going[..., None], cov, P0)
 
