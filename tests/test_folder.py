@@ -316,9 +316,8 @@ def test_every_damage_of_every_file_of_every_engine_is_found_or_harmless(name, t
     damages = {**DAMAGE, "of another model": lambda path: path.write_bytes(foreign)}
     damages |= {f"{size} bytes": _changed(lambda x, n=size: x[:n]) for size in (1, 7, 8, 9, 100)}
     for i, path in enumerate(sorted(place.iterdir())):
-        for bit in flips(path, 30, i):
-            damages[f"bit {bit}"] = lambda path, bit=bit: flipped(path, bit)
-        for what, damage in damages.items():
+        bits = {f"bit {b}": lambda path, b=b: flipped(path, b) for b in flips(path, 30, i)}
+        for what, damage in {**damages, **bits}.items():
             shutil.rmtree(tmp_path / "broken", ignore_errors=True)
             shutil.copytree(place, tmp_path / "broken")
             damage(tmp_path / "broken" / path.name)
