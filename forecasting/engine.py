@@ -2,18 +2,23 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from seqlatent.forecasting.panel import Future, Panel
+from seqlatent.training import Deadline
 
 if TYPE_CHECKING:
     from seqlatent.forecasting.contributions import Contributions
 
-__all__ = ["Engine", "Job", "Law", "Packed", "Scores", "Smoothed"]
+__all__ = ["Engine", "Job", "Law", "OutOfTime", "Packed", "Scores", "Smoothed"]
+
+
+class OutOfTime(Exception):
+    """An engine that cannot be fitted in the time that there is; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +28,21 @@ class Job:
     Args:
         season_lengths: Steps of each season, shortest first; empty for none.
         seed: Seed of everything random.
-        time_limit: Seconds after which training stops, or None.
+        deadline: By when fitting ends.
         progress: Whether to show progress.
         device: Where to compute.
     """
 
     season_lengths: tuple[int, ...] = ()
     seed: int = 0
-    time_limit: float | None = None
+    deadline: Deadline = field(default_factory=Deadline)
     progress: bool = False
     device: str = "cpu"
+
+    @property
+    def time_limit(self) -> float | None:
+        """Seconds that are left, or None."""
+        return None if self.deadline.never else max(self.deadline.left, 0.0)
 
 
 class Law(NamedTuple):
@@ -96,11 +106,17 @@ class Engine(ABC):
         samples: Sample paths from which marginals are computed unless told otherwise.
         named: Whether it has named components.
         burn: First observations of a series that are foreseen by a vague first state alone.
+        stopped: What the deadline left undone in all series alike, in words.
+        doubtful: Whether that leaves open whether it is better than a naive forecast.
+        standing: Seconds that the start of all series takes, where there is a deadline.
     """
 
     samples: int = 200
     named: bool = False
     burn: int = 0
+    stopped: str = ""
+    doubtful: bool = False
+    standing: float = 0.0
 
     @abstractmethod
     def fit(self, panel: Panel, job: Job) -> None:

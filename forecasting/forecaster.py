@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from seqlatent.emissions import Emission
-from seqlatent.forecasting import outputs
+from seqlatent.forecasting import limits, outputs
 from seqlatent.forecasting.arguments import (
     check_training,
     check_values,
@@ -41,6 +41,7 @@ from seqlatent.forecasting.seasons import calendar_notes, seasons
 from seqlatent.forecasting.specs import Spec
 from seqlatent.forecasting.tails import Tails
 from seqlatent.forecasting.threads import on_threads
+from seqlatent.training import Deadline
 
 if TYPE_CHECKING:
     from seqlatent.forecasting.structural import Choice
@@ -75,7 +76,9 @@ class Forecaster:
             decide: small counts get a negative binomial, all else a Student-t law.
         seed: Seed of everything random: the same seed gives the same frames. Global generators are
             neither read nor moved.
-        time_limit: Seconds after which the training of each model stops.
+        time_limit: Seconds that the fit of each model may take, reading and all that is measured
+            on held-out rows included; ``notes`` says what was not reached. A model that was stopped
+            so early that the seasonal naive forecast is better on the last rows gives way to it.
         progress: Whether to show progress.
         device: Where neural models train.
         threads: Threads over which torch splits an operation while a call lasts, in all of the
@@ -146,18 +149,18 @@ class Forecaster:
         Raises:
             DataError: Where the frame cannot be used as it is; says which column, id and row.
         """
+        deadline = Deadline(self.time_limit)
         panel, style, statics, names = read(df, self.columns, freq=self.freq, static=static_df)
-        self.__dict__.update(self.fitted(panel, style, statics, names).__dict__)
+        self.__dict__.update(self.fitted(panel, style, statics, names, deadline).__dict__)
         return self
 
-    def _trained(self, panel: Panel) -> dict[str, Any]:
-        job = Job(
-            self._season_lengths(panel), self.seed, self.time_limit, self.progress, self.device
-        )
-        states = {}
+    def _trained(self, panel: Panel, deadline: Deadline) -> dict[str, Any]:
+        seasons, states, back = self._season_lengths(panel), {}, np.argsort(panel.order)
         for alias, engine in self._engines.items():
-            engine.fit(panel.select(panel.order), job)
-            states[alias] = self._started(engine, panel)
+            job = Job(seasons, self.seed, deadline, self.progress, self.device)
+            found, state = limits.fitted(engine, panel.select(panel.order), job, self.seed)
+            self._engines[alias], states[alias] = found, found.select(state, back)
+            deadline = Deadline(self.time_limit)  # of the next model
         return states
 
     def _started(self, engine: Engine, panel: Panel) -> Any:
@@ -355,14 +358,20 @@ class Forecaster:
         return other
 
     def fitted(
-        self: Self, panel: Panel, style: Style, statics: Statics, names: Sequence[str]
+        self: Self,
+        panel: Panel,
+        style: Style,
+        statics: Statics,
+        names: Sequence[str],
+        deadline: Deadline | None = None,
     ) -> Self:
         """A copy that is fitted on a panel."""
+        deadline = Deadline(self.time_limit) if deadline is None else deadline
         check_names(self.columns, self.aliases)
         check_training(panel, self.columns)
         other = copy(self)
         other._engines = engines_of(self._model, **self._options)
-        other._states = other._trained(panel)
+        other._states = other._trained(panel, deadline)
         other._style, other._statics, other._names = style, statics, tuple(names)
         other._tails, other._seen = Tails.of(panel), panel
         other._said = tuple(calendar_notes(panel, self.season_length, self.freq))

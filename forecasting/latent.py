@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from seqlatent.forecasting import components, contributions, innovations, mixture, posterior
+from seqlatent.forecasting import (
+    components,
+    contributions,
+    innovations,
+    limits,
+    mixture,
+    posterior,
+)
 from seqlatent.forecasting.anchors import Anchors, Spans
 from seqlatent.forecasting.clock import Clock
 from seqlatent.forecasting.engine import Engine, Job, Law, Packed, Scores, Smoothed
@@ -51,6 +58,7 @@ class LatentEngine(Engine):
         self.notes: dict[Any, str] = {}
         self.rows: dict[Any, int] = {}
         self.findings: dict[str, Any] = {}
+        self.kept: list[int] | None = None  # members that were trained, where not all were
 
     def fit(self, panel: Panel, job: Job) -> None:
         self.clock = panel.clock
@@ -82,12 +90,21 @@ class LatentEngine(Engine):
         self.units = {kind: self._learned(self._view(panel, kind)) for kind in self.views}
         numbers = self._numbers(Past.of(panel, *self._told(panel)), self.kinds[0])
         training = Training(numbers, self.setting, self.inputs.flags, job)
-        weights = spec.train(models, training)
+        weights = limits.trained(self, models, training, panel)
         self.findings = training.findings
         self.models = tuple(model.eval().requires_grad_(False) for model in models)
-        self._note(panel)
         equal = np.full((panel.batch, len(models)), 1 / len(models))
         self.weights = equal if weights is None else weights
+        if self.stopped:
+            self._keep(np.flatnonzero((self.weights > 0).any(0)).tolist())
+        self._note(panel)
+
+    def _keep(self, kept: Sequence[int]) -> None:
+        """Leaves out members that were not trained."""
+        self.kept = list(kept)
+        self.models = tuple(self.models[i] for i in kept)
+        self.kinds = tuple(self.kinds[i] for i in kept)
+        self.weights = self.weights[:, kept]
 
     def _build(self, seed: int) -> list[LatentModel]:
         with _BUILDING, torch.random.fork_rng(devices=[]):
@@ -127,7 +144,8 @@ class LatentEngine(Engine):
             )
             if there and not read
         ]
-        said = [f"{' and '.join(unread)} are not read"] if unread else []
+        said = [self.stopped] if self.stopped else []
+        said += [f"{' and '.join(unread)} are not read"] if unread else []
         if any(model.memory.reads_values for model in self.models):
             said.append(
                 "impute does not condition on the rows after a hole, so that its bands are no "
@@ -518,6 +536,7 @@ class LatentEngine(Engine):
             "inputs": self.inputs.to_dict(),
             "clock": self.clock.to_dict(),
             "members": len(self.models),
+            "kept": self.kept,
             "ids": [encoded(id) for id in self.rows],
             "notes": [[encoded(id), text] for id, text in self.notes.items()],
         }
@@ -534,6 +553,10 @@ class LatentEngine(Engine):
         engine.clock = Clock.from_dict(config["clock"])
         engine.rows = {decoded(code): i for i, code in enumerate(config["ids"])}
         models = engine._build(0)
+        kept = config.get("kept")
+        if kept is not None:
+            models = [models[i] for i in kept]
+            engine.kept, engine.kinds = kept, tuple(engine.kinds[i] for i in kept)
         engine.weights = arrays["weights"].numpy()
         engine.notes = {decoded(code): text for code, text in config["notes"]}
         engine.units = {

@@ -19,6 +19,7 @@ from seqlatent.forecasting.values import scalar, several
 from seqlatent.forecasting.windows import Numbers
 from seqlatent.model import LatentModel
 from seqlatent.spelling import meant
+from seqlatent.training import Deadline
 
 __all__ = ["EMISSIONS", "Setting", "Spec", "Training", "named", "spec_of", "zoo_names"]
 
@@ -90,6 +91,11 @@ class Training:
         flags: Where past covariates and their flags lie in ``u``.
         job: Seed, time limit, progress, device.
         findings: Where a trainer leaves what it found, as plain values for JSON.
+        each: Seconds that each member costs after training, where there is a deadline; that of the
+            job leaves time for all of them.
+        steps: Steps that members made, and were to make, in each stage; by their place in memory.
+        said: What a trainer left undone for want of time, in words.
+        spared: The same, of what leaves a model that is good enough.
     """
 
     numbers: Numbers
@@ -97,8 +103,22 @@ class Training:
     flags: slice
     job: Job
     findings: dict[str, Any] = field(default_factory=dict)
+    each: float = 0.0
+    steps: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    spared: list[str] = field(default_factory=list)
+
+    def affordable(self, members: int) -> tuple[int, Deadline]:
+        """How many of the members there is time for, and until when they train."""
+        deadline = self.job.deadline
+        if deadline.never:
+            return members, deadline
+        left = deadline.left + members * self.each
+        count = max(1, min(members, int(left / (self.each + _LEAST))))
+        return count, deadline.sooner(-(members - count) * self.each)
 
 
+_LEAST = 1.0  # seconds in which a network learns too little for another to begin
 Trainer = Callable[[Sequence[LatentModel], Training], "np.ndarray | None"]
 
 

@@ -1,6 +1,5 @@
 """Stages: several ways to train, one after the other."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -27,15 +26,13 @@ class InTurn:
 
     def __call__(self, models: Sequence[LatentModel], training: Training) -> None:
         job = training.job
-        began = time.perf_counter()
-        for i, model in enumerate(models):
-            limit = None
-            if job.time_limit is not None:
-                spent = time.perf_counter() - began
-                limit = max(job.time_limit - spent, 1e-3) / (len(models) - i)
+        count, deadline = training.affordable(len(models))
+        for i, model in enumerate(models[:count]):
+            mine, rest = deadline.part(1 / (count - i)), sum(self.shares)
             for k, (stage, share) in enumerate(zip(self.stages, self.shares, strict=True)):
                 seed = (job.seed * 100 + i) * 10 + k
-                part = replace(job, seed=seed, time_limit=None if limit is None else limit * share)
+                part = replace(job, seed=seed, deadline=mine.part(share / rest))
+                rest -= share
                 if k and model.emission.support.is_discrete:
                     continue  # draws of counts have no gradient for the later stages
-                stage([model], replace(training, job=part))
+                stage([model], replace(training, job=part, each=0.0))

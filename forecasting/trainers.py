@@ -1,6 +1,5 @@
 """Trainers: how the members of an ensemble learn from a panel."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,7 @@ import torch
 from seqlatent.forecasting.specs import Setting, Training
 from seqlatent.forecasting.windows import Windows
 from seqlatent.model import LatentModel
-from seqlatent.training import History, cosine, fit
+from seqlatent.training import Deadline, History, Pace, cosine, fit
 
 __all__ = ["ByWindows"]
 
@@ -58,16 +57,18 @@ class ByWindows:
             full=self.full,
         )
         objective = partial(self.objective, horizon=horizon) if horizon else self.objective
-        began = time.perf_counter()
-        for i, model in enumerate(models):
-            left = None
-            if job.time_limit is not None:
-                spent = time.perf_counter() - began
-                left = max(job.time_limit - spent, 0.0) / (len(models) - i)
+        count, deadline = training.affordable(len(models))
+        for i, model in enumerate(models[:count]):
+            mine = deadline.part(1 / (count - i))
             rate = self.learning_rate
             rate = rate(setting) if callable(rate) else rate
             seed = job.seed * 1000 + i
-            self._train(model, objective, windows, rate, seed, left, job.progress, job.device)
+            made = 0
+            if not mine.passed:
+                made = self._train(
+                    model, objective, windows, rate, seed, mine, job.progress, job.device
+                ).steps
+            training.steps.setdefault(id(model), []).append((made, self.steps))
             model.to("cpu")
 
     def _train(
@@ -77,24 +78,25 @@ class ByWindows:
         windows: Windows,
         highest: float,
         seed: int,
-        limit: float | None,
+        deadline: Deadline,
         progress: bool,
         device: str,
     ) -> History:
-        began = time.perf_counter()
+        pace = Pace(deadline)
         by_steps = cosine(self.steps)
 
         def passed(step: int) -> float:
-            spent = 0.0 if not limit else (time.perf_counter() - began) / limit
+            spent = 0.0 if deadline.never else deadline.spent / deadline.total
             return max(step / self.steps, spent)
 
         def rate(step: int) -> float:
             return by_steps(min(int(passed(step) * self.steps), self.steps - 1)) or 1e-8
 
         def over(history: History) -> bool:
-            return limit is not None and time.perf_counter() - began >= limit
+            return not pace.reaches()
 
         place = torch.device(device)
+        pace.reaches()
 
         def batch(generator: torch.Generator) -> Any:
             return windows(generator).to(device=place)

@@ -25,6 +25,7 @@ from seqlatent.forecasting.baselines.spread import Pool, difference_scale, posit
 from seqlatent.forecasting.engine import Job
 from seqlatent.forecasting.errors import CovariateError, TargetError, TimeError
 from seqlatent.forecasting.panel import Future
+from seqlatent.training import Deadline
 
 DATA = Path(os.environ.get("SEQLATENT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ENGINES = (Naive, SeasonalNaive, ETS, Theta, SARIMAX)
@@ -465,7 +466,7 @@ def test_irregular_clocks_are_refused_where_they_must(kind):
 @pytest.mark.parametrize("kind", [ETS, Theta, SARIMAX], ids=lambda kind: kind.alias)
 def test_the_time_limit_leaves_the_simple_model_and_says_so(kind):
     panel = make_panel(waves())
-    engine = fitted(kind, panel, replace(SEASON, time_limit=0.0))
+    engine = fitted(kind, panel, replace(SEASON, deadline=Deadline(0.0)))
     assert all("time_limit passed: seasonal naive" in engine.notes[i] for i in panel.ids)
     law = engine.law(engine.start(panel, 0), ahead(panel, 6), LEVELS, 1, 0)
     plain = fitted(SeasonalNaive, panel)

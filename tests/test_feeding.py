@@ -19,6 +19,7 @@ from seqlatent.forecasting.scaling import Units, scales
 from seqlatent.forecasting.stages import InTurn
 from seqlatent.forecasting.transforms import Identity, Log
 from seqlatent.forecasting.windows import Numbers, Windows, batches, whole
+from seqlatent.training import Deadline
 
 
 def frame(lengths=(30, 12, 50), seed=0):
@@ -250,10 +251,13 @@ def test_stages_divide_the_time_and_have_seeds_of_their_own():
     from seqlatent.zoo import srnn
 
     models = [srnn(latent_dim=0, hidden_dim=4, emission=Normal) for _ in range(2)]
-    training = Training(numbers(panel), Setting(), slice(0, 0), Job(time_limit=10.0, seed=3))
+    training = Training(
+        numbers(panel), Setting(), slice(0, 0), Job(deadline=Deadline(10.0), seed=3)
+    )
     InTurn([stage, stage], [0.25, 0.75])(models, training)
     assert len({job.seed for job in jobs}) == 4
-    assert sum(job.time_limit for job in jobs[:2]) == pytest.approx(5.0, abs=0.1)
+    # what a stage leaves of the time of its member goes to the next one
+    assert [job.deadline.total for job in jobs[:2]] == pytest.approx([1.25, 5.0], abs=0.1)
 
 
 def phases(starts, periods, freq):

@@ -16,7 +16,7 @@ from seqlatent.forecasting.baselines.initial import (
     window,
 )
 from seqlatent.forecasting.baselines.local import (
-    Deadline,
+    LATE,
     LocalEngine,
     Predicted,
     Table,
@@ -33,6 +33,7 @@ from seqlatent.forecasting.baselines.spread import (
 )
 from seqlatent.forecasting.engine import Law, Smoothed
 from seqlatent.forecasting.panel import Future, Panel
+from seqlatent.training import Deadline, Pace
 
 __all__ = ["Fit", "InnovationsEngine", "Misfit"]
 
@@ -169,13 +170,13 @@ class InnovationsEngine(LocalEngine):
         table = {name: np.zeros(shape) for name in names}
         table |= {"season0": np.zeros((*shape, m)), "factor": np.ones((*shape, m))}
         table["origin"] = np.repeat(panel.last[:, None], shape[1], axis=1)
-        starts = panel.offsets[1:] - 1
+        starts, pace = panel.offsets[1:] - 1, Pace(deadline)
         for i in range(panel.batch):
             for d in range(shape[1]):
                 rows = panel.series(i)
                 y = panel.y[rows, d]
                 chosen = window(y, self._window())
-                fit = self._attempt(panel, i, d, y[chosen], deadline)
+                fit = self._attempt(panel, i, d, y[chosen], not pace.reaches())
                 if chosen.stop:
                     starts[i] = min(starts[i], rows.start + chosen.start)
                     table["origin"][i, d] = panel.t[rows.start + chosen.start]
@@ -189,9 +190,7 @@ class InnovationsEngine(LocalEngine):
                     table["factor"][i, d, phases] = fit.factor
         return self._with_scale(table, panel.keep(np.arange(panel.rows) >= starts[panel.owner]))
 
-    def _attempt(
-        self, panel: Panel, series: int, target: int, y: np.ndarray, deadline: Deadline
-    ) -> Fit:
+    def _attempt(self, panel: Panel, series: int, target: int, y: np.ndarray, late: bool) -> Fit:
         """The model asked for, or a walk and a note."""
         if not len(y):
             self._note(panel, series, target, "no value: the law of the whole panel's values")
@@ -199,8 +198,8 @@ class InnovationsEngine(LocalEngine):
         m, constant = self._season, same_everywhere(y)
         gap = season_gap(y, m) if m > 1 else ""
         try:
-            if deadline.passed:
-                raise Misfit("time_limit passed")
+            if late:
+                raise Misfit(LATE)
             if len(y) > 1 and constant:
                 raise Misfit("it is constant")
             fit = self._fit(y, 1 if gap else m)

@@ -1,6 +1,5 @@
 """Local engines: parameters of its own for each series, kept in arrays over all series."""
 
-import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -15,11 +14,15 @@ from seqlatent.forecasting.engine import Engine, Job, Packed, Scores
 from seqlatent.forecasting.errors import CovariateError, TargetError, TimeError
 from seqlatent.forecasting.identifiers import decoded, encoded
 from seqlatent.forecasting.panel import Panel
+from seqlatent.training import Deadline
 
-__all__ = ["Deadline", "LocalEngine", "Predicted", "Table", "rows_by_step"]
+__all__ = ["LATE", "LocalEngine", "Predicted", "Table", "rows_by_step"]
 
 Table = dict[str, np.ndarray]
 """Arrays with one row per series."""
+
+LATE = "time_limit passed"
+"""How notes begin of series that were not fitted in time."""
 
 
 class Predicted(NamedTuple):
@@ -32,22 +35,6 @@ class Predicted(NamedTuple):
 
     mean: np.ndarray
     scale: np.ndarray
-
-
-class Deadline:
-    """A moment that may have passed.
-
-    Args:
-        seconds: From now; None for never.
-    """
-
-    def __init__(self, seconds: float | None) -> None:
-        self._end = None if seconds is None else time.monotonic() + seconds
-
-    @property
-    def passed(self) -> bool:
-        """Whether no time is left."""
-        return self._end is not None and time.monotonic() >= self._end
 
 
 class LocalEngine(Engine):
@@ -106,13 +93,27 @@ class LocalEngine(Engine):
     def fit(self, panel: Panel, job: Job) -> None:
         self.notes = {}
         self._season = self._season_length or (*job.season_lengths, 1)[0]
-        self._time_limit = job.time_limit
+        self._time_limit = None if job.deadline.never else job.deadline.total
         self._targets, self._covariates = panel.y.shape[1], panel.future.shape[1]
         self._require(panel)
         self._note_ignored(panel)
         self._pool = Pool.of(panel)
-        self._fitted = self._estimate(panel, Deadline(job.time_limit))
+        self.standing = self._foretold(panel, job.deadline)
+        self._fitted = self._estimate(panel, job.deadline.sooner(self.standing))
         self._index = {name: i for i, name in enumerate(panel.ids.tolist())}
+        self._note_reached(panel)
+
+    def _foretold(self, panel: Panel, deadline: Deadline) -> float:
+        """Seconds that the start of all series takes; none to speak of where they go together."""
+        return 0.0
+
+    def _note_reached(self, panel: Panel) -> None:
+        """Says how many series were fitted in time."""
+        late = sum(f"{LATE}: " in self.notes.get(name, "") for name in panel.ids.tolist())
+        if late:
+            text = f"time_limit: fitted {panel.batch - late} of {panel.batch} series, others use "
+            text += "the naive forecast of their season" if self._season > 1 else "naive"
+            self.notes[None] = "; ".join([*filter(None, [self.notes.get(None)]), text])
 
     def start(self, panel: Panel, seed: int) -> Table:
         self._require(panel)

@@ -7,7 +7,6 @@ import numpy as np
 
 from seqlatent.forecasting.baselines.bridges import bridge
 from seqlatent.forecasting.baselines.local import (
-    Deadline,
     LocalEngine,
     Predicted,
     Table,
@@ -16,6 +15,7 @@ from seqlatent.forecasting.baselines.local import (
 from seqlatent.forecasting.baselines.spread import difference_scale, magnitude, phase_of, positive
 from seqlatent.forecasting.engine import Law, Scores
 from seqlatent.forecasting.panel import Future, Panel
+from seqlatent.training import Deadline
 
 __all__ = ["LastValue", "Naive", "SeasonalNaive"]
 

@@ -12,7 +12,7 @@ from seqlatent.forecasting.baselines.initial import (
     season_gap,
     window,
 )
-from seqlatent.forecasting.baselines.local import Deadline, LocalEngine, Predicted, Table
+from seqlatent.forecasting.baselines.local import LATE, LocalEngine, Predicted, Table
 from seqlatent.forecasting.baselines.orders import (
     Order,
     candidates,
@@ -39,8 +39,10 @@ from seqlatent.forecasting.baselines.spread import (
     positive,
     same_everywhere,
 )
-from seqlatent.forecasting.engine import Law, Smoothed
+from seqlatent.forecasting.engine import Law, OutOfTime, Smoothed
+from seqlatent.forecasting.limits import foretold
 from seqlatent.forecasting.panel import Future, Panel
+from seqlatent.training import Deadline, Pace
 
 __all__ = ["SARIMAX"]
 
@@ -185,6 +187,22 @@ class SARIMAX(LocalEngine):
                 draws[draw, rows, d] = np.where(missing, drawn, panel.y[rows, d])
         return draws
 
+    def _foretold(self, panel: Panel, deadline: Deadline) -> float:
+        if deadline.never:
+            return 0.0
+
+        def stand(index: np.ndarray) -> None:
+            some = panel.select(index)
+            self._advance(self._begin(self._estimate(some, Deadline(0.0)), some), some)
+
+        seconds = foretold(stand, panel.batch, deadline)
+        self.notes = {k: v for k, v in self.notes.items() if k is None}
+        if seconds > deadline.left:
+            raise OutOfTime(
+                f"time_limit is too short: to filter {panel.batch} series takes {seconds:.2g} s"
+            )
+        return 1.5 * seconds  # fitted ones have larger states
+
     def _estimate(self, panel: Panel, deadline: Deadline) -> Table:
         shape = (panel.batch, panel.y.shape[1])
         level, step = magnitude(panel), difference_scale(panel, 1)
@@ -297,10 +315,10 @@ class SARIMAX(LocalEngine):
         orders: Sequence[Order],
         deadline: Deadline,
     ) -> tuple[tuple[Order, np.ndarray] | None, str]:
-        best, least, reason = None, np.inf, ""
+        best, least, reason, pace = None, np.inf, "", Pace(deadline)
         for order in orders:
-            if deadline.passed:
-                reason = "time_limit passed"
+            if not pace.reaches():
+                reason = LATE
                 break
             try:
                 with quiet():
@@ -320,7 +338,8 @@ class SARIMAX(LocalEngine):
                 continue
             if criterion < least:
                 best, least = (order, values), criterion
-        if best is not None and not deadline.passed:
+        # polishing takes about as long as a few of the fits
+        if best is not None and pace.reaches(3.0):
             with quiet():
                 u = np.concatenate([x, fourier(t, self._season, best[0].k)], axis=1)
                 model = sarimax_model(y, u, best[0], self._season, diffuse=True)

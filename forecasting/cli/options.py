@@ -179,7 +179,7 @@ Seed = Annotated[
 ]
 TimeLimit = Annotated[
     float | None,
-    typer.Option(metavar="SECONDS", help="Seconds after which the training of each model stops."),
+    typer.Option(metavar="SECONDS", help="Seconds that the fit of each model may take."),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="Where neural models train.")]
 Threads = Annotated[

@@ -21,7 +21,7 @@ from seqlatent.forecasting.structural.report import Choice, chosen
 from seqlatent.forecasting.structural.rows import Rows, at, hidden, length, prepared, without_end
 from seqlatent.model import LatentModel, moments
 from seqlatent.sequences import Sequences
-from seqlatent.training import EachHistory, draws_each, fit_each
+from seqlatent.training import Deadline, EachHistory, draws_each, fit_each
 
 __all__ = ["Fitted", "Member", "fit_structural"]
 
@@ -32,6 +32,7 @@ _POINTS = 32  # parameters from the best of which a series starts
 # Blocks that are hidden one after the other at the end of each series: what shocks one spares the
 # other. Few series have more of them, so many ends in all.
 _BLOCKS, _ENDS, _MOST_BLOCKS = 2, 24, 12
+_JUDGED = 64  # most series whose ends are hidden where there is a deadline
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Fitted:
         rows: Most rows of a series that are read, the last ones.
         nonnegative: Whether all values were at least 0.
         histories: Record of each form's fit, by its name.
+        undone: What was left undone for want of time, in words.
     """
 
     members: tuple[Member, ...]
@@ -77,6 +79,7 @@ class Fitted:
     rows: int
     nonnegative: bool
     histories: dict[str, EachHistory] = field(repr=False)
+    undone: tuple[str, ...] = ()
 
     @property
     def widening(self) -> float:
@@ -101,6 +104,8 @@ def fit_structural(
     sample: int | None = None,
     calibrate: bool = True,
     seed: int = 0,
+    deadline: Deadline | None = None,
+    each: float = 0.0,
 ) -> Fitted:
     """Fits the mixture to a panel.
 
@@ -122,6 +127,8 @@ def fit_structural(
         calibrate: Whether all widths are multiplied by the factor with which 80 % intervals cover
             80 % of those blocks.
         seed: Seed of sample, points and draws.
+        deadline: By when to stop, with the forms that there was time for.
+        each: Seconds that each model costs after that.
 
     Raises:
         ValueError: If there are no values, or infinite ones, or the criterion is unknown.
@@ -152,49 +159,93 @@ def fit_structural(
     stages = 5 if len(y) >= 16 else 2
     data = prepared(y, season, rows, u=u)
     asked = calibrate or criterion == "heldout"
-    trials = _trials(data, horizon, 2 * sample, seed) if asked else None
+    # shares and widths come after the last form
+    limit = (Deadline() if deadline is None else deadline).part(0.9)
+    judged = 2 * sample if limit.never else min(2 * sample, _JUDGED)
+    trials = _trials(data, horizon, judged, seed) if asked else None
     members: list[Member] = []
     histories: dict[str, EachHistory] = {}
     found: list[tuple[Tensor, Tensor]] = []
     tells = torch.ones(len(y), len(wanted), dtype=torch.bool, device=y.device)
+    slowest, cut = 0.0, False
     for i, form in enumerate(wanted):
+        began = limit.spent
+        until = limit.sooner(-(len(wanted) - i - 1) * draws * each)
+        if i and (cut or until.left < slowest):
+            break
         model, batch = form.model(len(y)), data.sequences(form.log)
-        history = fit_each(model, batch, sample=sample, stages=stages, points=_POINTS, seed=seed)
+        history = fit_each(
+            model,
+            batch,
+            sample=sample,
+            stages=stages,
+            points=_POINTS,
+            seed=seed,
+            deadline=until.part(0.6) if trials is not None and not i else until,
+        )
+        cut = history.stopped == "time"
+        forecasts = None
+        if trials is not None and not cut:
+            forecasts = _forecasts(form, trials, history, draws, seed, until)
+            cut = forecasts is None
+        if cut and i:
+            break
         histories[form.name] = history
         drawn = draws_each(model, batch, history, draws, seed=seed)
         members += [Member(form, m) for m in drawn]
         if form.log:
             scale = _ahead(drawn, batch, data, horizon)[1][..., -1].sqrt()
             tells[:, i] = (scale <= _WIDEST).all(0)
-        if trials is not None:
-            found.append(_forecasts(form, trials, history, draws, seed))
+        if forecasts is None:
+            trials = None
+        else:
+            found.append(forecasts)
+        slowest = max(slowest, limit.spent - began)
+    first = next(iter(histories.values()))
+    said = _undone(len(members) // draws, len(wanted), first, asked and cut)
+    wanted = wanted[: len(members) // draws]
+    tells = tells[:, : len(wanted)]
     log = [form.log for form in wanted]
     blocks = [] if trials is None else _blocks(trials, found)
     shares, heldout = by_heldout(blocks, log)
     information = None
     if criterion in ("aic", "bic"):
-        each, information = _by_information(wanted, histories, data, criterion)
+        weights, information = _by_information(wanted, histories, data, criterion)
     else:
         equal = torch.full_like(shares, 1 / len(wanted))
-        each = (equal if criterion == "equal" else shares).to(y.device).expand(len(y), -1)
-    each = without(each, tells)
+        weights = (equal if criterion == "equal" else shares).to(y.device).expand(len(y), -1)
+    weights = without(weights, tells)
     factor = 1.0
     if calibrate and trials is not None:
-        factor = widening(blocks, log, each[trials.series])
+        factor = widening(blocks, log, weights[trials.series])
         for member in members:
             _widen(member.model, factor)
     absent = left_out(season_length, usual=forms is None, **allowed)
     counted = len(y) if trials is None else len(trials.series)
-    choice = chosen(criterion, wanted, each, heldout, information, absent, factor, counted)
+    choice = chosen(criterion, wanted, weights, heldout, information, absent, factor, counted)
     return Fitted(
         tuple(members),
-        (each / draws).repeat_interleave(draws, 1),
+        (weights / draws).repeat_interleave(draws, 1),
         choice,
         season,
         rows,
         bool((y[seen] >= 0).all()),
         histories,
+        tuple(said),
     )
+
+
+def _undone(made: int, wanted: int, history: EachHistory, blind: bool) -> list[str]:
+    """What was left undone for want of time, in words."""
+    said = [f"stopped by time_limit after {made} of {wanted} forms"] if made < wanted else []
+    reached, series = int((history.rounds > 0).sum()), len(history.rounds)
+    if reached < series:
+        said.append(f"time_limit: fitted {reached} of {series} series, others use the law of all")
+    elif history.stopped == "time":
+        said.append("stopped by time_limit before the parameters had converged")
+    if blind and made == 1:
+        said.append("widths are not calibrated")
+    return said
 
 
 def _check(y: Tensor, criterion: str) -> None:
@@ -254,12 +305,24 @@ def _trials(data: Rows, horizon: int, sample: int, seed: int) -> _Trials | None:
 
 
 def _forecasts(
-    form: Form, trials: _Trials, history: EachHistory, draws: int, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Means and variances ``(D, K, B, H)`` of what follows, under parameters of what was."""
+    form: Form,
+    trials: _Trials,
+    history: EachHistory,
+    draws: int,
+    seed: int,
+    deadline: Deadline,
+) -> tuple[Tensor, Tensor] | None:
+    """Means and variances ``(D, K, B, H)`` of what follows, under parameters of what was.
+
+    None where there is no time for all of them.
+    """
     rows = trials.rows
     model, batch = form.model(len(rows.y)), rows.sequences(form.log)
-    trial = fit_each(model, batch, pool=history.pool, points=_POINTS // 4, seed=seed)
+    trial = fit_each(
+        model, batch, pool=history.pool, points=_POINTS // 4, seed=seed, deadline=deadline
+    )
+    if trial.stopped == "time":
+        return None
     mean, variance = _ahead(
         draws_each(model, batch, trial, draws, seed=seed), batch, rows, trials.y.shape[-1]
     )

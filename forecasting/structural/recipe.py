@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from seqlatent.forecasting.arguments import chosen
+from seqlatent.forecasting.engine import OutOfTime
 from seqlatent.forecasting.errors import ArgumentError, TargetError
 from seqlatent.forecasting.scaling import leading
 from seqlatent.forecasting.specs import Setting, Spec, Training, named
@@ -73,7 +74,13 @@ class Pooled:
         return ["log" if form.log else "none" for form in forms for _ in range(self.draws)]
 
     def __call__(self, models: Sequence[LatentModel], training: Training) -> np.ndarray:
-        setting, numbers = training.setting, training.numbers
+        setting, numbers, each = training.setting, training.numbers, training.each
+        deadline = training.job.deadline
+        if deadline.left + (len(models) - self.draws) * each <= 0:
+            raise OutOfTime(
+                f"time_limit is too short: to filter {setting.series} series takes "
+                f"{self.draws * each:.2g} s for one form"
+            )
         most = min(self.read(setting), int(numbers.panel.lengths.max()))
         u = np.nan_to_num(leading(numbers.panel, numbers.u, most))
         fitted = fit_structural(
@@ -87,8 +94,13 @@ class Pooled:
             rows=most,
             calibrate=self.calibrate,
             seed=training.job.seed,
+            deadline=deadline,
+            each=each,
         )
-        for model, member in zip(models, fitted.members, strict=True):
+        # the first form alone, all of it, is a model; less than that has to be judged
+        whole = all("forms" in text for text in fitted.undone)
+        (training.spared if whole else training.said).extend(fitted.undone)
+        for model, member in zip(models, fitted.members, strict=False):
             model.load_state_dict(member.model.state_dict())
         absent = left_out(
             setting.season_lengths or 1,
@@ -98,7 +110,9 @@ class Pooled:
             usual=self.wanted is None,
         )
         training.findings["choice"] = replace(fitted.choice, left_out=absent).to_dict()
-        return fitted.weights.numpy()
+        weights = np.zeros((setting.series, len(models)))
+        weights[:, : len(fitted.members)] = fitted.weights.numpy()
+        return weights
 
 
 def steps_ahead(setting: Setting) -> int:

@@ -1,5 +1,6 @@
 """Training: a model, data and an objective in, fitted weights and a history out."""
 
+from seqlatent.training.deadline import Deadline, Pace
 from seqlatent.training.each import EachHistory, draws_each, fit_each
 from seqlatent.training.errors import Estimates, StandardErrors, standard_errors
 from seqlatent.training.expectation import EMHistory, em
@@ -9,10 +10,12 @@ from seqlatent.training.plan import cosine, lbfgs
 from seqlatent.training.pooling import Pool
 
 __all__ = [
+    "Deadline",
     "EMHistory",
     "EachHistory",
     "Estimates",
     "History",
+    "Pace",
     "Pool",
     "StandardErrors",
     "cosine",

@@ -11,10 +11,11 @@ from torch import Tensor
 from seqlatent.model import LatentModel
 from seqlatent.sequences import Sequences
 from seqlatent.training.charts import Signed
+from seqlatent.training.deadline import Deadline, Pace
 from seqlatent.training.history import History
 from seqlatent.training.pooling import Pool
 from seqlatent.training.problems import Problems, Tables
-from seqlatent.training.quasi_newton import minimise
+from seqlatent.training.quasi_newton import Minima, minimise
 
 __all__ = ["EachHistory", "draws_each", "fit_each"]
 
@@ -60,6 +61,7 @@ def fit_each(
     spread: int | float = 1.5,
     weight: int | float = 5.0,
     seed: int = 0,
+    deadline: Deadline | None = None,
 ) -> EachHistory:
     r"""Maximises the evidence of each series over parameters of its own, under a law of all.
 
@@ -88,6 +90,8 @@ def fit_each(
             parameters that the pooled row holds.
         weight: How many series that law counts for.
         seed: Seed of points and sample.
+        deadline: By when to stop, with a law; series that are not reached have its mean, and no
+            rounds.
 
     Returns:
         What was learned, and how far each series came.
@@ -121,23 +125,42 @@ def fit_each(
     start = Pool(mean, float(spread) ** 2 * torch.eye(len(mean)).to(mean), mean)
     problems = Problems(tables, data, start if pool is None else pool)
     law = pool if pooled else start
+    limit = Deadline() if deadline is None else deadline
     if law is None:
+        if not limit.never:
+            sample = min(sample, _affordable(problems, limit, points + 15 * stages))
+        learning = limit.part(0.5)
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(data.batch, generator=generator)[:sample].to(problems.row.device)
         law, few = start, Problems(tables, data.select(chosen), start)
-        x, inverse = few.beginning(law, points, seed), 0.5 * law.cov
+        x, inverse = few.beginning(law, points, seed, learning.part(0.3)), 0.5 * law.cov
         for _ in range(stages):
-            found = minimise(few.posterior(law), x, inverse, rounds=rounds, tolerance=5 * tolerance)
+            if learning.passed:
+                break
+            found = minimise(
+                few.posterior(law),
+                x,
+                inverse,
+                rounds=rounds,
+                tolerance=5 * tolerance,
+                deadline=learning,
+            )
             x, inverse = found.x, found.inverse
             law = start.learned(x, inverse, weight=weight)
             history.objective += [-value / few.cells for value in found.path]
-    x = problems.beginning(law, points, seed)
     if not pooled:
+        x = problems.beginning(law, points, seed)
         _maximise(tables, data, x, history, rounds=rounds, tolerance=tolerance)
         tables.write(tables.series, mean)
         history.seconds = time.perf_counter() - began
         return history
-    found = minimise(problems.posterior(law), x, 0.5 * law.cov, rounds=rounds, tolerance=tolerance)
+    if limit.never:
+        x = problems.beginning(law, points, seed)
+        found = minimise(
+            problems.posterior(law), x, 0.5 * law.cov, rounds=rounds, tolerance=tolerance
+        )
+    else:
+        found = _in_chunks(problems, data, law, limit, points, rounds, tolerance, seed)
     history.objective += [-value / problems.cells for value in found.path]
     tables.write(problems.row, law.parameters(found.x))
     tables.write(tables.series, law.parameters(law.mean))
@@ -148,8 +171,63 @@ def fit_each(
     volume = torch.linalg.slogdet(2 * math.pi * found.inverse)[1]
     history.marginal = -found.value + 0.5 * volume
     history.stopped = "converged" if bool(found.converged.all()) else "steps"
+    if not bool(found.rounds.all()) or (limit.passed and history.stopped == "steps"):
+        history.stopped = "time"
     history.seconds = time.perf_counter() - began
     return history
+
+
+def _affordable(problems: Problems, deadline: Deadline, evaluations: int) -> int:
+    """Series that so many evaluations take a quarter of the time for."""
+    theta = problems.tables.read(problems.tables.series)[None]
+    size, most = 4, problems.data.batch
+    while size < most:
+        began = deadline.spent
+        problems(torch.arange(size, device=theta.device), theta.expand(size, -1))
+        if 4 * evaluations * (deadline.spent - began) > deadline.left:
+            break
+        size *= 2
+    return size
+
+
+def _in_chunks(
+    problems: Problems,
+    data: Sequences,
+    law: Pool,
+    deadline: Deadline,
+    points: int,
+    rounds: int,
+    tolerance: float | int,
+    seed: int,
+) -> Minima:
+    """Descents of some series after the other, as many as there is time for."""
+    batch = data.batch
+    x, value = law.mean.repeat(batch, 1), law.mean.new_full((batch,), math.nan)
+    inverse, gradient = law.cov.repeat(batch, 1, 1), torch.zeros_like(x)
+    count = torch.zeros(batch, dtype=torch.long, device=x.device)
+    converged = torch.zeros(batch, dtype=torch.bool, device=x.device)
+    path: list[float] = []
+    pace, begin, width = Pace(deadline), 0, 16
+    while begin < batch:
+        if not pace.reaches(min(width, batch - begin)) and (begin or deadline.passed):
+            break
+        index = torch.arange(begin, min(begin + width, batch), device=x.device)
+        part = Problems(problems.tables, data.select(index), law)
+        start = part.beginning(law, points, seed, deadline.part(0.3))
+        found = minimise(
+            part.posterior(law),
+            start,
+            0.5 * law.cov,
+            rounds=rounds,
+            tolerance=tolerance,
+            deadline=deadline,
+        )
+        x[index], value[index], inverse[index] = found.x, found.value, found.inverse
+        gradient[index], count[index] = found.gradient, found.rounds
+        converged[index] = found.converged
+        path += found.path[-1:]
+        begin, width = begin + width, 2 * width
+    return Minima(x, value, gradient, inverse, count, converged, path)
 
 
 def _maximise(

@@ -11,6 +11,7 @@ from seqlatent.model import LatentModel
 from seqlatent.objectives import evidence
 from seqlatent.sequences import Sequences
 from seqlatent.training.charts import Signed
+from seqlatent.training.deadline import Deadline, Pace
 from seqlatent.training.pooling import Pool
 from seqlatent.training.quasi_newton import Evaluate
 
@@ -110,14 +111,22 @@ class Problems:
         value, gradient = self(index, theta)
         return -value, -gradient
 
-    def beginning(self, law: Pool, points: int, seed: int) -> Float[Tensor, "B P"]:
-        """For each series the best of some points that are spread over a law."""
+    def beginning(
+        self, law: Pool, points: int, seed: int, deadline: Deadline | None = None
+    ) -> Float[Tensor, "B P"]:
+        """For each series the best of some points that are spread over a law, the mean first."""
         theta = law.points(points, seed=seed)
-        return theta[(self.at_points(theta) + law.log_prob(theta)).argmax(-1)]
+        found = self.at_points(theta, Deadline() if deadline is None else deadline)
+        theta = theta[: found.shape[1]]
+        return theta[(found + law.log_prob(theta)).argmax(-1)]
 
     @torch.no_grad()
-    def at_points(self, theta: Float[Tensor, "M P"]) -> Float[Tensor, "B M"]:
-        """Log evidences of all series at shared parameters, whose covariances are shared too."""
+    def at_points(self, theta: Float[Tensor, "M P"], deadline: Deadline) -> Float[Tensor, "B N"]:
+        """Log evidences of all series at shared parameters, whose covariances are shared too.
+
+        Of the first parameters alone where there is no time for all.
+        """
+        pace = Pace(deadline)
         pooled, kept = self.tables.series, self.tables.read(self.tables.series)
         out = theta.new_empty(self.data.batch, len(theta))
         shared = replace(self.data, codes=torch.full_like(self.data.codes, pooled))
@@ -126,6 +135,9 @@ class Problems:
             for part in self.length.argsort().split(4 * _CHUNK)
         ]
         for m, point in enumerate(self.bound.parameters(theta)):
+            if not pace.reaches() and m:
+                out = out[:, :m]
+                break
             self.tables.write(pooled, point)
             for part, batch in parts:
                 out[part, m] = evidence(self.tables.model, batch)

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seqlatent.training.deadline import Deadline, Pace
+
 __all__ = ["Minima", "minimise"]
 
 _SUFFICIENT = 1e-4
@@ -45,6 +47,7 @@ def minimise(
     rounds: int,
     tolerance: float,
     longest: float = 2.0,
+    deadline: Deadline | None = None,
 ) -> Minima:
     r"""Minimises independent functions of a few variables by BFGS, all of them in one call a round.
 
@@ -64,6 +67,7 @@ def minimise(
         rounds: Most evaluations of a problem.
         tolerance: Gain that is not worth a step.
         longest: Longest step.
+        deadline: By when to stop where one is; all are evaluated once.
 
     Example:
         >>> def square(index, x):
@@ -76,6 +80,8 @@ def minimise(
         Numerical Optimization (Nocedal & Wright, 2006), chapter 6.
     """
     batch, size = x.shape
+    pace = Pace(Deadline() if deadline is None else deadline)
+    pace.reaches(batch)
     x, inverse = x.clone(), inverse.expand(batch, size, size).clone()
     value, gradient = evaluate(torch.arange(batch, device=x.device), x)
     finite = value.isfinite() & gradient.isfinite().all(-1)
@@ -87,7 +93,7 @@ def minimise(
     active = finite & ~converged
     for _ in range(rounds - 1):
         index = active.nonzero()[:, 0]
-        if not len(index):
+        if not len(index) or not pace.reaches(len(index)):
             break
         step = length[index, None] * direction[index]
         new_value, new_gradient = evaluate(index, x[index] + step)
