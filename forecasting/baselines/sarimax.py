@@ -53,6 +53,9 @@ DIFFUSE = 1e5
 """Variance, in units of the series', above which nothing is known yet (it begins at a million)."""
 
 
+_BRIEF = 0.5  # seconds that are no reason to leave a model out
+
+
 class Scales(NamedTuple):
     """Standard deviations of one series: of a step, of a season's step, of what has no error."""
 
@@ -197,7 +200,7 @@ class SARIMAX(LocalEngine):
 
         seconds = foretold(stand, panel.batch, deadline)
         self.notes = {k: v for k, v in self.notes.items() if k is None}
-        if seconds > deadline.left:
+        if seconds > max(deadline.left, _BRIEF):
             raise OutOfTime(
                 f"time_limit is too short: to filter {panel.batch} series takes {seconds:.2g} s"
             )
