@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from seqlatent.forecasting import Forecaster
+from seqlatent.forecasting import Forecaster, spec_of
 from seqlatent.forecasting.cli import app, files
 from seqlatent.forecasting.cli import options as cli_options
 from seqlatent.forecasting.models import names
@@ -254,10 +254,9 @@ def test_info_tells_what_a_saved_model_is(saved):
     assert re.search(r"NA +2024-02-04", text)
 
 
-def test_info_counts_members_and_parameters(data, tmp_path):
+def test_info_counts_members_and_parameters(frame, tmp_path):
     folder = tmp_path / "model"
-    fast = ["--members", 2, "--time-limit", 0.2, "--save", folder]
-    run("forecast", data, "--h", 1, "--model", "srnn", *fast)
+    Forecaster(spec_of("srnn", members=2, steps=2, hidden_dim=4)).fit(frame).save(folder)
     (engine,) = Forecaster.load(folder)._engines.values()
     numbers = sum(p.numel() for model in engine.models for p in model.state_dict().values())
     assert re.search(rf"srnn +latent +2 +{numbers:,}", run("info", folder).stdout)

@@ -14,7 +14,7 @@ import pytest
 from engines import ENGINES, copied, fitted, panel, rows_of
 
 from seqlatent import files
-from seqlatent.forecasting import FolderError, Forecaster
+from seqlatent.forecasting import FolderError, Forecaster, spec_of
 from seqlatent.forecasting.manifest import _digest
 
 OWN = {name: ENGINES[name]() for name in ("own", "short_own")}
@@ -145,7 +145,8 @@ def test_notes_of_series_survive(model, tmp_path):
     y = np.arange(24.0) % 5
     y[13:] = np.nan
     df = pd.DataFrame({"unique_id": np.repeat(ids, 12), "ds": [*days, *days], "y": y})
-    fit = Forecaster(model, season_length=1, time_limit=0.1).fit(df)
+    spec = spec_of(model, steps=2) if model == "deep_state" else model
+    fit = Forecaster(spec, season_length=1).fit(df)
     assert ids[1] in fit.notes[model]
     fit.save(tmp_path / "model")
     loaded = Forecaster.load(tmp_path / "model")
