@@ -31,10 +31,11 @@ def short():
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_loaded_forecaster_fits_as_the_first_time(name, tmp_path):
-    loaded = again(fitted(name), tmp_path / "model", [OWN[name]] if name in OWN else [])
-    expected = fitted(name).predict(3, samples=20)
+    first = Forecaster(ENGINES[name](), season_length=SEASON).fit(short())
+    loaded = again(first, tmp_path / "model", [OWN[name]] if name in OWN else [])
+    expected = first.predict(3, samples=20)
     pd.testing.assert_frame_equal(loaded.fit(short()).predict(3, samples=20), expected)
-    assert loaded.notes == fitted(name).notes
+    assert loaded.notes == first.notes
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from seqlatent.forecasting import Columns, Forecaster, TimeError, spec_of
+from seqlatent.forecasting import Columns, Forecaster, TargetError, TimeError, spec_of
 from seqlatent.forecasting.models import names
 
 GUIDE = Path(__file__).parent.parent / "docs" / "guide" / "forecasting.md"
@@ -129,7 +129,7 @@ def test_several_targets_are_forecast_or_refused(name):
     df = frame().drop(columns="x")
     model = forecaster(name, Columns(target=["y", "z"]))
     if CELLS[name]["several targets"] == "no":
-        with pytest.raises(TypeError, match="use 'srnn', 'vrnn' or 'deep_markov'"):
+        with pytest.raises(TargetError, match="use 'srnn', 'vrnn' or 'deep_markov'"):
             model.fit(df)
         return
     found = model.fit(df).predict(AHEAD, samples=5)
