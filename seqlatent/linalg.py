@@ -20,11 +20,13 @@ broadcast_shapes = lru_cache(maxsize=1024)(torch.broadcast_shapes)
 def cholesky(P: Tensor, *, what: str = "covariance") -> Tensor:
     r"""The lower Cholesky factor of a covariance, with as little jitter as it takes.
 
-    .. math:: L L^\top = P + \epsilon\,\bar{p}\,I
+    .. math:: L L^\top = P + \epsilon\,\operatorname{diag}(P)
 
     :math:`\epsilon = 0` where the plain factorisation succeeds. A matrix of the batch that fails
-    for rounding gets a multiple of its mean variance :math:`\bar{p}`, growing tenfold from machine
-    precision to its square root; beyond that it is no covariance. Only the lower triangle is read.
+    for rounding gets a multiple of its variances, growing tenfold from machine precision to its
+    square root: so a small variance beside a vast one stays what it is. Where that is not enough,
+    as for a variance of zero, each coordinate gets the same multiples of their mean; beyond that it
+    is no covariance. Only the lower triangle is read.
 
     Args:
         P: Symmetric positive semi-definite matrices.
@@ -49,16 +51,17 @@ def cholesky(P: Tensor, *, what: str = "covariance") -> Tensor:
     _check_finite(P, what)
     limits = torch.finfo(P.dtype)
     variance = P.detach().diagonal(dim1=-2, dim2=-1)
-    unit = variance.mean(-1).clamp(min=limits.tiny / limits.eps)
-    jitter, epsilon = torch.zeros_like(unit), limits.eps
-    while epsilon <= limits.eps**0.5:
-        jitter = torch.where(info > 0, epsilon * unit, jitter)
-        L, info = torch.linalg.cholesky_ex(
-            P + torch.diag_embed(jitter.unsqueeze(-1).expand_as(variance))
-        )
-        if not info.any():
-            return L
-        epsilon *= 10
+    least = limits.tiny / limits.eps
+    mean = variance.mean(-1, keepdim=True).clamp(min=least).expand_as(variance)
+    jitter = torch.zeros_like(variance)
+    for unit in (variance.clamp(min=least), mean):
+        epsilon = limits.eps
+        while epsilon <= limits.eps**0.5:
+            jitter = torch.where(info.unsqueeze(-1) > 0, epsilon * unit, jitter)
+            L, info = torch.linalg.cholesky_ex(P + torch.diag_embed(jitter))
+            if not info.any():
+                return L
+            epsilon *= 10
     raise _not_psd(torch.linalg.eigvalsh(P.detach()), what)
 
 

@@ -159,6 +159,12 @@ def test_cases_that_many_seeds_found(seed):
         law(range(seed, seed + 1))
 
 
+@pytest.mark.parametrize("seed", [5647, 6174])
+def test_as_many_steps_as_a_diffuse_start_has_coordinates(seed):
+    test_values(range(seed, seed + 1))
+    test_gradients(range(seed, seed + 1))
+
+
 def test_a_block_counts_what_later_rows_leave_of_a_variance():
     """Whole series of three rows that nearly explain each other, of a trend of order five."""
     case = random_case(3230)

@@ -201,8 +201,9 @@ def signal(case: Case, right: Truth) -> float:
 
 
 def far(case: Case, right: Truth) -> bool:
-    """Whether values are a thousand times as large as the states deviate."""
-    return case.y.abs().max().item() > 1e6 * right.size.min().item()
+    """Whether values, or means, are a thousand times as large as the states deviate."""
+    level = max(x.abs().max().item() for x in (case.y, right.law.mean))
+    return level > 1e6 * right.size.min().item()
 
 
 def options(case: Case) -> dict[str, Tensor]:
@@ -228,7 +229,7 @@ def test_every_way_has_the_moments_of_the_joint_law(seeds):
                     assert off < limit, f"{name}, {field}: {off:.1e}, case {case.kind} ({seed})"
 
 
-@pytest.mark.parametrize("seed", [790, 1192, 1159, 1576, 820, 908])
+@pytest.mark.parametrize("seed", [790, 1192, 1159, 1576, 1740, 1760, 820, 908])
 def test_cases_that_many_seeds_found(seed):
     """Smoothers under vast priors, an exact observation, and small precisions in single numbers."""
     test_every_way_has_the_moments_of_the_joint_law([seed])

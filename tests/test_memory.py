@@ -109,6 +109,19 @@ def test_the_present_and_the_future_are_not_read():
     assert not torch.equal(mem(poisoned)[:, 4], m[:, 4])
 
 
+def test_a_missing_value_is_told_from_a_value_of_zero():
+    mem, s = memory(**SIZES, lags=(1,)), batch(missing=0.0)
+    y, seen = s.y.clone(), s.observed.clone()
+    y[:, 2] = s.shift.reshape(y[:, 2].shape)
+    zero = Sequences(y, seen, s.t, s.u, s.codes, s.shift, s.scale)
+    seen = seen.clone()
+    seen[:, 2] = False
+    missing = Sequences(y, seen, s.t, s.u, s.codes, s.shift, s.scale)
+    off = (mem(zero) - mem(missing)).detach().abs().amax(-1)
+    assert float(off[:, :3].max()) == 0
+    assert float(off[:2, 3].min()) > 1e-3
+
+
 def test_what_stands_in_missing_cells_is_not_read():
     mem, s = memory(**SIZES), batch()
     poisoned = Sequences(

@@ -102,7 +102,7 @@ def either(s: System, moments: Moments, backward: Backward, chain: Chain) -> Smo
         off = (other.mean - found.mean).detach().square()
         if bool((off <= limit * (before + found.mean.square())).all()):
             return other
-    if not divisible(s):
+    if not divisible(s, 0.4):  # factors are divided by: half as many digits are lost
         return found
     exact = smoothed_covariances(s)
     cov, cross = (x + (y - x).detach() for x, y in zip(found[1:], exact, strict=True))
@@ -119,7 +119,7 @@ def attempt(s: System, law: FirstLaw, chain: Chain) -> Smoothed | None:
         return None  # arguments were verified before: it is a precision that is none by rounding
 
 
-def divisible(s: System) -> bool:
+def divisible(s: System, power: float = 0.2) -> bool:
     """Whether observations have a density given the state of the step before, beyond rounding."""
     H, Q, R = (rest(x, s.steps) for x in (s.H, s.Q, s.R))
-    return regular(H @ Q @ H.mT + R)
+    return regular(H @ Q @ H.mT + R, power)

@@ -212,8 +212,10 @@ def smoother(
         P_t = A_t P_{t-1} A_t^\top + (I + C_t \Lambda_t)^{-1} C_t, \quad
         A_t = (I + C_t \Lambda_t)^{-1} E_t
 
-    No covariance of the state is inverted in either form, so singular Q and P0 need no care. The
-    first steps of a diffuse state follow backwards from the next ones.
+    No covariance of the state is inverted in either form, so singular Q and P0 need no care. Where
+    the chain itself is ill-conditioned, covariances are products of factors of what the past and
+    what the future say, and their derivatives those of the first form. The first steps of a diffuse
+    state follow backwards from the next ones.
 
     Args:
         F: Transition, as in :func:`filter`; the other matrices likewise.

@@ -27,9 +27,10 @@ def smoothed_covariances(s: System) -> tuple[Tensor, Tensor]:
     """
     lead, size, steps = matrix_lead(s.F, s.Q, s.P0, s.H, s.R), s.F.shape[-1], s.steps
     informed = s.observed.flatten(1).any(-1).expand(steps).tolist()
-    parts = [stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R)]
-    G = forward_factors(*parts, informed)[1]
-    A, W, C = (x.expand(steps - 1, *x.shape[1:]) for x in _given_next(parts, steps))
+    F, Q, P0, H, R = (stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R))
+    G = forward_factors(F, Q, P0, H, R, informed)[1]
+    next_ = _given_next(*(rest(x, steps) for x in (F, Q, H, R)))
+    A, W, C = (x.expand(steps - 1, *x.shape[1:]) for x in next_)
     G, last = G[:-1], G[-1:] @ G[-1:].mT
     B = _said_later(A, W, C)
     moved = A @ G
@@ -44,9 +45,8 @@ def smoothed_covariances(s: System) -> tuple[Tensor, Tensor]:
     return cov, join(torch.zeros_like(cov[:1]), unstack(after @ before.mT, lead), steps)
 
 
-def _given_next(parts: list[Tensor], steps: int) -> tuple[Tensor, Tensor, Tensor]:
+def _given_next(F: Tensor, Q: Tensor, H: Tensor, R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Transition, what the next observation says, and factor of the noise given it."""
-    F, Q, _, H, R = (rest(x, steps) for x in parts)
     rows, Q, R = H.shape[-2], root(Q, "transition covariance Q"), root(R, "covariance R")
     number = max(len(Q), len(H), len(R))
     both = torch.cat([(H @ Q).expand(number, -1, -1, -1), Q.expand(number, -1, -1, -1)], -2)
