@@ -113,8 +113,8 @@ class CausalMemory(Memory):
         x_t = [\operatorname{asinh} \tilde y_{t-l},\ o_{t-l}]_{l \in \mathrm{lags}}, u_t, \log
         \Delta_t, \mathrm{codes}, \log s
 
-    where :math:`\tilde y` is the standardised value and :math:`o` says whether it was observed: what
-    is missing is read as 0 beside :math:`o = 0`, which a backbone tells from a value of 0. The
+    where :math:`\tilde y` is the standardised value and :math:`o` says whether it was observed:
+    what is missing is read as 0 beside :math:`o = 0`, which a backbone tells from a value of 0. The
     inverse hyperbolic sine is the identity near zero and a logarithm far out, so that a path that
     feeds its own heavy-tailed samples back stays finite. Lags count rows.
 
