@@ -41,7 +41,8 @@ class Reduced(NamedTuple):
 
     def to(self, like: Tensor) -> "Reduced":
         """The same on the device of a tensor."""
-        return Reduced(*(x.to(like.device) for x in self[:5]), self.log_det)
+        moved = {name: x.to(like.device) for name, x in self._asdict().items() if name != "log_det"}
+        return Reduced(**moved, log_det=self.log_det)
 
 
 def reduce(F: Float[Tensor, "K K"], H: Float[Tensor, "1 K"]) -> Reduced | None:
