@@ -84,6 +84,8 @@ class LatentEngine(Engine):
             varied=varied(panel),
         )
         models = self._build(job.seed)
+        self._check_targets(models, panel)
+        self._check_positive(panel)
         self._check_gaps(models[0], panel)
         self._check_range(panel)
         self._check_support(models[0], panel)
@@ -118,11 +120,6 @@ class LatentEngine(Engine):
             self.kinds = tuple(kinds(self.setting))
         else:
             self.kinds = (kinds,) * len(models)
-        if "log" in self.kinds and self.setting.least <= 0:
-            raise TargetError(
-                f"the log transform expects positive values, found {self.setting.least:g}; use "
-                "transform='none'."
-            )
         self.transforms = {kind: TRANSFORMS[kind](self.setting.least) for kind in self.kinds}
         for i, model in enumerate(models):
             model.to(self.spec.dtype)
@@ -236,6 +233,31 @@ class LatentEngine(Engine):
         """Names the row that the models cannot take."""
         self._check_range(panel)
         self._check_support(self.models[0], panel)
+
+    def _check_targets(self, models: Sequence[LatentModel], panel: Panel) -> None:
+        """Models of one's own may be built for another number of targets."""
+        found = panel.y.shape[1]
+        for dims in (m.emission.obs_dim for m in models):
+            if dims != found:
+                raise TargetError(
+                    f"{self.spec.name} was built for {dims} target{'s' * (dims != 1)}, found "
+                    f"{found}; build the emission with setting.obs_dim dimensions, or name one "
+                    "target a forecaster."
+                )
+
+    def _check_positive(self, panel: Panel) -> None:
+        """Names the first row whose logarithm is none, where a member describes logarithms."""
+        wrong = (panel.y <= 0).any(1)
+        if "log" in self.kinds and wrong.any():
+            r = int(np.argmax(wrong))
+            i = int(panel.owner[r])
+            raise TargetError(
+                f"{self.spec.name} describes logarithms and expects positive values, found "
+                f"{panel.y[r].min():g} for {panel.name(i)} in row {int(panel.row[r])}; leave "
+                "logarithms out, or shift the values.",
+                id=panel.ids[i],
+                row=int(panel.row[r]),
+            )
 
     def _check_range(self, panel: Panel) -> None:
         """Names the row that is out of the range of single precision."""

@@ -52,7 +52,8 @@ class Pooled:
         return candidates(
             setting.season_lengths or 1,
             longest=setting.longest,
-            positive=setting.least > 0,
+            # forms that were asked for are refused by what knows which row it is about
+            positive=setting.least > 0 or self.wanted is not None,
             logarithms=setting.varied,
             covariate_dim=setting.covariate_dim,
             forms=self.wanted,
