@@ -52,11 +52,15 @@ def stamps(rng, n):
     return pd.Series(pd.date_range(begin, periods=n, freq=freq))
 
 
+def integers(values):
+    return np.nan_to_num(values).clip(-(2**60), 2**60).round().astype(int)
+
+
 def spoilt(rng, values):
     """Numbers of some type, now and then with a cell that is none."""
     kind = rng.integers(12)
     if kind == 0:
-        return pd.Series(np.nan_to_num(values).clip(-(2**60), 2**60).round().astype(int))
+        return pd.Series(integers(values))
     if kind == 1:
         return pd.Series([Decimal(str(round(v, 3))) for v in values], dtype=object)
     if kind == 2:
@@ -69,7 +73,7 @@ def spoilt(rng, values):
         objects.iloc[rng.integers(len(values))] = cell
         return objects
     if kind == 5:
-        return pd.Series(values.round().astype(int) + 2**53)
+        return pd.Series(integers(values) + 2**53)
     if kind == 6:
         return pd.Series(np.full(len(values), np.nan))
     return pd.Series(np.where(rng.random(len(values)) < 0.1, np.nan, values))

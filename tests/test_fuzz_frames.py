@@ -263,6 +263,7 @@ def engine_of(seed):
     return DEAR[(seed // 10) % len(DEAR)]
 
 
+@pytest.mark.filterwarnings("ignore::seqlatent.forecasting.DigitsWarning")
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_random_frames(chunk, record_property):
     counts, leaks = Counter(), []
