@@ -4,90 +4,19 @@
 """
 
 import os
-import traceback
-import warnings
-from decimal import Decimal
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from random_frames import attempt, identifiers, names, plain, spoilt, stamps
 
-import seqlatent
-from seqlatent.forecasting import Columns, DataError, DigitsWarning, Forecaster, metrics
+from seqlatent.forecasting import Columns, Forecaster, metrics
 from seqlatent.forecasting.metrics.cells import open_frame
 
 FRAMES = int(os.environ.get("SEQLATENT_FUZZ", "100"))
 CHUNKS = 5
 MODELS = ["naive", "seasonal_naive"]
-HOMES = {str(Path(seqlatent.__file__).parent), str(Path(__file__).parent.parent / "forecasting")}
-
-
-def identifiers(rng, n):
-    kinds = (
-        [f"shop {i}" for i in range(n)],
-        [str(i) for i in range(n)],
-        list(range(-1, n - 1)),
-        [2**60 + i for i in range(n)],
-        [0.5 + i for i in range(n)],
-        [True, False, 2, 3][:n],
-        [1, "1", True, 1.0][:n],
-        ["nan", "NA", "", " "][:n],
-        [None, "a", "b", "c"][:n],
-    )
-    chances = np.array([6, 1, 3, 1, 1, 1, 1, 1, 0.5])
-    return kinds[rng.choice(len(kinds), p=chances / chances.sum())]
-
-
-def stamps(rng, n):
-    begin = pd.Timestamp(str(rng.choice(["2024-01-01", "1999-12-31", "1700-05-05", "2023-10-20"])))
-    freq = str(rng.choice(["D", "h", "MS", "W", "YE", "15min", "B"]))
-    kind = rng.integers(11)
-    if kind == 0:
-        return pd.Series(rng.integers(-5, 5) + np.arange(n) * rng.integers(1, 4))
-    if kind == 1:
-        return pd.Series(pd.period_range(begin, periods=n, freq=str(rng.choice(["M", "D", "h"]))))
-    if kind == 2:
-        days = pd.date_range(begin, periods=n, freq=freq).tz_localize("UTC")
-        return pd.Series(days.tz_convert("Europe/Berlin"))
-    if kind == 3:
-        return pd.Series(pd.date_range(begin, periods=n, freq=freq).astype(str))
-    if kind == 4:
-        return pd.Series(begin + pd.to_timedelta(np.sort(rng.integers(0, 99, n)), "h"))
-    return pd.Series(pd.date_range(begin, periods=n, freq=freq))
-
-
-def spoilt(rng, values):
-    """Numbers of some type, now and then with a cell that is none."""
-    kind = rng.integers(12)
-    if kind == 0:
-        return pd.Series(values.round().astype(int))
-    if kind == 1:
-        return pd.Series([Decimal(str(round(v, 3))) for v in values], dtype=object)
-    if kind == 2:
-        return pd.Series([None if rng.random() < 0.3 else v for v in values], dtype=object)
-    if kind == 3:
-        return pd.Series(values).astype("Float64").mask(rng.random(len(values)) < 0.3)
-    if kind == 4:
-        cell = [np.inf, "x", "3", 1j, 10**400, 1e308, b"1", pd.Timestamp(0)][rng.integers(8)]
-        objects = pd.Series(list(values), dtype=object)
-        objects.iloc[rng.integers(len(values))] = cell
-        return objects
-    if kind == 5:
-        return pd.Series(values.round().astype(int) + 2**53)
-    if kind == 6:
-        return pd.Series(np.full(len(values), np.nan))
-    return pd.Series(np.where(rng.random(len(values)) < 0.1, np.nan, values))
-
-
-def names(rng):
-    if rng.random() < 0.9:
-        return Columns()
-    pool = ["naive", "y", "ds", "target", "model", "naive-mean", "value", "cutoff", "id", "_y"]
-    id, time, target = (str(name) for name in rng.choice(pool, 3, replace=False))
-    sample, cutoff = ("_sample", "_cutoff")
-    return Columns(id=id, time=time, target=target, sample=sample, cutoff=cutoff)
 
 
 def frame(rng, columns):
@@ -114,26 +43,6 @@ def frame(rng, columns):
         one = df.groupby("unique_id", sort=False).get_group(df["unique_id"].iloc[0])
         return pd.Series(one["y"].array, pd.Index(one["ds"], dtype=one["ds"].dtype), name="y")
     return df
-
-
-def deliberate(error):
-    """Whether an error is one of ours, or was raised by the package in words of its own."""
-    if isinstance(error, DataError):
-        return True
-    last = traceback.extract_tb(error.__traceback__)[-1].filename
-    ours = any(str(Path(last)).startswith(home) for home in HOMES)
-    return isinstance(error, ValueError | TypeError) and ours
-
-
-def attempt(act, about):
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DigitsWarning)
-            return act()
-    except Exception as error:
-        if not deliberate(error):
-            raise AssertionError(f"{about}: {type(error).__name__}: {error}") from error
-        return None
 
 
 def doors(model, df, columns):
@@ -173,13 +82,6 @@ def same(one, other, columns, about):
     assert (np.abs(again - values) <= 1e-9 * scale).all(), about
 
 
-def _plain(df):
-    """Whether polars has the types of a frame, whose objects it would guess at."""
-    return not any(
-        dtype.kind == "O" and not isinstance(dtype, pd.StringDtype) for dtype in df.dtypes
-    )
-
-
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_random_frames(chunk):
     fitted = 0
@@ -200,7 +102,7 @@ def test_random_frames(chunk):
                 lambda d=shuffled, c=columns: Forecaster(MODELS, columns=c).fit(d), seed
             )
             same(found, other.predict(2, level=[80]), columns, seed)
-            if seed % 3 == 0 and _plain(df):
+            if seed % 3 == 0 and plain(df):
                 polars = pl.from_pandas(df)
                 other = attempt(lambda d=polars, c=columns: Forecaster(MODELS, columns=c).fit(d), 0)
                 if other is not None:
