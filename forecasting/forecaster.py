@@ -796,9 +796,13 @@ class Forecaster:
         self._require_fitted()
         tails = self._tails
         models, groups = [], {"tails": tails.tensors()}
+        asked_for = engines_of(self._model, **self._options)
         for i, (alias, engine) in enumerate(self._engines.items()):
             packed = engine.packed()
             models.append({"alias": alias, "engine": type(engine).__name__, **packed._asdict()})
+            asked = model_of(alias, asked_for[alias])
+            if isinstance(asked, Spec) and type(engine) is not type(asked_for[alias]):
+                models[-1]["asked"] = asked.to_dict()  # another stands in its place
             groups |= {f"model-{i}": models[-1].pop("tensors")}
             groups |= {f"state-{i}": engine.pack(self._states[alias])}
         config = {
@@ -852,10 +856,14 @@ class Forecaster:
                 objects([decoded(code) for code in config["ids"]]), config["clock"], groups["tails"]
             )
             found._engines, found._states, found._seen = {}, {}, None
+            asked: dict[str, Spec] = {}
             for i, model in enumerate(config["models"]):
                 packed = Packed(model["config"], groups[f"model-{i}"])
                 engine = read_engine(model["engine"], packed, given.get(model["alias"]))
                 found._engines[model["alias"]] = engine
+                if "asked" in model:
+                    spec = given.get(model["alias"])
+                    asked[model["alias"]] = spec or Spec.from_dict(model["asked"])
                 found._states[model["alias"]] = engine.unpack(groups[f"state-{i}"])
             if not found._engines or len(found._tails.ids) != len(found._tails.t):
                 raise FolderError(
@@ -869,7 +877,10 @@ class Forecaster:
                 f"{place} was written by seqlatent {config.get('version')}, of which this version "
                 f"cannot read {error!r}; fit the forecaster again."
             ) from error
-        found._model, found._options = [model_of(*one) for one in found._engines.items()], {}
+        found._model = [
+            asked.get(alias) or model_of(alias, e) for alias, e in found._engines.items()
+        ]
+        found._options = {}
         for name in given.keys() - found._engines.keys():
             raise ArgumentError(
                 f"specs must have the names of models in {place}, {', '.join(found.aliases)}, "

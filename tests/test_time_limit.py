@@ -62,6 +62,9 @@ def test_every_engine_ends_and_forecasts_through_all_verbs(name, limit, monkeypa
     fitted.save(tmp_path / "m")
     loaded = Forecaster.load(tmp_path / "m")
     assert loaded.predict(3).equals(found)
+    if name in SMALL:  # what is fitted next is what was asked for, not what stood in its place
+        (asked,) = loaded._model
+        assert asked.config == model.config
     more = df[df.unique_id == "s0"].tail(1).assign(ds=lambda x: x.ds + pd.offsets.MonthBegin())
     assert len(loaded.update(more).predict(2)) == 8
     assert np.isfinite(fitted.score(df)[f"{name}-pit"].dropna()).all()
