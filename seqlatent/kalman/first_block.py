@@ -208,7 +208,9 @@ class _Posterior(torch.autograd.Function):
         W, shift, v = half.mT @ half, v @ G.mT, v * precision.unsqueeze(-2)
         log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         own = inflated(L, inverse).amax(-1)
-        condition = torch.maximum(torch.maximum(own, _SLOPES * own.square()), _failed(L, info))
+        condition = torch.maximum(own, _failed(L, info))
+        if any(ctx.needs_input_grad):
+            condition = torch.maximum(condition, _SLOPES * own.square())
         ctx.save_for_backward(J, b, W, shift, v, precision, half, G, L)
         ctx.mark_non_differentiable(condition)
         return W, log_det, shift, v.square().sum(-1), condition
