@@ -90,7 +90,7 @@ class _Continued(torch.autograd.Function):
         x, P, failed = mean, covs[0].copy_(cov), torch.zeros_like(info)
         means = x.new_empty(space, *x.shape) if keep else x.new_empty(0)
         errors = y.new_empty(y.shape if keep else 0)
-        total = torch.zeros_like(y[0, ..., 0])
+        squares, further = torch.zeros_like(y[0, ..., 0]), None
         kept = n = 0
         for n in range(number):
             kept = n if keep else 0
@@ -114,7 +114,10 @@ class _Continued(torch.autograd.Function):
             if seen is not None:
                 e = e * seen[n].unsqueeze(-2)
             e = torch.linalg.solve_triangular(L.mT, e, upper=True, left=False)
-            total = total - surprise(L, e, None if counted is None else counted[n])
+            if counted is None:
+                squares.add_(torch.linalg.vecdot(e, e))
+            else:
+                squares.add_(surprise(L, e, counted[n]), alpha=2.0)
             if keep:
                 means[n], errors[n] = x, e
             if n + 1 == number:
@@ -129,11 +132,15 @@ class _Continued(torch.autograd.Function):
             if seen is None and is_steady(P, later_P):
                 out = (means[n + 1 :], errors[n + 1 :]) if keep else None
                 later = None if counted is None else counted[n + 1 :]
-                total = total - run_steady(rows, transition, L, W, x, y[n + 1 :], later, out)
+                further = run_steady(rows, transition, L, W, x, y[n + 1 :], later, out)
                 break
             P = later_P
-        path = [min(n, kept) for n in range(number)] if keep else []
         used = slice(n + 1)
+        total = -0.5 * squares
+        if counted is None:
+            total = total - deviations[used].log().sum((0, -1)).unsqueeze(-1)
+        total = total if further is None else total - further
+        path = [min(n, kept) for n in range(number)] if keep else []
         condition = _condition(
             rows, yy, sizes[used], deviations[used], None if seen is None else seen[used]
         )
