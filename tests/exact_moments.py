@@ -5,9 +5,11 @@ parameter of which nothing is known, estimated by generalised least squares.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from mpmath import mp
 from reference import LinearGaussian
 from torch import Tensor
 
@@ -144,3 +146,143 @@ def _condition(S: Tensor, seen: Tensor) -> Tensor:
     scale = S.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).sqrt()
     values = torch.linalg.eigvalsh(S / (scale.unsqueeze(-1) * scale.unsqueeze(-2)))
     return values[..., -1] / values[..., 0].clamp_min(1e-300)
+
+
+# --- in hundreds of digits
+
+VAST = 60  # digits of the variance of a diffuse coordinate
+Cells = dict[str, list]
+
+
+class Precise(NamedTuple):
+    """Moments of one series as nested lists of numbers of mpmath, time first."""
+
+    mean: list
+    cov: list
+    predicted_mean: list
+    predicted_cov: list
+    log_evidence: list
+    smoothed_mean: list
+    smoothed_cov: list
+    cross: list
+
+
+def slopes_of(
+    at: Callable[[mp.mpf], list[tuple[Cells, list]]],
+    weights: list[dict[str, Tensor]],
+    diffuse: Tensor | None,
+) -> dict[str, tuple[float, float]]:
+    """First and second derivative at zero of weighted sums of each kind of moments.
+
+    They are differences over 1e-100, in 420 digits.
+
+    Args:
+        at: The tensors of a model as numbers, ``y`` among them, and which cells are observed, of
+            each series, at a place of a line.
+        weights: Weights of moments of each series; those of log evidences are one.
+        diffuse: Which coordinates of the first state are diffuse.
+    """
+    with mp.workdps(420):
+        step = mp.mpf(10) ** -100
+        low, middle, high = (_weighted(at(h), weights, diffuse) for h in (-step, 0 * step, step))
+        return {
+            name: (
+                float((high[name] - low[name]) / (2 * step)),
+                float((high[name] - 2 * middle[name] + low[name]) / step**2),
+            )
+            for name in middle
+        }
+
+
+def _weighted(
+    series: list[tuple[Cells, list]], weights: list[dict[str, Tensor]], diffuse: Tensor | None
+) -> dict[str, mp.mpf]:
+    flat = None if diffuse is None else diffuse.tolist()
+    total = dict.fromkeys(Precise._fields, mp.mpf(0))
+    for (cells, seen), weight in zip(series, weights, strict=True):
+        found = precise(cells, seen, flat)
+        for name, value in found._asdict().items():
+            total[name] += _inner(value, weight[name].tolist() if name in weight else None)
+    return total
+
+
+def _inner(x, w):
+    if isinstance(x, list):
+        w = [None] * len(x) if w is None else w
+        return sum((_inner(p, q) for p, q in zip(x, w, strict=True)), mp.mpf(0))
+    return x if w is None else x * mp.mpf(w)
+
+
+def precise(cells: Cells, seen: list[list[bool]], flat: list[bool] | None) -> Precise:
+    """Moments of one series from the joint law of its states, conditioned on cell after cell."""
+    F, b, Q, P, H, d, R, y = (cells[name] for name in ("F", "b", "Q", "P0", "H", "d", "R", "y"))
+    K = len(cells["m0"])
+    if flat is not None:
+        P = [[mp.mpf(0) if flat[i] or flat[j] else P[i][j] for j in range(K)] for i in range(K)]
+        for i in range(K):
+            P[i][i] += mp.mpf(10) ** VAST if flat[i] else 0
+    m, P = list(cells["m0"]), [list(row) for row in P]
+    found = Precise([], [], [], [], [], [], [], [])
+    for t, now in enumerate(seen):
+        if t:
+            m, P = _moved_on(m, P, F[t], b[t], Q[t])
+        found.predicted_mean.append(m[-K:])
+        found.predicted_cov.append(_block(P, t, t, K))
+        total = mp.mpf(0)
+        for h, r, v in _rows(H[t], d[t], R[t], y[t], now):
+            m, P, more = _updated(m, P, [mp.mpf(0)] * (t * K) + h, r, v)
+            total += more
+        found.mean.append(m[-K:])
+        found.cov.append(_block(P, t, t, K))
+        found.log_evidence.append(total)
+    steps = range(len(seen))
+    return found._replace(
+        smoothed_mean=[m[t * K : (t + 1) * K] for t in steps],
+        smoothed_cov=[_block(P, t, t, K) for t in steps],
+        cross=[_block(P, t, t - 1, K) if t else [[mp.mpf(0)] * K] * K for t in steps],
+    )
+
+
+def _block(P: list, t: int, s: int, K: int) -> list:
+    return [row[s * K : (s + 1) * K] for row in P[t * K : (t + 1) * K]]
+
+
+def _moved_on(m: list, P: list, F: list, b: list, Q: list) -> tuple[list, list]:
+    """All states so far with the next one."""
+    K = len(b)
+    last = range(len(m) - K, len(m))
+    ahead = [_dot(row, m[-K:]) + c for row, c in zip(F, b, strict=True)]
+    cross = [[_dot(row, [P[i][j] for i in last]) for j in range(len(m))] for row in F]
+    own = [[_dot(F[j], cross[i][-K:]) + Q[i][j] for j in range(K)] for i in range(K)]  # F P F^T + Q
+    P = [row + [cross[i][k] for i in range(K)] for k, row in enumerate(P)]
+    return m + ahead, P + [cross[i] + own[i] for i in range(K)]
+
+
+def _rows(H: list, d: list, R: list, y: list, now: list[bool]):
+    """Rows of an observation, one after the other, their noise that given the rows before."""
+    noise, rows = [list(row) for row in R], [list(row) for row in H]
+    values = [p - q for p, q in zip(y, d, strict=True)]
+    kept = [i for i, s in enumerate(now) if s]
+    for i in kept:
+        yield rows[i], noise[i][i], values[i]
+        if noise[i][i] > 0:
+            for j in (j for j in kept if j > i):
+                f = noise[j][i] / noise[i][i]
+                noise[j] = [p - f * q for p, q in zip(noise[j], noise[i], strict=True)]
+                rows[j] = [p - f * q for p, q in zip(rows[j], rows[i], strict=True)]
+                values[j] -= f * values[i]
+
+
+def _updated(m: list, P: list, h: list, r: mp.mpf, v: mp.mpf) -> tuple[list, list, mp.mpf]:
+    """A normal law given one number, and the log density of that."""
+    Ph = [_dot(row, h) for row in P]
+    S, e = _dot(h, Ph) + r, v - _dot(h, m)
+    m = [x + k * e / S for x, k in zip(m, Ph, strict=True)]
+    P = [
+        [x - k * q / S for x, q in zip(row, Ph, strict=True)] for row, k in zip(P, Ph, strict=True)
+    ]
+    return m, P, -(e * e / S + mp.log(S) + mp.log(2 * mp.pi)) / 2
+
+
+def _dot(x: list, y: list) -> mp.mpf:
+    return mp.fdot(x, y)

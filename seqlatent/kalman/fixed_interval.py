@@ -85,15 +85,18 @@ def one_by_one(kept: Tensor, news: Tensor, said: Tensor) -> tuple[Tensor, Tensor
     return path(kept, news, reverse=True), unstack(N, lead)
 
 
-def either(s: System, moments: Moments, backward: Backward, chain: Chain) -> Smoothed:
+def either(
+    s: System, moments: Moments, backward: Backward, chain: Chain, off: float = 0.0
+) -> Smoothed:
     """What innovations give, or a chain of the posterior where subtracting costs digits.
 
-    The means of the former lose none. A chain that does not have the same was itself too
-    ill-conditioned: then factors have the covariances, and innovations their derivatives.
+    It costs them where it amplifies what the moments are ``off`` by, or rounding. The means lose
+    none. A chain that does not have the same was itself too ill-conditioned: then factors have the
+    covariances, and innovations their derivatives.
     """
     found, amplified = by_innovations(s, moments, backward)
     limit = torch.finfo(amplified.dtype).eps
-    cheap = bool(amplified < limit**-0.3)
+    cheap = bool(amplified * max(off, limit) < limit**0.7)
     if cheap and regular(s.H @ moments.predicted_cov @ s.H.mT + s.R):
         return found
     other = attempt(s, first_law, chain)

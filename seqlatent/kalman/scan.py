@@ -27,6 +27,7 @@ from seqlatent.kalman.elements import (
 from seqlatent.kalman.fixed_interval import FirstLaw, divisible, either
 from seqlatent.kalman.initial import Moments
 from seqlatent.kalman.paths import Smoothed, with_cross
+from seqlatent.kalman.recursions import closed_loop
 from seqlatent.kalman.sequential import Filtered, forward, scored, smoothed
 from seqlatent.kalman.sequential import filtered as filtered_by
 
@@ -64,17 +65,19 @@ def filter_scan(
         Temporal Parallelization of Bayesian Smoothers (Särkkä & García-Fernández, 2021), lemma 8.
     """
     s = system(F, b, Q, m0, P0, H, d, R, y, observed, diffuse=diffuse)
-    return filtered_by(s, diffuse, undetermined, _run)
+    return filtered_by(s, diffuse, undetermined, lambda x: _run(x)[0])
 
 
-def _run(s: System) -> Moments:
+def _run(s: System) -> tuple[Moments, float]:
+    """Moments of a filter, and by which share of a deviation its steps contradict each other."""
     if not divisible(s):
-        return forward(s)
+        return forward(s), 0.0
     try:
         found = _composed(s)
     except ValueError:
-        found = None  # arguments were verified before: it is a precision that is none by rounding
-    return found if found is not None and _consistent(s, found) else forward(s)
+        return forward(s), 0.0  # arguments were verified before: a precision is none by rounding
+    off = _contradiction(s, found)
+    return (found, off) if off < torch.finfo(found.mean.dtype).eps ** 0.6 else (forward(s), 0.0)
 
 
 def _composed(s: System) -> Moments:
@@ -93,20 +96,25 @@ def _composed(s: System) -> Moments:
 
 
 @torch.no_grad()
-def _consistent(s: System, found: Moments) -> bool:
-    """Whether each step's moments are what an update of its predicted ones gives."""
+def _contradiction(s: System, found: Moments) -> float:
+    """How far moments are from what an update of their step's predicted ones gives.
+
+    Relative to what is left of a variance: of a vast one it may be little.
+    """
     PH = found.predicted_cov @ s.H.mT
     L, info = torch.linalg.cholesky_ex(s.H @ PH + s.R)
     if bool(info.any()):
-        return False
+        return math.inf
     gain = torch.cholesky_solve(PH.mT, L).mT
     news = apply(gain, s.y - s.d - apply(s.H, found.predicted_mean))
-    mean, cov = found.predicted_mean + news, found.predicted_cov - gain @ PH.mT
-    variance = found.predicted_cov.diagonal(dim1=-2, dim2=-1)
-    limit = torch.finfo(L.dtype).eps ** 0.6
-    close = (mean - found.mean).square() <= limit**2 * (variance + mean.square())
-    alike = (cov - found.cov).diagonal(dim1=-2, dim2=-1).abs() <= limit * variance
-    return bool(close.all()) and bool(alike.all())
+    cov = closed_loop(found.predicted_cov, gain, PH.mT)
+    cov = closed_loop(cov, cov @ s.H.mT - gain @ s.R, gain.mT)
+    before, after = (x.diagonal(dim1=-2, dim2=-1) for x in (found.predicted_cov, found.cov))
+    limits = torch.finfo(L.dtype)
+    size = after.clamp_min(0.0) + limits.eps**0.5 * before + limits.tiny
+    mean = (found.predicted_mean + news - found.mean).square() / (size + found.mean.square())
+    variance = (cov - found.cov).diagonal(dim1=-2, dim2=-1).abs() / size
+    return float(torch.maximum(mean.amax().sqrt(), variance.amax()))
 
 
 def smoother_scan(
@@ -137,8 +145,8 @@ def smoother_scan(
 
 
 def _smooth(s: System) -> Smoothed:
-    moments = _run(s)
-    return either(s, moments, _backward, _chain)
+    moments, off = _run(s)
+    return either(s, moments, _backward, _chain, off)
 
 
 def _chain(s: System, law: FirstLaw) -> Smoothed | None:
