@@ -89,7 +89,8 @@ def pendulum(
     References:
         Deep Variational Bayes Filters (Karl et al., 2017), whose images these resemble.
     """
-    require_sizes(missing, batch=batch, steps=steps)
+    width = {"pixels": PIXELS**2} if images else {"coordinates": 2}
+    require_sizes(missing, batch=batch, steps=steps, **width)
     for name, value in {"step": step, "gravity": gravity, "length": length}.items():
         require_positive(name, value)
     scales = {"damping": damping, "process_scale": process_scale, "obs_scale": obs_scale}

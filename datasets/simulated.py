@@ -9,6 +9,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from seqlatent.capacity import brief, shortage
 from seqlatent.sequences import Sequences
 
 GapLaw = Callable[..., Tensor]
@@ -79,6 +80,7 @@ def exponential_gaps(
         >>> round(exponential_gaps(100, 1000).mean().item(), 2)
         1.0
     """
+    require_sizes(0.0, batch=batch, steps=steps)
     uniform = torch.rand(batch, steps, **settings(generator, dtype))
     return (-torch.log1p(-uniform)).clamp_min(SHORTEST_GAP)
 
@@ -110,6 +112,7 @@ def lognormal_gaps(
         1.0
     """
     require_positive("spread", spread)
+    require_sizes(0.0, batch=batch, steps=steps)
     normal = torch.randn(batch, steps, **settings(generator, dtype))
     return torch.exp(spread * normal - spread**2 / 2).clamp_min(SHORTEST_GAP)
 
@@ -163,11 +166,26 @@ def scalars(how: Settings, **values: float) -> dict[str, Tensor]:
     return {k: torch.tensor(v, dtype=how["dtype"], device=how["device"]) for k, v in values.items()}
 
 
-def require_sizes(missing: float, **counts: int) -> None:
-    """Checks the rate of missing cells and counts that must be at least 1."""
-    for name, value in counts.items():
+def require_sizes(missing: float, *, batch: int, steps: int, **dims: int) -> None:
+    """Checks the rate of missing cells, counts that must be at least 1, and that all fits.
+
+    Args:
+        missing: Rate of missing cells.
+        batch: Number of series.
+        steps: Steps of each.
+        dims: Numbers that a step has of something.
+    """
+    for name, value in {"batch": batch, "steps": steps, **dims}.items():
         if operator.index(value) < 1:
             raise ValueError(f"{name} must be at least 1, found {value}.")
+    width = sum(operator.index(value) for value in dims.values()) + 1
+    text = shortage(8 * width * operator.index(batch) * operator.index(steps))
+    if text:
+        name = "batch" if batch > steps else "steps"
+        raise ValueError(
+            f"{name} must leave series that fit into memory: {brief(batch)} series x "
+            f"{brief(steps)} steps need at least {text}; ask for fewer series or steps."
+        )
     if not 0 <= missing < 1:
         raise ValueError(
             f"missing must be a rate in [0, 1), found {missing}; 0.3 hides about 30% of the cells."

@@ -41,12 +41,15 @@ def cross_validation(
         df, forecaster.columns, freq=forecaster.freq, static=static_df
     )
     _check_lengths(panel, h + (n_windows - 1) * step)
+    forecaster.check_room(panel.batch, h, level, quantiles, samples, n_windows)
     model, frames = forecaster.unfitted(), []
     for w in range(n_windows):
         hidden = h + (n_windows - 1 - w) * step
         past = panel.drop_tail(panel.reaching(hidden))
         again = w % int(refit) == 0 if refit else w == 0
         model = model.fitted(past, style, statics, names) if again else model.standing(past)
+        if not frames:  # only a fitted model says whether it draws paths
+            model.check_room(panel.batch, h, level, quantiles, samples, n_windows)
         frames.append(_window(model, panel, hidden, h, level, quantiles, samples))
     return style.frame({k: np.concatenate([f[k] for f in frames]) for k in frames[0]})
 

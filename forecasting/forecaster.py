@@ -37,6 +37,13 @@ from seqlatent.forecasting.innovations import burnt
 from seqlatent.forecasting.models import engines_of, model_of, read_engine
 from seqlatent.forecasting.naming import check_names, check_words
 from seqlatent.forecasting.panel import Future, Panel, order_of
+from seqlatent.forecasting.room import (
+    check_draws,
+    check_forecasts,
+    check_lags,
+    check_paths,
+    closed,
+)
 from seqlatent.forecasting.seasons import calendar_notes, seasons
 from seqlatent.forecasting.specs import Spec
 from seqlatent.forecasting.tails import Tails
@@ -256,17 +263,37 @@ class Forecaster:
             One row per series and step, of the kind of frame that was fitted.
 
         Raises:
-            ValueError: If ``h``, a level or a quantile is out of range.
+            ArgumentError: If ``h``, a level or a quantile is out of range, or the forecasts are
+                more than this machine's memory holds: the text says how much they would take.
             DataError: If a frame cannot be used as it is.
         """
         h = horizon(h)
         level, quantiles = levels_of(level), quantiles_of(quantiles)  # once: an iterator ends
+        self._require_fitted()
+        self.check_room(self._known(df), h, level, quantiles, samples)
         there, style = self._standing(df, static_df)
+        self.check_room(len(there._tails.ids), h, level, quantiles, samples)
         future = there._future(X_df, h)
         data = there.forecast_rows(
             future, level=level, quantiles=quantiles, samples=samples, seed=seed
         )
         return style.frame(data)
+
+    def check_room(
+        self, series: int, h: int, level: Any, quantiles: Any, samples: Any, windows: int = 1
+    ) -> None:
+        """Makes sure that forecasts of so many series fit into memory."""
+        if samples is not None:
+            samples = whole("samples", samples, "a number of paths")
+        check_forecasts(
+            self._engines.values(),
+            series,
+            h,
+            targets=len(self.columns.targets),
+            columns=2 + 2 * len(level) + len(quantiles),
+            samples=samples,
+            windows=windows,
+        )
 
     def forecast_rows(
         self,
@@ -321,7 +348,11 @@ class Forecaster:
         """
         h = horizon(h)
         n = whole("n", n, "a number of paths")
+        self._require_fitted()
+        models, targets = len(self._engines), len(self.columns.targets)
+        check_paths(models, self._known(df), h, n, targets)
         there, style = self._standing(df, static_df)
+        check_paths(models, len(there._tails.ids), h, n, targets)
         future = there._future(X_df, h)
         seed = self.seed if seed is None else seed_of(seed)
         data = there._head(future, n)
@@ -336,9 +367,12 @@ class Forecaster:
             data[alias] = drawn.transpose(1, 0, 2, 3).reshape(-1)
         return style.frame(data)
 
+    def _known(self, df: Any) -> int:
+        """Series that there are at least before a frame is read."""
+        return len(self._tails.ids) if df is None else 1
+
     def _standing(self: Self, df: Any, static_df: Any) -> tuple[Self, Style]:
         """The forecaster where it stands, or at the end of another frame."""
-        self._require_fitted()
         if df is None:
             return self, self._style
         panel, style = self._panel(df, static_df)
@@ -534,9 +568,10 @@ class Forecaster:
         panel, style = self._rows(df, static_df)
         future = None
         if h is not None:
-            there = copy(self)
+            there, h = copy(self), horizon(h)
+            self.check_room(panel.batch, h, levels, (), None)
             there._tails = Tails.of(panel)
-            future = there._future(X_df, horizon(h))
+            future = there._future(X_df, h)
         named = {alias: e for alias, e in self._engines.items() if e.named}
         parts = []
         for alias, engine in (named or self._engines).items():
@@ -613,8 +648,9 @@ class Forecaster:
 
         Args:
             df: Rows to read; those of training by default.
-            lags: Lags up to which whiteness is tested; None takes two seasons, or 10 without a
-                season, and at most a fifth of the observations.
+            lags: Lags up to which whiteness is tested, fewer than the longest series has rows;
+                None takes two seasons, or 10 without a season, and at most a fifth of the
+                observations.
             pooled: Whether the tests of all series are drawn together.
             burn: As in :meth:`innovations`.
             static_df: Static features of series that are new.
@@ -632,6 +668,8 @@ class Forecaster:
         pooled = flag("pooled", pooled)
         lags = None if lags is None else whole("lags", lags, "a number of steps")
         panel, style = self._rows(df, static_df)
+        if lags is not None:
+            check_lags(panel, lags)
         season = next(iter(self._season_lengths(panel)), 1)
         data = outputs.diagnosed(
             self.columns, panel, self._innovated(panel, burn, seed), lags, season
@@ -683,12 +721,15 @@ class Forecaster:
             levels = levels_of(level)
             points = [0.5, *(p for lv in levels for p in outputs.interval(lv))]
             n = samples_of(n, engine)
+            if not closed(engine):
+                check_draws(panel, n, complete)
             mean, quantiles = engine.completed(series, points, n, seed)
             mean, quantiles = mean[rows], quantiles[:, rows]
             return style.frame(
                 outputs.completed(self.columns, panel, mean, quantiles, levels, complete)
             )
         n = whole("n", 1 if n is None else n, "a number of draws")
+        check_draws(panel, n, complete)
         draws = engine.impute(series, n, seed)[:, rows]
         return style.frame(outputs.imputed(self.columns, panel, draws, complete))
 

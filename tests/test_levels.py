@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "seqlatent"
 
 LEVELS = (
-    ("derivatives", "files", "recurrence", "linalg", "networks", "spelling", "walks"),
+    ("capacity", "derivatives", "files", "recurrence", "linalg", "networks", "spelling", "walks"),
     ("sequences", "distributions", "kalman", "hmm", "scores"),
     ("chain", "memory", "switching"),
     ("transitions", "emissions"),

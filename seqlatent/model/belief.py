@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from seqlatent.capacity import brief, shortage
 from seqlatent.files import write_whole
 from seqlatent.inference.inference import Latest
 from seqlatent.sequences import Sequences
@@ -228,8 +229,32 @@ def continuing(belief: Belief, rows: Sequences) -> Sequences:
     )
 
 
+def require_room(belief: Belief, horizon: int, numbers: int, n: int | None = None) -> None:
+    """Makes sure that what is said of the future fits into memory.
+
+    Args:
+        belief: Where the past left off.
+        horizon: Steps ahead.
+        numbers: How many are held for each step of a series or, with ``n``, of a path.
+        n: Paths.
+
+    Raises:
+        ValueError: If it does not; the text says how much it would take.
+    """
+    text = shortage(belief.y.element_size() * belief.batch * horizon * numbers * (n or 1))
+    if text:
+        name = "horizon" if n is None or horizon > n else "n"
+        what = "states" if n is None else f"{brief(n)} paths"
+        raise ValueError(
+            f"{name} must leave {what} that fit into memory: {belief.batch} series x "
+            f"{brief(horizon)} steps need at least {text}; ask for fewer steps"
+            f"{'' if n is None else ' or paths'}, or for some of the series at a time."
+        )
+
+
 def upcoming(belief: Belief, horizon: int, u: Tensor | None, t: Tensor | None) -> Sequences:
     """Unobserved rows after the belief."""
+    require_room(belief, horizon, belief.y.shape[1] + belief.u.shape[1] + 1)
     if u is None and belief.u.shape[1]:
         raise ValueError(
             f"the model was filtered with {belief.u.shape[1]} covariates: give those of the future "

@@ -11,7 +11,7 @@ from seqlatent.distributions import draw
 from seqlatent.emissions.emission import Emission
 from seqlatent.inference.inference import Inference, Latest, States, at, position
 from seqlatent.memory import Memory, NoMemory
-from seqlatent.model.belief import Belief, continuing, upcoming
+from seqlatent.model.belief import Belief, continuing, require_room, upcoming
 from seqlatent.sequences import Context, Sequences
 from seqlatent.transitions.transition import LinearTransition, Transition, Widened
 
@@ -256,10 +256,14 @@ class LatentModel(nn.Module):
             Observations and states of each path.
 
         Raises:
-            ValueError: If ``horizon < 1``, ``n < 1``, or covariates or times do not fit.
+            ValueError: If ``horizon < 1``, ``n < 1``, covariates or times do not fit, or the paths
+                are more than memory holds.
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ValueError(f"n must be a number of paths of at least 1, found {n!r}.")
+        # states and observations, in parts and joined
+        width = 2 * (self.transition.latent_dim + self.emission.obs_dim)
+        require_room(belief, horizon, width, n)
         future = upcoming(belief, horizon, u, t)
         if gradient:
             return self._roll(belief, self._context_after(belief, future), n, generator)
@@ -315,6 +319,8 @@ class LatentModel(nn.Module):
             shift=sequences.shift,
             scale=sequences.scale,
         )
+        width = self.transition.latent_dim + self.emission.obs_dim
+        require_room(belief, sequences.steps, width, n)
         with torch.no_grad():
             return self._roll(belief, self._context_after(belief, sequences), n, generator)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from seqlatent.chain import Linear
 from seqlatent.emissions.emission import LinearEmission
 from seqlatent.kalman import widened
-from seqlatent.model.belief import Belief
+from seqlatent.model.belief import Belief, require_room
 from seqlatent.model.latent_model import LatentModel
 from seqlatent.sequences import Context
 
@@ -76,6 +76,8 @@ def moments(
             "exact moments start from a belief with moments, found one with particles; filter the "
             "data with Kalman, or use forecast, which samples."
         )
+    width = latest.mean.shape[-1]
+    require_room(belief, horizon, width + width**2)
     future = _remembered(model, belief, model.upcoming(belief, horizon, u=u, t=t))
     H, d, R = emission.matrices(future)
     m0, G0 = transition.initial_moments(future[0])
