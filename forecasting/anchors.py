@@ -45,6 +45,9 @@ class Anchors:
     eighth of a context apart. Rows without a value at the end do not count. Series whose units are
     fixed need none but to forget.
 
+    Nor need they forget where the state is exact and its law began with a certain row: once half a
+    context of rows has been seen since, the series is filtered from there, however long it grows.
+
     Args:
         context: Most rows that are read; None for all.
         fixed: Whether units do not change, so that only the first row moves.
@@ -73,25 +76,48 @@ class Anchors:
 
     def before(self, seen: np.ndarray) -> np.ndarray:
         """The anchor of series of which so many rows were seen, the last one with a value."""
-        found = self.upto(int(seen.max(initial=0)))
-        return found[np.searchsorted(found, seen, side="right") - 1]
+        most = int(seen.max(initial=0))
+        step = max(1, (self.context or 0) // (2 if self.fixed else self.share))
+        even = self.context is not None and most > self.context + step
+        found = self.upto((self.context or 0) + step if even else most)
+        anchor = found[np.searchsorted(found, seen, side="right") - 1]
+        if not even:
+            return anchor
+        # beyond the first context they lie evenly
+        return np.where(seen > found[-1], seen - (seen - found[-1]) % step, anchor)
 
     def start(self, anchor: np.ndarray) -> np.ndarray:
         """The row from which a series is filtered."""
         return anchor * 0 if self.context is None else np.maximum(anchor - self.context, 0)
 
-    def spans(self, panel: Panel) -> Spans:
-        """Pieces that together speak of every row, once."""
-        seen = reached(panel)
+    def settled(self, seen: np.ndarray, begin: np.ndarray) -> np.ndarray:
+        """Whether a series is filtered from row ``begin`` on, infinity for none, to stay there."""
+        return seen - begin >= (0 if self.context is None else self.context // 2)
+
+    def place(self, seen: np.ndarray, begin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Anchor, and row from which a series is filtered, as in :meth:`settled`."""
+        settled, anchor = self.settled(seen, begin), self.before(seen)
+        row = np.where(settled, begin, 0).astype(np.int64)
+        return np.where(settled, row, anchor), np.where(settled, row, self.start(anchor))
+
+    def spans(self, panel: Panel, begin: np.ndarray | None = None) -> Spans:
+        """Pieces that together speak of every row, once.
+
+        Args:
+            panel: The series.
+            begin: Row from which each is filtered once it has settled; infinity for none ``(N,)``.
+        """
+        seen, owner = reached(panel), panel.owner
         before = np.concatenate([[0], seen[:-1]])
         before[panel.offsets[:-1]] = 0
-        anchor, owner = self.before(before), panel.owner
-        new = np.concatenate([[True], (np.diff(owner) != 0) | (np.diff(anchor) != 0)])
-        begin = np.flatnonzero(new)
-        end = np.concatenate([begin[1:], [panel.rows]])
-        series, anchor = owner[begin], anchor[begin]
+        begin = np.full(panel.batch, np.inf) if begin is None else begin
+        anchor, start = self.place(before, begin[owner])
+        moved = (np.diff(owner) != 0) | (np.diff(anchor) != 0) | (np.diff(start) != 0)
+        first = np.flatnonzero(np.concatenate([[True], moved]))
+        stop = np.concatenate([first[1:], [panel.rows]])
+        series = owner[first]
         offset = panel.offsets[series]
-        return Spans(series, self.start(anchor), anchor, begin - offset, end - offset)
+        return Spans(series, start[first], anchor[first], first - offset, stop - offset)
 
 
 def reached(panel: Panel) -> np.ndarray:

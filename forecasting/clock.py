@@ -278,16 +278,16 @@ class Clock:
     def _refined(self, ticks: np.ndarray, offsets: np.ndarray, rows: Rows) -> "Clock":
         steps = self._steps
         if isinstance(steps, Grid | Session):
-            parts, there = replace(self, divisions=steps.parts)._count(ticks)
+            parts, there = self._count(ticks, steps.parts)
             period, rest = steps.parts, parts[there] % steps.parts
         else:
-            whole = replace(self, divisions=1)
+            whole = self._divided(1)
             apart = ticks[~whole._count(ticks)[1]]
             period, rest = steps.length, (self._local(apart) - steps.origin) % steps.length
         divisions = period // math.gcd(period, *np.unique(rest).tolist())
         divisions = math.lcm(self.divisions, divisions)
         if divisions <= FINEST:
-            return replace(self, divisions=divisions)
+            return self._divided(divisions)
         i = int(np.argmin(self._count(ticks)[1]))
         raise rows.error(
             TimeError,
@@ -297,6 +297,10 @@ class Clock:
             f"found one that starts at {shown(self._stamps(ticks)[i], self.tz)}. Round the stamps, "
             "or use freq='irregular'.",
         )
+
+    def _divided(self, divisions: int) -> "Clock":
+        """The clock of other phases; the same ones keep the grid as far as it is made."""
+        return self if divisions == self.divisions else replace(self, divisions=divisions)
 
     @cached_property
     def _calendar(self) -> Calendar:
@@ -369,8 +373,13 @@ class Clock:
             return self._calendar.local(ticks)
         return ticks
 
-    def _count(self, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Number of parts of a step since the origin, and which stamps are on the grid."""
+    def _count(
+        self, ticks: np.ndarray, divisions: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Number of parts of a step since the origin, and which stamps are on the grid.
+
+        The grid has the clock's own phases unless other ``divisions`` of a step are given.
+        """
         if not len(ticks):
             return ticks, np.ones(0, bool)
         local, steps = self._local(ticks), self._steps
@@ -379,7 +388,7 @@ class Clock:
         if self.tz and not there.all():  # hours that summer time moved
             apart = np.flatnonzero(~there)
             there[apart] = self._instants(count[apart]) == ticks[apart]
-        there &= count % (steps.parts // self.divisions) == 0
+        there &= count % (steps.parts // (divisions or self.divisions)) == 0
         if self.folded:
             there &= self._open(local)
         if self.kind == "datetime" and self._frequency.weekday is not None:

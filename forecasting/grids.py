@@ -83,15 +83,19 @@ class Grid:
 
     def count(self, local: np.ndarray) -> np.ndarray:
         """Number of the last part at or before each of some local ticks."""
-        ahead, behind = self._ahead(2), self._behind(2)
+        ahead = self._ahead(2)
         low, high = int(local.min()), int(local.max())
         while ahead[-1] < high:
             ahead = self._ahead(len(ahead) + 1, _needed(ahead, high))
+        found = np.searchsorted(ahead, local, side="right") - 1
+        if low >= ahead[0]:
+            return found
+        behind = self._behind(2)
         while behind[-1] > low:
             behind = self._behind(len(behind) + 1, _needed(behind, low))
-        # The grid from its first stamp behind the origin to its last ahead of it.
-        grid = np.concatenate([behind[:0:-1], ahead])
-        return np.searchsorted(grid, local, side="right") - len(behind)
+        grid = behind[::-1]
+        back = np.searchsorted(grid, local, side="right") - len(grid)
+        return np.where(local < ahead[0], back, found)
 
     def _ahead(self, count: int, hoped: int = 64) -> np.ndarray:
         return self._run("ahead", count, hoped)

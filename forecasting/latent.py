@@ -26,7 +26,7 @@ from seqlatent.forecasting.identifiers import decoded, encoded
 from seqlatent.forecasting.inputs import Inputs
 from seqlatent.forecasting.panel import Future, Panel
 from seqlatent.forecasting.ranges import SINGLE, out_of_range, range_of
-from seqlatent.forecasting.scaling import Units, varied
+from seqlatent.forecasting.scaling import Units, span, varied
 from seqlatent.forecasting.specs import Setting, Spec, Training
 from seqlatent.forecasting.states import Past, State, within
 from seqlatent.forecasting.transforms import TRANSFORMS
@@ -90,6 +90,7 @@ class LatentEngine(Engine):
         self._check_range(panel)
         self._check_support(models[0], panel)
         self.units = {kind: self._learned(self._view(panel, kind)) for kind in self.views}
+        self.since = self._since(panel)
         numbers = self._numbers(Past.of(panel, *self._told(panel)), self.kinds[0])
         training = Training(numbers, self.setting, self.inputs.flags, job)
         weights = limits.trained(self, models, training, panel)
@@ -115,6 +116,7 @@ class LatentEngine(Engine):
         # parameters of linear models are relative to the units that they were fitted in
         exact = all(isinstance(model.inference, Kalman) for model in models)
         self._fixed = self.spec.own or (exact and self.spec.context is None)
+        self._settles = self._fixed and exact
         kinds = self.spec.transform
         if callable(kinds):
             self.kinds = tuple(kinds(self.setting))
@@ -304,12 +306,48 @@ class LatentEngine(Engine):
     def _anchors(self, fixed: bool) -> Anchors:
         return Anchors(self._context, fixed)
 
-    def _anchor(self, past: Past) -> np.ndarray:
-        """Rows after which the units of each series were taken last."""
-        moving = self._anchors(False).before(past.reached)
+    def _since(self, panel: Panel) -> np.ndarray:
+        """Time of the row with which the law of each series of training begins ``(M,)``.
+
+        Infinity where there is none: where a state is not exact, or its units follow the series.
+        """
+        # irregular times do not count rows
+        if not self._settles or (self._context and panel.clock.kind == "irregular"):
+            return np.full(panel.batch, np.inf)
+        if self._context is None:
+            return np.full(panel.batch, -np.inf)
+        return panel.t[span(panel, self._context)[0]]
+
+    def _begin(self, known: np.ndarray, seen: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """Row from which each series is filtered in the end, infinity for none ``(N,)``.
+
+        Args:
+            known: Place of each series in training, -1 where it was not there ``(N,)``.
+            seen: Rows of each ``(N,)``.
+            last: Time of the last one ``(N,)``.
+        """
+        since = np.where(known >= 0, self.since[known], np.inf)
+        return np.maximum(np.rint(seen - 1 - (last - since)), 0.0)
+
+    def _place(self, past: Past) -> tuple[np.ndarray, np.ndarray]:
+        """Rows after which the units of each series were taken last, and where filtering begins."""
+        anchors = self._anchors(False)
+        anchor = anchors.before(past.reached)
+        start = anchors.start(anchor)
         if not self._fixed:
-            return moving
-        return np.where(past.known >= 0, self._anchors(True).before(past.reached), moving)
+            return anchor, start
+        begin = self._begin(past.known, past.seen, past.rows.last)
+        fixed = self._anchors(True).place(past.reached, begin)
+        known = past.known >= 0
+        return np.where(known, fixed[0], anchor), np.where(known, fixed[1], start)
+
+    def _held(self, past: Past) -> Past:
+        """The rows that a state still needs: the last one alone where a series has settled."""
+        if not self._settles:
+            return past
+        begin = self._begin(past.known, past.seen, past.rows.last)
+        settled = self._anchors(True).settled(past.reached, begin)
+        return past.since(np.where(settled, past.seen - 1, past.first))
 
     def start(self, panel: Panel, seed: int) -> State:
         self._check(panel)
@@ -317,8 +355,8 @@ class LatentEngine(Engine):
 
     def _stand(self, past: Past, seed: int) -> State:
         """The state after some rows, filtered anew in the units of the last anchor."""
-        anchor = self._anchor(past)
-        past = past.since(self._anchors(False).start(anchor))
+        anchor, start = self._place(past)
+        past = past.since(start)
         numbers = {kind: self._numbers(past, kind) for kind in self.views}
         everyone = np.arange(len(anchor))
         scales = {kind: n.scale(everyone, anchor - past.first) for kind, n in numbers.items()}
@@ -335,7 +373,8 @@ class LatentEngine(Engine):
             )
             order.append(index)
         shift, scale = (np.stack(x, 1) for x in zip(*scales.values(), strict=True))
-        return State(past, _joined(parts, order), shift, scale, self._weights(past.known))
+        weights = self._weights(past.known)
+        return State(self._held(past), _joined(parts, order), shift, scale, weights)
 
     def _cells(self) -> int:
         """Rows of a batch, fewer where a state has a covariance."""
@@ -346,7 +385,8 @@ class LatentEngine(Engine):
     def update(self, state: State, panel: Panel, seed: int) -> State:
         self._check(panel)
         past = state.past.followed(panel)
-        stays = self._anchor(past) == self._anchor(state.past)
+        places = zip(self._place(past), self._place(state.past), strict=True)
+        stays = np.logical_and(*(now == before for now, before in places))
         parts, order = [], []
         for moved, index in enumerate((np.flatnonzero(stays), np.flatnonzero(~stays))):
             if len(index):
@@ -382,7 +422,7 @@ class LatentEngine(Engine):
                 ]
             )
             order.append(index)
-        return replace(state, past=past, beliefs=_joined(parts, order))
+        return replace(state, past=self._held(past), beliefs=_joined(parts, order))
 
     def select(self, state: State, index: np.ndarray) -> State:
         return state.select(index)
@@ -537,15 +577,17 @@ class LatentEngine(Engine):
         """Pieces of series that together speak of every row, to be taken together."""
         spans = self._anchors(False).spans(panel)
         if self._fixed:
-            there = self._told(panel)[1] >= 0
-            fixed = self._anchors(True).spans(panel)
+            known = self._told(panel)[1]
+            there = known >= 0
+            begin = self._begin(known, panel.lengths, panel.last)
+            fixed = self._anchors(True).spans(panel, begin)
             both = spans.select(~there[spans.series]), fixed.select(there[fixed.series])
             spans = Spans(*(np.concatenate(x) for x in zip(*both, strict=True)))
         cells = max(4 * self._cells() // (draws + 4), 1)
         return [spans.select(index) for index in batches(spans.stop - spans.start, cells)]
 
     def packed(self) -> Packed:
-        arrays = {"weights": self.weights}
+        arrays = {"weights": self.weights, "since": self.since}
         for kind, units in self.units.items():
             arrays |= {f"shift.{kind}": units.shift, f"scale.{kind}": units.scale}
         tensors = {k: torch.from_numpy(v) for k, v in arrays.items()}
@@ -579,7 +621,7 @@ class LatentEngine(Engine):
         if kept is not None:
             models = [models[i] for i in kept]
             engine.kept, engine.kinds = kept, tuple(engine.kinds[i] for i in kept)
-        engine.weights = arrays["weights"].numpy()
+        engine.weights, engine.since = arrays["weights"].numpy(), arrays["since"].numpy()
         engine.notes = {decoded(code): text for code, text in config["notes"]}
         engine.units = {
             kind: Units(

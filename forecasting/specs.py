@@ -144,7 +144,8 @@ class Spec:
         bounded: Whether what was never negative is not forecast to be.
         context: Rows from which the units of a series follow, and from the first of which it is
             filtered, or a function of the setting that says how many; None for all, which a state
-            then keeps.
+            then keeps. Series of training that are inferred exactly, with parameters of their own
+            or from all rows, are filtered from the first row that ``fit`` read, and forget nothing.
         samples: Paths from which quantiles are computed unless they are exact.
         dtype: Type of parameters and data.
         config: Name and arguments of the factory that made it; empty for a spec of your own, which

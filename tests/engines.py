@@ -46,6 +46,7 @@ def own(context=None):
 
 ENGINES = {
     "structural": lambda: structural(["damped", "log level"], draws=2, criterion="equal"),
+    "short_structural": lambda: structural(["damped"], draws=1, criterion="equal", rows=16),
     "deep_state": lambda: deep_state(steps=3, hidden_dim=4),
     "srnn": lambda: srnn(members=1, steps=3, hidden_dim=8),
     "srnn_latent": lambda: srnn(members=1, steps=3, latent_dim=2, hidden_dim=8),
@@ -65,7 +66,7 @@ ENGINES = {
 """Models by a name of their own: every recipe, recipes in other settings, specs, baselines."""
 
 BASELINES = ("naive", "seasonal_naive", "ets", "theta", "sarimax")
-EXACT = ("structural", "deep_state", "own", "short_own", *BASELINES)
+EXACT = ("structural", "short_structural", "deep_state", "own", "short_own", *BASELINES)
 """Engines whose forecasts are known in closed form, in double precision."""
 
 

@@ -190,6 +190,37 @@ def test_batches_hold_all_series_once_and_stay_small():
     assert not data.observed[1, 30:].any()
 
 
+@pytest.mark.parametrize("context", [None, 1, 2, 7, 24])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_anchors_are_found_without_counting_them_all(context, fixed):
+    anchors = Anchors(context, fixed)
+    seen = np.arange(200)
+    all_of_them = anchors.upto(199)
+    expected = [all_of_them[all_of_them <= n][-1] for n in seen]
+    np.testing.assert_array_equal(anchors.before(seen), expected)
+    np.testing.assert_array_equal([anchors.before(seen[n : n + 1])[0] for n in seen], expected)
+
+
+@pytest.mark.parametrize("context", [None, 1, 7, 24])
+def test_a_series_that_has_settled_is_filtered_from_one_row_however_long_it_grows(context):
+    anchors = Anchors(context, fixed=True)
+    panel = read(frame(lengths=(90, 33, 60))).panel
+    begin = np.array([30, np.inf, 0])
+    spans = anchors.spans(panel, begin)
+    half = 0 if context is None else context // 2
+    for i in range(3):
+        mine = spans.select(spans.series == i)
+        assert mine.first[0] == 0
+        assert mine.stop[-1] == panel.lengths[i]
+        np.testing.assert_array_equal(mine.first[1:], mine.stop[:-1])
+        settled = mine.stop > begin[i] + half
+        assert (mine.start[settled] == begin[i]).all()
+        assert settled.sum() == (i != 1)
+        early = mine.anchor[~settled]
+        np.testing.assert_array_equal(mine.start[~settled], anchors.start(early))
+        np.testing.assert_array_equal(anchors.before(mine.first[~settled]), early)
+
+
 @pytest.mark.parametrize("context", [None, 1, 7, 24])
 @pytest.mark.parametrize("fixed", [False, True])
 def test_spans_speak_of_every_row_once_and_stand_where_a_state_would(context, fixed):

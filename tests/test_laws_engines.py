@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from engines import ENGINES, EXACT, alias, copied, fitted, panel, rows_of
+
+from seqlatent.sequences import Sequences
 
 
 def changed(df, row):
@@ -83,6 +86,48 @@ def test_an_update_is_a_forecast_from_all_rows(name, block):
     assert_same_forecast(
         model.predict(6, samples=1000), fitted(name).predict(6, df=df, samples=1000), name
     )
+
+
+@pytest.mark.parametrize("block", [1, 7])
+@pytest.mark.parametrize("name", ["structural", "short_structural", "own", "deep_state"])
+def test_an_update_of_many_rows_is_a_forecast_from_all_of_them(name, block):
+    """However many windows the rows fill, and whether or not they begin with those of training."""
+    df = panel(150, series=1)
+    model, nth = copied(name), rows_of(df)
+    for first in range(28, nth.max() + 1, block):
+        model.update(df[(nth >= first) & (nth < first + block)])
+    found = model.predict(6)
+    assert_same_forecast(
+        found[found["unique_id"] == "s0"].reset_index(drop=True),
+        fitted(name).predict(6, df=df),
+        name,
+    )
+
+
+@pytest.mark.parametrize("name", ["structural", "short_structural", "own"])
+def test_the_state_after_many_updates_is_that_of_one_filter_over_all_rows(name):
+    """The filter of the model itself, from the first row that the fit read, in its units."""
+    df = panel(330, series=1)
+    model, nth = copied(name), rows_of(df)
+    for first in range(28, 330):
+        model.update(df[nth == first])
+    engine, state = model._engines[alias(name)], model._states[alias(name)]
+    first = 12 if name == "short_structural" else 0
+    y = df["y"].to_numpy()[first:]
+    for m, (member, belief) in enumerate(zip(engine.models, state.beliefs, strict=True)):
+        values = np.log(y) if engine.kinds[m] == "log" else y
+        units = engine.units[engine.kinds[m]]
+        data = Sequences.of(
+            torch.from_numpy((values[None, :, None] - units.shift[0]) / units.unit),
+            t=torch.arange(first, 330.0, dtype=torch.float64),
+            codes=torch.zeros(1, len(engine.setting.code_sizes), dtype=torch.long),
+            scale=torch.from_numpy(units.scale[:1] / units.unit),
+        )
+        whole = member.belief(data).latest
+        assert whole.mean is not None
+        assert whole.cov is not None
+        torch.testing.assert_close(belief.latest.mean[:1], whole.mean, rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(belief.latest.cov[:1], whole.cov, rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ENGINES)
