@@ -234,6 +234,31 @@ def test_where_no_state_explains_a_step_the_evidence_is_zero_and_the_filter_goes
     assert (x.grad[0, at] == 0).all()
 
 
+def test_paths_go_on_where_the_states_that_are_left_do_not_explain_a_step():
+    first, M, ll = random_model((), 4)
+    M = torch.eye(3, dtype=F64).roll(1, 1).log()  # one state after the other
+    ll[1], ll[2, 2] = torch.tensor([-INF, 0.0, -INF]), -INF  # the second, then not the third
+    free = ll.clone()
+    free[2] = 0
+    found, expected = (hmm.posterior_kernels(first, M, x) for x in (ll, free))
+    assert_close(found.log_initial.exp(), expected.log_initial.exp(), **EXACT)
+    assert hmm.sample_paths(first, M, ll, (20,), seeded()).unique(dim=0).tolist() == [[0, 1, 2, 0]]
+    best = hmm.viterbi(first, M, ll)
+    assert best.path.tolist() == [0, 1, 2, 0]
+    assert best.log_joint == -INF
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_transitions_that_underflow_keep_their_logarithms(dtype):
+    M = torch.tensor([[0.0, -800.0], [-5000.0, 0.0]], dtype=dtype)
+    first, ll = torch.tensor([0.0, -INF], dtype=dtype), torch.zeros(3, 2, dtype=dtype)
+    expected = torch.tensor([-INF, -800.0, -800.0], dtype=dtype)
+    for run in FILTERS:
+        found = run(first, M, ll).log_prob[:, 1]
+        assert found[0] == -INF
+        assert_close(found[1:], expected[1:] + torch.tensor([1.0, 2.0], dtype=dtype).log())
+
+
 def test_draws_have_the_frequencies_of_the_posterior():
     first, M, ll = random_model((2,), 4, impossible=True)
     n = 20_000

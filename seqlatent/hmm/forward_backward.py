@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqlatent.hmm.recursion import Model, evidence, messages, model
+from seqlatent.hmm.recursion import Model, evidence, messages, model, unexplained
 
 __all__ = [
     "Filtered",
@@ -173,7 +173,8 @@ def posterior_kernels(
     .. math:: q(s_t = j \mid s_{t-1} = i) \propto
         p(s_t = j \mid s_{t-1} = i)\, p(y_t \mid j)\, \beta_t(j)
 
-    so that log p(y, s) - log q(s) is the log evidence on every path.
+    so that log p(y, s) - log q(s) is the log evidence on every path. A step that no state explains
+    is as if it were missing, as in :func:`filter`.
 
     Args:
         log_initial: As in :func:`filter`.
@@ -191,7 +192,7 @@ def posterior_kernels(
                  [0.3077, 0.6923]]])
     """
     m = model(log_initial, log_transition, log_likelihood)
-    ll, future = _explained(m, m.ll.detach().amax(-1) == -torch.inf, scan=False)
+    ll, future = _explained(m, unexplained(m), scan=False)
     first, rest = _tilted(m.first, ll[0] + future[0]), (ll + future)[1:, :, None, :]
     later = _tilted(m.M.expand(*rest.shape[:2], *m.M.shape[-2:]), rest)
     return Kernels(first.reshape(*m.lead, -1), m.back(later, 2))

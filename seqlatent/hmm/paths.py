@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Size, Tensor
 
 from seqlatent.hmm.forward_backward import Kernels, posterior_kernels
-from seqlatent.hmm.recursion import model
+from seqlatent.hmm.recursion import model, unexplained
 
 __all__ = ["Viterbi", "sample_chain", "sample_paths", "viterbi"]
 
@@ -25,7 +25,9 @@ def viterbi(log_initial: Tensor, log_transition: Tensor, log_likelihood: Tensor)
 
     .. math:: \arg\max_{s_{1:T}} p(s_{1:T}, y_{1:T})
 
-    One path for every series; of several that are as probable, one. Without gradients.
+    One path for every series; of several that are as probable, one. Where no state explains a step
+    none is possible: then ``log_joint`` is -inf, and the path that of the other steps. Without
+    gradients.
 
     Args:
         log_initial: As in :func:`filter`.
@@ -43,12 +45,14 @@ def viterbi(log_initial: Tensor, log_transition: Tensor, log_likelihood: Tensor)
         (Viterbi, 1967).
     """
     m = model(log_initial, log_transition, log_likelihood)
-    best = m.first + m.ll[0]
-    M = m.M.unbind() * (len(m.ll) - 1 if len(m.M) == 1 else 1)
+    lost = unexplained(m)
+    ll = torch.where(lost[..., None], 0.0, m.ll)
+    best = m.first + ll[0]
+    M = m.M.unbind() * (len(ll) - 1 if len(m.M) == 1 else 1)
     parents = []
-    for t in range(1, len(m.ll)):
+    for t in range(1, len(ll)):
         value, parent = (best[:, :, None] + M[t - 1]).max(-2)
-        best = value + m.ll[t]
+        best = value + ll[t]
         parents.append(parent)
     joint, state = best.max(-1, keepdim=True)
     path = [state]
@@ -56,6 +60,7 @@ def viterbi(log_initial: Tensor, log_transition: Tensor, log_likelihood: Tensor)
         state = parent.gather(-1, state)
         path.append(state)
     path.reverse()
+    joint = joint[..., 0].masked_fill(lost.any(0), -torch.inf)
     return Viterbi(m.back(torch.stack(path)[..., 0], 0), joint.reshape(m.lead))
 
 

@@ -5,6 +5,7 @@ A loop in probabilities where that is exact, else a loop in logarithms, or an as
 Time is the first axis of everything here, all leading axes are one, ``N``.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -124,6 +125,14 @@ def evidence(
     return _Messages.apply(first, M, ll, False, False)[0]  # type: ignore[index]
 
 
+@torch.no_grad()
+def unexplained(m: Model) -> Tensor:
+    """Which steps ``(T, N)`` no state explains to which the steps before may have led."""
+    if bool((m.ll > -torch.inf).all()):
+        return torch.zeros_like(m.ll[..., 0], dtype=torch.bool)
+    return evidence(m.first, m.M, m.ll) == -torch.inf
+
+
 class _Messages(torch.autograd.Function):
     r"""The recursion, whose adjoint is a smoother.
 
@@ -182,7 +191,7 @@ def _mixing(M: Tensor) -> bool:
     """
     limits = torch.finfo(M.dtype)
     low, high = (float(x) for x in M.aminmax())
-    return low > torch.tensor(limits.tiny / limits.eps).log().item() + 5 and high < 40
+    return low > math.log(limits.tiny / limits.eps) + 5 and high < 40
 
 
 def _start(first: Tensor, ll: Tensor) -> tuple[Tensor, Tensor, Tensor]:
