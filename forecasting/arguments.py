@@ -1,6 +1,7 @@
 """Arguments of a forecaster, checked before anything starts."""
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -10,10 +11,10 @@ import pandas as pd
 
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.engine import Engine
-from seqlatent.forecasting.errors import ArgumentError, TargetError
+from seqlatent.forecasting.errors import ArgumentError, TargetError, TimeError
 from seqlatent.forecasting.frequencies import IRREGULAR, Frequency, alias_of, plain_freq
 from seqlatent.forecasting.panel import Panel
-from seqlatent.forecasting.values import scalar, several
+from seqlatent.forecasting.values import scalar, several, told
 from seqlatent.spelling import meant
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 # Beyond these, quantiles round to the ends, or say more of a tail than any model knows.
 _LEAST_LEVEL, _LEAST_QUANTILE = 1e-6, 1e-9
+_MOST = sys.float_info.max  # integers may be larger
 
 
 def check_training(panel: Panel, columns: Columns) -> None:
@@ -103,7 +105,7 @@ def whole(name: str, value: Any, what: str, least: int = 1, most: int | None = N
     if not fits or (most is not None and found > most):
         upper = "" if most is None else f" and at most {most}"
         raise ArgumentError(
-            f"{name} must be {what} of at least {least}{upper}, found {value!r}.", name=name
+            f"{name} must be {what} of at least {least}{upper}, found {told(value)}.", name=name
         )
     return found
 
@@ -116,9 +118,9 @@ def real(name: str, value: Any, what: str, least: float | int) -> float:
     """
     found = scalar(value)
     fits = isinstance(found, int | float) and not isinstance(found, bool)
-    if not fits or not least <= found < math.inf:
+    if not fits or not least <= found <= _MOST:
         raise ArgumentError(
-            f"{name} must be {what} of at least {least}, found {value!r}.", name=name
+            f"{name} must be {what} of at least {least}, found {told(value)}.", name=name
         )
     return float(found)
 
@@ -131,7 +133,7 @@ def flag(name: str, value: Any) -> bool:
     """
     found = scalar(value)
     if not isinstance(found, bool):
-        raise ArgumentError(f"{name} must be True or False, found {value!r}.", name=name)
+        raise ArgumentError(f"{name} must be True or False, found {told(value)}.", name=name)
     return found
 
 
@@ -145,7 +147,7 @@ def chosen(name: str, value: Any, among: Iterable[str]) -> str:
     if not isinstance(found, str) or found not in known:
         listed = ", ".join(map(repr, known))
         raise ArgumentError(
-            f"{name} must be one of {listed}, found {value!r}.{meant(found, known)}", name=name
+            f"{name} must be one of {listed}, found {told(value)}.{meant(found, known)}", name=name
         )
     return str(found)
 
@@ -162,7 +164,7 @@ def levels_of(level: Any) -> tuple[float | int, ...]:
         if not _LEAST_LEVEL <= lv <= 100 - _LEAST_LEVEL:
             raise ArgumentError(
                 f"level must lie between 0 and 100 percent, by {_LEAST_LEVEL:f} or more, found "
-                f"{lv!r}.",
+                f"{told(lv)}.",
                 name="level",
             )
     _told_apart("level", given)
@@ -175,7 +177,8 @@ def quantiles_of(quantiles: Any) -> tuple[float | int, ...]:
     for q in given:
         if not _LEAST_QUANTILE <= q <= 1 - _LEAST_QUANTILE:
             raise ArgumentError(
-                f"quantiles must lie between 0 and 1, by {_LEAST_QUANTILE:g} or more, found {q!r}.",
+                f"quantiles must lie between 0 and 1, by {_LEAST_QUANTILE:g} or more, found "
+                f"{told(q)}.",
                 name="quantiles",
             )
     _told_apart("quantiles", given)
@@ -187,7 +190,7 @@ def one_level(level: Any) -> float | int:
     found = scalar(level)
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 100:
         raise ArgumentError(
-            f"level must be a percentage between 0 and 100, found {level!r}.", name="level"
+            f"level must be a percentage between 0 and 100, found {told(level)}.", name="level"
         )
     return found
 
@@ -197,7 +200,7 @@ def one_quantile(q: Any) -> float | int:
     found = scalar(q)
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < 1:
         raise ArgumentError(
-            f"the level of a quantile must lie between 0 and 1, found {q!r}.", name="q"
+            f"the level of a quantile must lie between 0 and 1, found {told(q)}.", name="q"
         )
     return found
 
@@ -207,7 +210,7 @@ def _numbers(name: str, given: Any) -> tuple[float | int, ...]:
     found = () if given is None else several(given)
     for one in found:
         if isinstance(one, bool) or not isinstance(one, int | float):
-            raise ArgumentError(f"{name} must be a list of numbers, found {one!r}.", name=name)
+            raise ArgumentError(f"{name} must be a list of numbers, found {told(one)}.", name=name)
     return found
 
 
@@ -219,7 +222,7 @@ def _told_apart(name: str, given: Sequence[float | int]) -> None:
         if abs(one - other) > 1e-9:
             raise ArgumentError(
                 f"{name} must differ in the first six digits, after which columns are named, found "
-                f"{other!r} and {one!r}.",
+                f"{told(other)} and {told(one)}.",
                 name=name,
             )
 
@@ -247,9 +250,10 @@ def seconds_of(time_limit: Any) -> float | None:
         return None
     limit = _duration(time_limit)
     limit = scalar(limit.total_seconds() if isinstance(limit, timedelta) else limit)
-    if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
+    fits = isinstance(limit, int | float) and not isinstance(limit, bool) and limit > 0
+    if not fits or _MOST < limit < math.inf:
         raise ArgumentError(
-            f"time_limit must be a positive number of seconds, found {time_limit!r}.",
+            f"time_limit must be a positive number of seconds, found {told(time_limit)}.",
             name="time_limit",
         )
     return None if limit == math.inf else float(limit)
@@ -262,8 +266,14 @@ def freq_of(freq: Any) -> str | int | None:
         TimeError: If there is no such frequency.
     """
     found = plain_freq(scalar(_duration(freq)))
-    if found is None or (isinstance(found, int) and not isinstance(found, bool) and found > 0):
+    step = isinstance(found, int) and not isinstance(found, bool)
+    if found is None or (step and 0 < found < 2**63):
         return found
+    if step and found > 0:
+        raise TimeError(
+            f"freq: expected a step of integers that 64 bits hold, found {told(found)}. Give the "
+            "step that the stamps have."
+        )
     alias = alias_of(found)
     if alias.lower() != IRREGULAR:
         Frequency.parse(alias)
@@ -289,7 +299,7 @@ def device_of(device: Any) -> str:
     except (RuntimeError, TypeError) as error:
         raise ArgumentError(
             f"device must be a device of torch such as 'cpu', 'cuda' or 'cuda:1', found "
-            f"{device!r}.",
+            f"{told(device)}.",
             name="device",
         ) from error
     if found.type == "cpu":
@@ -299,7 +309,7 @@ def device_of(device: Any) -> str:
     if (found.index or 0) >= count:
         here = ["cpu", *(f"{found.type}:{i}" for i in range(count))]
         raise ArgumentError(
-            f"device must be one that this machine has, found {device!r}; here there "
+            f"device must be one that this machine has, found {told(device)}; here there "
             f"{'are' if count else 'is only'} {', '.join(map(repr, here))}.",
             name="device",
         )

@@ -18,6 +18,7 @@ from seqlatent.forecasting.frequencies import (
 from seqlatent.forecasting.offsets import brief, written
 from seqlatent.forecasting.rows import Rows, plain
 from seqlatent.forecasting.sessions import session_alias
+from seqlatent.forecasting.values import told
 
 __all__ = ["datetime_alias", "integer_step", "median_gap"]
 
@@ -88,7 +89,7 @@ def integer_step(freq: Any, stamps: np.ndarray, offsets: np.ndarray) -> int:
         return int(np.gcd.reduce(size)) if len(size) else 1
     if isinstance(freq, bool) or not isinstance(freq, int | np.integer) or freq < 1:
         raise TimeError(
-            f"freq: expected a whole number of at least 1 for integer stamps, found {freq!r}. Give "
+            f"freq: expected a whole number of at least 1 for integer stamps, found {told(freq)}. Give "
             "freq=1, or 'irregular', or make datetimes of the stamps."
         )
     return int(freq)

@@ -12,6 +12,7 @@ import pandas as pd
 from seqlatent.forecasting.errors import TimeError
 from seqlatent.forecasting.offsets import brief, read_offset, written
 from seqlatent.forecasting.sessions import PREFIX
+from seqlatent.forecasting.values import told
 
 __all__ = [
     "DAY",
@@ -133,7 +134,7 @@ def alias_of(freq: Any) -> str:
     if isinstance(freq, str):
         return freq.strip()
     raise TimeError(
-        f"freq: expected a pandas alias or offset for datetimes, found {freq!r}. Use one of "
+        f"freq: expected a pandas alias or offset for datetimes, found {told(freq)}. Use one of "
         f"{CHOICES}; "
         "whole numbers are for integer time columns."
     )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["DOUBLE", "SINGLE", "out_of_range", "range_of"]
+__all__ = ["DOUBLE", "SINGLE", "out_of_range", "range_of", "too_large"]
 
 # Largest magnitudes in double and single precision whose squares, and some sums and products of
 # these, are numbers.
@@ -31,10 +31,19 @@ def out_of_range(y: np.ndarray, owner: np.ndarray, batch: int, limit: float) -> 
 def range_of(value: float, limit: float) -> str:
     """What is wrong with a value that is out of range."""
     if abs(value) > limit:
-        wanted = f"a number of at most {limit:g} in size"
-    else:
-        wanted = f"the largest value of a series to be 0 or at least {1 / limit:g} in size"
+        return too_large(f"{value:g}", limit)
+    return _wrong(
+        f"the largest value of a series to be 0 or at least {1 / limit:g} in size", f"{value:g}"
+    )
+
+
+def too_large(found: str, limit: float) -> str:
+    """What is wrong with a value that is too large, and may be beyond every float."""
+    return _wrong(f"a number of at most {limit:g} in size", found)
+
+
+def _wrong(wanted: str, found: str) -> str:
     return (
-        f"expected {wanted}, found {value:g}. Correct it, write a missing value (NaN) if it is not "
+        f"expected {wanted}, found {found}. Correct it, write a missing value (NaN) if it is not "
         "known, or choose another unit."
     )

@@ -11,10 +11,10 @@ import pandas as pd
 
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError, DataError, TimeError
-from seqlatent.forecasting.ranges import DOUBLE, range_of
+from seqlatent.forecasting.ranges import DOUBLE, range_of, too_large
 from seqlatent.forecasting.rows import Rows, plain
 from seqlatent.forecasting.times import Times, read_times
-from seqlatent.forecasting.values import floats, is_object, kind_of, missing, warn_of_digits
+from seqlatent.forecasting.values import floats, is_object, kind_of, missing, told, warn_of_digits
 from seqlatent.spelling import meant
 
 __all__ = ["Table"]
@@ -200,7 +200,7 @@ class Table:
                 that is larger than models compute with.
         """
         column = self.frame.get_column(name)
-        values, wrong, rounded = floats(column)
+        values, wrong, beyond, rounded = floats(column)
         if wrong.any():
             i = rows.first(wrong)
             raise rows.error(
@@ -214,6 +214,8 @@ class Table:
         infinite = infinite if inside is None else infinite & inside
         if infinite.any():
             i = rows.first(infinite)
+            if beyond[i]:
+                raise rows.error(kind, i, too_large(told(plain(column[i])), DOUBLE), name)
             raise rows.error(
                 kind,
                 i,

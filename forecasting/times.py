@@ -78,8 +78,9 @@ def read_times(column: nw.Series, rows: Rows) -> Times:
     """
     try:
         times = times_of(column)
-    except TimeError as error:  # about its time zone
-        raise rows.error(TimeError, 0, str(error)) from error
+    except TimeError as error:  # about its time zone, or integers that are too large
+        i = 0 if not column.dtype.is_integer() else int(np.argmax(column.to_numpy()))
+        raise rows.error(TimeError, i, str(error)) from error
     if times is None:
         raise _no_times(column, rows)
     return times
@@ -117,6 +118,7 @@ def _of_pandas(series: Any) -> Times | None:
     if series.dtype.kind == "M":
         return Times(series.to_numpy(), date=date)
     if pd.api.types.is_integer_dtype(series.dtype):
+        _signed(series.max())
         return Times(series.to_numpy(np.int64))
     return None
 
@@ -128,7 +130,18 @@ def _of_polars(column: nw.Series) -> Times | None:
     if dtype == nw.Datetime:
         ticks = column.cast(nw.Int64).to_numpy()
         return Times(ticks.astype(f"datetime64[{dtype.time_unit}]"), dtype.time_zone)
-    return Times(column.to_numpy().astype(np.int64)) if dtype.is_integer() else None
+    if not dtype.is_integer():
+        return None
+    _signed(column.max())
+    return Times(column.to_numpy().astype(np.int64))
+
+
+def _signed(most: Any) -> None:
+    """Refuses integers that would become negative ones."""
+    if most is not None and most >= 2**63:
+        raise TimeError(
+            f"expected integer stamps less than 2**63, found {most}. Count from another origin."
+        )
 
 
 def _no_times(column: nw.Series, rows: Rows) -> DataError:

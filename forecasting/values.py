@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import narwhals as nw
 import numpy as np
 
+from seqlatent.capacity import brief
 from seqlatent.forecasting.errors import DigitsWarning
 from seqlatent.forecasting.rows import plain
 
@@ -22,6 +23,7 @@ __all__ = [
     "missing",
     "scalar",
     "several",
+    "told",
     "warn_of_digits",
 ]
 
@@ -34,11 +36,13 @@ class Floats(NamedTuple):
     Attributes:
         values: The numbers, NaN where one is missing or is none ``(R,)``.
         wrong: Cells that hold no number ``(R,)``.
+        beyond: Cells whose number is finite, but larger than any float64 ``(R,)``.
         rounded: Cells whose integer has more digits than a float64 holds ``(R,)``.
     """
 
     values: np.ndarray
     wrong: np.ndarray
+    beyond: np.ndarray
     rounded: np.ndarray
 
 
@@ -75,6 +79,7 @@ def floats(column: Any) -> Floats:
         column: Column of a frame behind narwhals.
     """
     dtype = column.dtype
+    beyond = np.zeros(len(column), bool)
     if not is_object(column) and (dtype.is_numeric() or dtype == nw.Boolean):
         if column.implementation.is_pandas():
             values = column.to_native().to_numpy(dtype=np.float64, na_value=np.nan)
@@ -88,6 +93,7 @@ def floats(column: Any) -> Floats:
         for i in np.flatnonzero(~empty):
             number = _number(found[i])
             wrong[i] = number is None
+            beyond[i] = number is not None and np.isinf(number) and number != found[i]
             values[i] = np.nan if number is None else number
         whole = True
     rounded = (
@@ -95,7 +101,21 @@ def floats(column: Any) -> Floats:
     )
     for i in np.flatnonzero(rounded):
         rounded[i] = _differs(column[int(i)], float(values[i]))
-    return Floats(values, wrong, rounded)
+    return Floats(values, wrong, beyond, rounded)
+
+
+def told(value: Any) -> str:
+    """A value as messages call it; an integer of very many digits by the first of them.
+
+    Example:
+        >>> from seqlatent.forecasting.values import told
+        >>> told("a"), told(7), told(-(10**400))
+        ("'a'", '7', '-1e+400')
+    """
+    if isinstance(value, Fraction):
+        return f"{told(value.numerator)}/{told(value.denominator)}"
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return brief(value) if whole and abs(value) >= 10**20 else repr(value)
 
 
 def warn_of_digits(place: str, found: Any, value: Any) -> None:
@@ -131,7 +151,8 @@ def scalar(value: Any) -> Any:
         (0.1, 7)
     """
     if isinstance(value, Decimal | Fraction):
-        return float(value)
+        number = _number(value)
+        return value if number is None else number
     if getattr(value, "ndim", None) != 0 or not hasattr(value, "item"):
         return value
     kind = str(value.dtype).removeprefix("torch.")
@@ -159,7 +180,7 @@ def _number(value: Any) -> float | None:
     try:
         return float(value)
     except OverflowError:  # an integer beyond every float
-        return float("-inf" if str(value).startswith("-") else "inf")
+        return float("-inf" if value < 0 else "inf")
 
 
 def _differs(found: Any, value: float) -> bool:

@@ -257,6 +257,26 @@ def test_flags_and_words_are_refused_by_name(fitted):
             act()
 
 
+HUGE = {"long": 10**400, "very long": -(10**5000), "fraction": Fraction(-(10**5000), 3)}
+
+
+@pytest.mark.parametrize("huge", HUGE.values(), ids=HUGE)
+def test_numbers_of_thousands_of_digits_are_told_by_the_first(fitted, huge):
+    for act, error in (
+        (lambda: fitted.predict(-abs(huge)), ArgumentError),
+        (lambda: fitted.predict(1, level=huge), ArgumentError),
+        (lambda: fitted.predict(1, quantiles=huge), ArgumentError),
+        (lambda: Forecaster("naive", time_limit=huge), ArgumentError),
+        (lambda: Forecaster("naive", season_length=huge), ArgumentError),
+        (lambda: Forecaster("naive", seed=huge), ArgumentError),
+        (lambda: Forecaster("naive", freq=huge), TimeError),
+        (lambda: spec_of("srnn", free_bits=huge), ArgumentError),
+    ):
+        with pytest.raises(error) as caught:
+            act()
+        assert len(str(caught.value)) < 600
+
+
 # --- names that are nearly right --------------------------------------------------------------
 
 

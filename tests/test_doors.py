@@ -2,6 +2,7 @@
 
 import dataclasses
 from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -11,10 +12,12 @@ import pytest
 from seqlatent.forecasting import (
     ColumnError,
     Columns,
+    CovariateError,
     DataError,
     DigitsWarning,
     Forecaster,
     TargetError,
+    TimeError,
     metrics,
     plots,
     spec_of,
@@ -247,8 +250,36 @@ def test_integers_that_lose_digits_are_named():
 
 
 def test_an_integer_beyond_every_float():
-    with pytest.raises(TargetError, match="expected a finite number, found -inf"):
-        Forecaster("naive").fit(frame().assign(y=objects([1] * 29 + [-(10**400)])))
+    beyond = r"row 29: expected a number of at most 1e\+100 in size, found "
+    for cell, told in (
+        (-(10**400), r"-1e\+400"),
+        (10**5000 // 3, r"3.33333e\+4999"),
+        (Decimal("1e400"), r"Decimal\('1E\+400'\)"),
+        (Fraction(10**400, 3), "1e[+]400/3"),
+    ):
+        cells = objects([1] * 29 + [cell])
+        with pytest.raises(TargetError, match=f"column 'y', id 'a', {beyond}{told}") as found:
+            Forecaster("naive").fit(frame().assign(y=cells))
+        assert (found.value.column, found.value.id, found.value.row) == ("y", "a", 29)
+        with pytest.raises(CovariateError, match=f"column 'x', id 'a', {beyond}{told}"):
+            Forecaster("naive").fit(frame(x=cells))
+        forecasts = frame(m=cells)
+        with pytest.raises(ColumnError, match=f"float64 holds, found {told} in row 29"):
+            metrics.mae(forecasts, ["m"])
+    with pytest.raises(TargetError, match="expected a finite number, found inf"):
+        Forecaster("naive").fit(frame().assign(y=objects([1] * 29 + [Decimal("inf")])))
+
+
+def test_integers_that_lose_digits_in_metrics_are_named():
+    with pytest.warns(DigitsWarning, match=r"df: column 'm', row 29.*found 9007199254740993"):
+        metrics.mae(frame(m=np.arange(30) + 2**53 - 28), ["m"])
+
+
+def test_stamps_beyond_64_bits_are_named():
+    stamps = np.arange(30, dtype=np.uint64) + np.uint64(2**63 - 25)
+    for df in (frame().assign(ds=stamps), pl.from_pandas(frame().assign(ds=stamps))):
+        with pytest.raises(TimeError, match=r"row 29: expected integer stamps less than 2\*\*63"):
+            Forecaster("naive").fit(df)
 
 
 # --- stamps ----------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ import pandas as pd
 
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError, DataError, TimeError
+from seqlatent.forecasting.rows import plain
 from seqlatent.forecasting.times import times_of
-from seqlatent.forecasting.values import floats, missing, several
+from seqlatent.forecasting.values import floats, missing, several, told, warn_of_digits
 from seqlatent.forecasting.wide import lengthen
 from seqlatent.spelling import meant
 
@@ -102,6 +103,18 @@ def numbers(frame: nw.DataFrame[Any], name: str, what: str = "df") -> np.ndarray
             column=name,
             row=row,
         )
+    if found.beyond.any():
+        row = int(np.argmax(found.beyond))
+        raise ColumnError(
+            f"column {name!r} of {what} must hold numbers that float64 holds, found "
+            f"{told(frame[name][row])} in row {row}; correct it, or choose another unit.",
+            column=name,
+            row=row,
+        )
+    if found.rounded.any():
+        row = int(np.argmax(found.rounded))
+        place = f"{what}: column {name!r}, row {row}"
+        warn_of_digits(place, plain(frame[name][row]), float(found.values[row]))
     return found.values
 
 

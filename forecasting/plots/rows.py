@@ -13,7 +13,7 @@ from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ArgumentError, ColumnError, DataError, TimeError
 from seqlatent.forecasting.plots.style import COLORS
 from seqlatent.forecasting.times import times_of
-from seqlatent.forecasting.values import floats, missing, several
+from seqlatent.forecasting.values import floats, missing, several, told
 from seqlatent.forecasting.wide import lengthen
 from seqlatent.spelling import meant
 
@@ -119,11 +119,11 @@ class Rows:
         """Reads a column as float64, NaN where missing."""
         self.require(name)
         found = floats(self.frame[name])
-        if found.wrong.any():
-            row = int(np.argmax(found.wrong))
+        if (wrong := found.wrong | found.beyond).any():
+            row = int(np.argmax(wrong))
             raise ColumnError(
-                f"column {name!r} of {self.what} must hold numbers, found "
-                f"{self.frame[name][row]!r}; convert it.",
+                f"column {name!r} of {self.what} must hold numbers that float64 holds, found "
+                f"{told(self.frame[name][row])}; convert it.",
                 column=name,
             )
         return found.values
