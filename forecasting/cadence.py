@@ -89,7 +89,8 @@ def integer_step(freq: Any, stamps: np.ndarray, offsets: np.ndarray) -> int:
         return int(np.gcd.reduce(size)) if len(size) else 1
     if isinstance(freq, bool) or not isinstance(freq, int | np.integer) or freq < 1:
         raise TimeError(
-            f"freq: expected a whole number of at least 1 for integer stamps, found {told(freq)}. Give "
+            f"freq: expected a whole number of at least 1 for integer stamps, found "
+            f"{told(freq)}. Give "
             "freq=1, or 'irregular', or make datetimes of the stamps."
         )
     return int(freq)
