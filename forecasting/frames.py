@@ -121,6 +121,7 @@ def read(
         clock=grid.clock,
         ends=grid.ends,
         unread=grid.unread,
+        targets=columns.targets,
     )
     return Reading(panel, style, statics, future)
 

@@ -92,6 +92,8 @@ class LatentEngine(Engine):
         self.units = {kind: self._learned(self._view(panel, kind)) for kind in self.views}
         self.since = self._since(panel)
         numbers = self._numbers(Past.of(panel, *self._told(panel)), self.kinds[0])
+        # errors of training tell series as the frame does
+        numbers = replace(numbers, panel=replace(numbers.panel, ids=panel.ids))
         training = Training(numbers, self.setting, self.inputs.flags, job)
         weights = limits.trained(self, models, training, panel)
         self.findings = training.findings
@@ -249,16 +251,14 @@ class LatentEngine(Engine):
 
     def _check_positive(self, panel: Panel) -> None:
         """Names the first row whose logarithm is none, where a member describes logarithms."""
-        wrong = (panel.y <= 0).any(1)
+        wrong = panel.y <= 0
         if "log" in self.kinds and wrong.any():
-            r = int(np.argmax(wrong))
-            i = int(panel.owner[r])
-            raise TargetError(
+            r, d = (int(i) for i in np.argwhere(wrong)[0])
+            raise panel.wrong(
+                r,
+                d,
                 f"{self.spec.name} describes logarithms and expects positive values, found "
-                f"{panel.y[r].min():g} for {panel.name(i)} in row {int(panel.row[r])}; leave "
-                "logarithms out, or shift the values.",
-                id=panel.ids[i],
-                row=int(panel.row[r]),
+                f"{panel.y[r, d]:g}; leave logarithms out, or shift the values.",
             )
 
     def _check_range(self, panel: Panel) -> None:
@@ -269,13 +269,8 @@ class LatentEngine(Engine):
             wrong = out_of_range(panel.y[:, d], panel.owner, panel.batch, SINGLE)
             if wrong.any():
                 r = int(np.argmax(wrong))
-                i = int(panel.owner[r])
-                raise TargetError(
-                    f"{self.spec.name} computes in single precision: {panel.name(i)}, row "
-                    f"{int(panel.row[r])}: {range_of(panel.y[r, d], SINGLE)}",
-                    id=panel.ids[i],
-                    row=int(panel.row[r]),
-                )
+                text = range_of(panel.y[r, d], SINGLE)
+                raise panel.wrong(r, d, f"{self.spec.name} computes in single precision: {text}")
 
     def _check_support(self, model: LatentModel, panel: Panel) -> None:
         """Names the row that an emission cannot take."""
@@ -284,13 +279,11 @@ class LatentEngine(Engine):
         wrong = (~support.check(y)).numpy() & ~np.isnan(panel.y)
         if wrong.any():
             r, d = (int(i) for i in np.argwhere(wrong)[0])
-            i = int(panel.owner[r])
-            raise TargetError(
+            raise panel.wrong(
+                r,
+                d,
                 f"{type(model.emission).__name__} expects {_words(support)}, found "
-                f"{panel.y[r, d]:g} for {panel.name(i)} in row {int(panel.row[r])}; correct the "
-                "value, set it to NaN, or choose another emission.",
-                id=panel.ids[i],
-                row=int(panel.row[r]),
+                f"{panel.y[r, d]:g}; correct the value, set it to NaN, or choose another emission.",
             )
 
     def expected(self, panel: Panel) -> np.ndarray:

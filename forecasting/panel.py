@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqlatent.forecasting.clock import Clock
+from seqlatent.forecasting.errors import TargetError
 
 __all__ = ["Future", "Panel", "order_of"]
 
@@ -28,6 +29,7 @@ class Panel:
         clock: Steps to time stamps and back.
         ends: Stamp of the last row of each series, in ticks ``(N,)``; None where its time says it.
         unread: Rows that came second in an hour that comes twice, and were not read.
+        targets: Names of the targets ``(D,)``; empty where nothing says them.
     """
 
     ids: np.ndarray
@@ -42,6 +44,7 @@ class Panel:
     clock: Clock
     ends: np.ndarray | None = None
     unread: int = 0
+    targets: tuple[str, ...] = ()
 
     @property
     def batch(self) -> int:
@@ -181,6 +184,21 @@ class Panel:
     def name(self, i: int) -> str:
         """Series ``i`` as errors call it."""
         return f"id {_plain(self.ids[i])!r}"
+
+    def column(self, d: int) -> str:
+        """Target ``d`` as errors call it."""
+        return f"column {self.targets[d]!r}" if self.targets else f"target {d + 1}"
+
+    def wrong(self, r: int, d: int, message: str) -> TargetError:
+        """An error about a value, whose place comes before the message."""
+        i = int(np.searchsorted(self.offsets, r, side="right")) - 1
+        row = int(self.row[r])
+        return TargetError(
+            f"{self.column(d)}, {self.name(i)}, row {row}: {message}",
+            column=self.targets[d] if self.targets else None,
+            id=self.ids[i],
+            row=row,
+        )
 
 
 class Future(NamedTuple):

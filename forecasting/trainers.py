@@ -14,6 +14,11 @@ from seqlatent.training import Deadline, History, Pace, cosine, fit
 
 __all__ = ["ByWindows"]
 
+_ADVICE = (
+    "Look for values far from all others there, or leave the series out; with a Spec of your own "
+    "lower its rate or clip harder: ByWindows(learning_rate=5e-4, clip=1.0)."
+)
+
 
 @dataclass(frozen=True)
 class ByWindows:
@@ -101,16 +106,17 @@ class ByWindows:
         def batch(generator: torch.Generator) -> Any:
             return windows(generator).to(device=place)
 
-        return fit(
-            model,
-            batch,
-            objective,
-            steps=self.steps,
-            optimizer=partial(torch.optim.AdamW, lr=highest, weight_decay=self.weight_decay),
-            schedule=rate,
-            clip=self.clip,
-            seed=seed,
-            progress=progress,
-            device=place,
-            callback=over,
-        )
+        with windows.naming(_ADVICE):
+            return fit(
+                model,
+                batch,
+                objective,
+                steps=self.steps,
+                optimizer=partial(torch.optim.AdamW, lr=highest, weight_decay=self.weight_decay),
+                schedule=rate,
+                clip=self.clip,
+                seed=seed,
+                progress=progress,
+                device=place,
+                callback=over,
+            )

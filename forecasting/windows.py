@@ -1,7 +1,9 @@
 """Windows, batches of Sequences cut out of a panel: at random for training, whole for filtering."""
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -10,11 +12,18 @@ import torch
 from torch import Tensor
 
 from seqlatent.forecasting.anchors import Anchors, Spans, reached
+from seqlatent.forecasting.errors import DataError, TargetError
 from seqlatent.forecasting.panel import Panel
 from seqlatent.forecasting.scaling import Units
 from seqlatent.sequences import Sequences
+from seqlatent.training import NotFinite
 
 __all__ = ["Numbers", "Scale", "Windows", "batches", "piece", "whole"]
+
+# How the core calls a series of a batch, and a target.
+_SERIES = re.compile(r"\bseries (\d+)(?: of the batch)?\b")
+_PARAMETER = re.compile(r"Expected parameter (\w+) .*? of distribution (\w+)", re.DOTALL)
+_DIMENSION = re.compile(r"\bdimension (\d+)\b")
 
 
 class Scale(NamedTuple):
@@ -153,6 +162,46 @@ class Windows:
     most: float = 20.0
     horizon: int = 0
     full: bool = False
+    drawn: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @contextmanager
+    def naming(self, advice: str) -> Iterator[None]:
+        """Tells what goes wrong with the batch drawn last in the words of the frame.
+
+        Args:
+            advice: What to do where an objective is not finite.
+
+        Raises:
+            TargetError: For each error about a series of the batch.
+        """
+        try:
+            yield
+        except NotFinite as error:
+            raise self._told(f"{error.found} {advice}") from error
+        except ValueError as error:
+            text, law = str(error), _PARAMETER.match(str(error))
+            if law:  # torch shows all of the tensor
+                text = f"training came to a parameter {law[1]} of {law[2]} that is none. {advice}"
+            elif isinstance(error, DataError) or not _SERIES.search(text):
+                raise
+            raise self._told(text) from error
+
+    def _told(self, text: str) -> TargetError:
+        """An error whose text calls series by their ids and dimensions by their columns."""
+        panel = self.numbers.panel
+        named = [int(i) for i in _SERIES.findall(text) if int(i) < len(self.drawn)]
+        series = self.drawn[named[0]] if named else None
+        text = _SERIES.sub(lambda found: panel.name(self.drawn[int(found[1])]), text)
+        target = _DIMENSION.search(text)
+        d = int(target[1]) if target else 0
+        text = _DIMENSION.sub(lambda found: panel.column(int(found[1])), text)
+        known = bool(panel.targets) and (target is not None or len(panel.targets) == 1)
+        columns = "" if target else f"{', '.join(map(panel.column, range(panel.y.shape[1])))}: "
+        return TargetError(
+            columns + text,
+            column=panel.targets[d] if known else None,
+            id=None if series is None else panel.ids[series],
+        )
 
     @cached_property
     def _reached(self) -> np.ndarray:
@@ -164,6 +213,7 @@ class Windows:
         # a few short series have only so many windows that differ
         size = min(self.batch_size, max(8, int(4 * lengths.sum() // self.length)))
         index = torch.multinomial(weight, size, replacement=True, generator=generator).numpy()
+        self.drawn[:] = index.tolist()
         place = torch.rand(size, generator=generator, dtype=torch.float64).numpy()
         if self.horizon:
             return self._forecasts(index, place, generator)

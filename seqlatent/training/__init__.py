@@ -1,6 +1,7 @@
 """Training: a model, data and an objective in, fitted weights and a history out."""
 
 from seqlatent.training.deadline import Deadline, Pace
+from seqlatent.training.descent import NotFinite
 from seqlatent.training.each import EachHistory, draws_each, fit_each
 from seqlatent.training.errors import Estimates, StandardErrors, standard_errors
 from seqlatent.training.expectation import EMHistory, em
@@ -15,6 +16,7 @@ __all__ = [
     "EachHistory",
     "Estimates",
     "History",
+    "NotFinite",
     "Pace",
     "Pool",
     "StandardErrors",

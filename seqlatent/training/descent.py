@@ -24,6 +24,21 @@ _ADVICE = (
 )
 
 
+class NotFinite(FloatingPointError):
+    """An objective that is not finite where training cannot go on.
+
+    Args:
+        found: When, and of which series.
+    """
+
+    def __init__(self, found: str) -> None:
+        super().__init__(found)
+        self.found = found
+
+    def __str__(self) -> str:
+        return f"{self.found} {_ADVICE}"
+
+
 class Descent:
     """Updates of a model under an objective, and what makes them reproducible.
 
@@ -199,6 +214,6 @@ def _where(values: Tensor, share: Batch) -> str:
     return f"it is {values[wrong[0]].item()} for {share.name(wrong[0])}{more}"
 
 
-def _not_finite(when: str, where: str) -> FloatingPointError:
+def _not_finite(when: str, where: str) -> NotFinite:
     found = where or "its gradient is not, or its value in another process"
-    return FloatingPointError(f"the objective was not finite {when}: {found}. {_ADVICE}")
+    return NotFinite(f"the objective was not finite {when}: {found}.")
