@@ -148,6 +148,49 @@ def test_gradients_through_steady_blocks_are_those_of_the_filter(period):
         torch.testing.assert_close(ours / size, theirs / size, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_gradients_keep_their_digits_under_a_transition_that_grows(monkeypatch, rounds):
+    """Six integrations, whose shocks are those of three."""
+    at_block_size(monkeypatch, rounds)
+    one, g = torch.eye(6, dtype=torch.float64), rng(3)
+    G, H, y = (torch.randn(*s, dtype=torch.float64, generator=g) for s in ((6, 3), (1, 6), (90, 1)))
+    F, Q, zero = one + one.roll(1, 1).triu(1), G @ G.mT, 0 * one[0]
+    model = (F, zero, Q, zero, one, H, zero[:1], one[:1, :1])
+    y, observed = y.cumsum(-2), torch.ones(90, 1, dtype=torch.bool)
+    grads = []
+    for f in (kalman.log_likelihood, by_filter_plain):
+        parts = [x.clone().requires_grad_() for x in model]
+        grads.append(torch.autograd.grad(f(*parts, y, observed), parts))
+    for ours, theirs in zip(*grads, strict=True):
+        if ours.shape == (6, 6) and ours is not grads[0][0]:  # all but F are symmetric
+            ours, theirs = ours + ours.mT, theirs + theirs.mT
+        size = theirs.abs().max()
+        torch.testing.assert_close(ours / size, theirs / size, rtol=0, atol=1e-6)
+
+
+def test_gradients_of_a_panel_with_missing_values_take_the_blocks_of_its_values(monkeypatch):
+    """Under a vast prior most of the first block's states are known only together."""
+    model, y = structural(12), walks(16, 80)
+    observed = torch.rand(y.shape, generator=rng(1)) > 0.05
+    y, begun, begin = torch.where(observed, y, 0), [], groups.begin
+
+    def counted(*arguments):
+        begun.append(arguments)
+        return begin(*arguments)
+
+    monkeypatch.setattr(groups, "begin", counted)
+    at_block_size(monkeypatch, 4)
+    kalman.log_likelihood(*model, y, observed)
+    blocks, grads = len(begun), []
+    for f in (kalman.log_likelihood, by_filter_plain):
+        Q, R = (x.clone().requires_grad_() for x in (model.Q, model.R))
+        value = f(*model._replace(Q=Q, R=R), y, observed).sum()
+        grads.append([x + x.mT for x in torch.autograd.grad(value, (Q, R))])
+    assert len(begun) == 2 * blocks
+    for ours, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8 * float(theirs.abs().max()))
+
+
 def test_gradients_of_groups_that_share_a_first_block_are_those_of_the_filter():
     model, y = structural(4, initial_variance=100.0), walks(6, 120)
     observed = torch.ones_like(y, dtype=torch.bool)

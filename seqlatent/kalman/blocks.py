@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seqlatent.derivatives import first_order
 from seqlatent.kalman.lifted import Lifted
-from seqlatent.kalman.steady import alike, is_steady, run_steady, steady_adjoint, surprise
+from seqlatent.kalman.steady import adjoint, is_steady, run_steady, shared, surprise
 from seqlatent.linalg import broadcast_shapes
 
 
@@ -154,86 +154,32 @@ class _Continued(torch.autograd.Function):
     @staticmethod
     @first_order("differentiate log_likelihood itself, which has all")
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Reverse mode by hand: one pass back over the blocks, products and triangular solves."""
-        rows, transition, *noises = ctx.saved_tensors
-        seen, counted = ctx.seen, ctx.counted
+        """Reverse mode by hand: one pass back over the blocks, all that are alike at once."""
+        parts = ctx.saved_tensors
+        rows, transition = parts[:2]
+        seen, counted, of_data = ctx.seen, ctx.counted, ctx.needs_input_grad[8]
         weight = grads[0].unsqueeze(-1)
         means, errors, covs, factors, gains, path = ctx.path
-        (M, K), lead, solve = rows.shape[-2:], covs.shape[1:-2], torch.linalg.solve_triangular
-        of_rows, of_transition = torch.zeros_like(rows), torch.zeros_like(transition)
-        of_yy, of_yz, of_zz = (torch.zeros_like(x) for x in noises)
+        totals = [torch.zeros_like(x) for x in parts]
         of_y: list[Tensor] = [errors[0]] * len(means)
-        of_x, of_P = torch.zeros_like(means[0]), covs.new_zeros(*lead, K, K)
-        square, other = (covs.new_empty(*lead, M, M) for _ in range(2))
-        half, of_cross, tall = (covs.new_empty(*lead, M, K) for _ in range(3))
-        ahead, small = (covs.new_empty(*lead, K, K) for _ in range(2))
-        last, n = True, len(means)
-        begin, end = alike(path, counted)
+        of_x, of_P = torch.zeros_like(means[0]), torch.zeros_like(covs[0])
+        begin, end = shared(path, counted)
+        n = len(means)
         while n > 0:
-            n -= 1
-            x, e, (P, L, W) = means[n], errors[n], (v[path[n]] for v in (covs, factors, gains))
-            if n + 1 == end > begin + 1:
-                data = (means[begin:end], errors[begin:end], weight, of_x, of_P)
-                steady = steady_adjoint(rows, transition, P, L, W, *data, ctx.needs_input_grad[8])
-                totals = of_rows, of_transition, of_yy, of_yz, of_zz
-                for total_of, part in zip(totals, steady[:5], strict=True):
-                    total_of += _summed(part, total_of)
-                of_x, of_P, of_y[begin:end] = steady[5], steady[6], steady[7]
-                last, n = False, begin
-                continue
-            used = weight if counted is None else weight * counted[n]
-            of_e = -used * e
-            of_diagonal = -used.expand(e.shape).sum(-2) / L.diagonal(dim1=-2, dim2=-1)
-            torch.matmul(rows, P, out=half)
-            if not last:
-                of_e = of_e + of_x @ W.mT
-                torch.matmul(e.mT, of_x, out=tall)
-                solve(L.mT, _add(tall, W, of_P, -2.0), upper=True, out=of_cross)
-                of_transition += _summed(of_x.mT @ x, of_transition)
-                of_zz += _summed(of_P, of_zz)
-            of_obs = solve(L, of_e, upper=False, left=False)
-            torch.matmul(of_obs.mT, e, out=square).neg_()
-            if not last:
-                _add(square, of_cross, W.mT, -1.0)
-            square.diagonal(dim1=-2, dim2=-1).add_(of_diagonal)
-            # of_S is the gradient of a covariance, from that of its Cholesky factor
-            torch.matmul(L.mT, square, out=other).tril_()
-            torch.add(other, square.copy_(other.mT).triu_(1), out=other)
-            solve(L.mT, other, upper=True, out=square)
-            of_S = solve(L, square, upper=False, left=False, out=other).mul_(0.5)
-            if seen is not None:
-                mask = seen[n].unsqueeze(-1)
-                of_obs = of_obs * mask.mT
-                of_S.mul_(mask).mul_(mask.mT)
-                of_cross.mul_(mask)
-            of_yy += _summed(of_S, of_yy)
-            torch.matmul(of_S, half, out=tall).mul_(2.0)
-            of_rows += _summed(_add(tall, of_obs.mT, x, -1.0), of_rows)
-            of_y[n] = of_obs
-            back_x = -of_obs @ rows
-            torch.matmul(of_S, rows, out=tall)
-            if last:
-                torch.matmul(rows.mT, tall, out=of_P)
-            else:
-                of_yz += _summed(of_cross, of_yz)
-                torch.matmul(transition, P, out=ahead)
-                of_transition += _summed(torch.matmul(of_cross.mT, half, out=small), of_transition)
-                torch.matmul(of_P, ahead, out=small).mul_(2.0)
-                of_transition += _summed(small, of_transition)
-                # F^T of_P F + O^T of_S O, and the symmetric part of O^T of_cross F
-                torch.matmul(of_P, transition, out=small)
-                torch.matmul(transition.mT, small, out=of_P)
-                of_P.add_(torch.matmul(rows.mT, tall, out=small))
-                torch.matmul(of_cross, transition, out=half)
-                torch.matmul(rows.mT, half, out=small)
-                of_P.add_(small, alpha=0.5).add_(small.mT, alpha=0.5)
-                of_rows += _summed(torch.matmul(of_cross, ahead, out=tall), of_rows)
-                back_x = back_x + of_x @ transition
-            of_x, last = back_x, False
-        found = (of_rows, of_transition, of_yy, of_yz, of_zz, of_x)
+            alike = n == end > begin
+            first = begin if alike else n - 1
+            some, at = slice(first, n), path[first]
+            law = covs[at], factors[at], gains[at], means[some], errors[some]
+            mask = None if seen is None else seen[first]
+            part = None if alike or counted is None else counted[first]
+            found = adjoint(rows, transition, *law, weight, part, of_x, of_P, mask, of_data)
+            for total, more in zip(totals, found[:5], strict=True):
+                total += _summed(more, total)
+            of_x, of_P, of_y[some] = found[5:]
+            n = first
         of_cov = of_P.sum_to_size(ctx.cov_shape)
-        of_data = torch.stack(of_y) if ctx.needs_input_grad[8] else None
-        return (*found, of_cov, None, of_data, None, None)
+        data = torch.stack(of_y) if of_data else None
+        return (*totals, of_x, of_cov, None, data, None, None)
 
 
 def _add(out: Tensor, a: Tensor, b: Tensor, factor: float) -> Tensor:

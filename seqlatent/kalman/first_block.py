@@ -92,8 +92,13 @@ def begin(
     mean = mean if level is None else mean + level
     with torch.no_grad():
         size = (spread + zz).diagonal(dim1=-2, dim2=-1)
-        condition = torch.maximum(_failed(L, info), _slope_condition(U, L, found.cov, seen))
-        condition = torch.maximum(torch.maximum(amplified(L), found.condition), condition)
+        condition = torch.maximum(amplified(L), found.condition)
+        condition = torch.maximum(condition, _failed(L, info))
+        if cov.requires_grad:
+            surprise = residual.square().mean(-1).amax(-1).clamp_min(1.0)
+            slopes = surprise * _shock_condition(rows, L, block, cov, seen)
+            slopes = torch.maximum(slopes, _noise_condition(U, L, found.cov, seen))
+            condition = torch.maximum(condition, _SLOPES * slopes)
     after = mean @ transition.mT + residual @ back
     return Began(after, (cov + cov.mT) / 2, log_evidence, size, condition)
 
@@ -113,7 +118,7 @@ def amplified(L: Float[Tensor, "*l M M"]) -> Float[Tensor, "*l"]:
     return inflated(L, torch.linalg.solve_triangular(L, eye, upper=False)).amax(-1)
 
 
-def _slope_condition(
+def _noise_condition(
     U: Float[Tensor, "*u M K"],
     L: Float[Tensor, "*l M M"],
     W: Float[Tensor, "*w K K"],
@@ -130,7 +135,28 @@ def _slope_condition(
     rounding = (U.abs() @ spread).squeeze(-1).square() * weight
     left = (weight * (1 - ((U @ W) * U).sum(-1))).sum(-1)
     tiny = torch.finfo(L.dtype).eps * weight.amax(-1)
-    return _SLOPES * rounding.amax(-1) / torch.maximum(left, tiny)
+    return rounding.amax(-1) / torch.maximum(left, tiny)
+
+
+def _shock_condition(
+    rows: Float[Tensor, "*o M K"],
+    L: Float[Tensor, "*l M M"],
+    block: Lifted,
+    cov: Float[Tensor, "*p K K"],
+    seen: Float[Tensor, "*s M"] | None,
+) -> Float[Tensor, "..."]:
+    r"""By how much larger than the gradient of the shocks are the terms that it is a sum of.
+
+    They are what rows say of the first state if all else is known, :math:`O_i^2 / L_{ii}^2`. What
+    is left of it is what data say of a state whose past is known, too: no less than what one row of
+    the next block does. Without shocks, or under a transition that grows, that is little.
+    """
+    weight = 1 / L.diagonal(dim1=-2, dim2=-1).square()
+    weight = weight if seen is None else weight * seen
+    terms = (weight.unsqueeze(-1) * rows.square()).sum(-2).amax(-1)
+    variance = ((block.rows @ cov) * block.rows).sum(-1) + block.yy.diagonal(dim1=-2, dim2=-1)
+    left = (block.rows.square() / variance.unsqueeze(-1)).amax((-1, -2))
+    return terms / left
 
 
 def inflated(L: Float[Tensor, "*l K K"], inverse: Float[Tensor, "*l K K"]) -> Float[Tensor, "*l K"]:
@@ -209,8 +235,6 @@ class _Posterior(torch.autograd.Function):
         log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         own = inflated(L, inverse).amax(-1)
         condition = torch.maximum(own, _failed(L, info))
-        if any(ctx.needs_input_grad):
-            condition = torch.maximum(condition, _SLOPES * own.square())
         ctx.save_for_backward(J, b, W, shift, v, precision, half, G, L)
         ctx.mark_non_differentiable(condition)
         return W, log_det, shift, v.square().sum(-1), condition

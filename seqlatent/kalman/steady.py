@@ -22,7 +22,7 @@ def is_steady(P: Float[Tensor, "*p K K"], later: Float[Tensor, "*p K K"]) -> boo
     return not bool(((later - P).abs() > limit.unsqueeze(-1)).any())
 
 
-def alike(path: list[int], counted: Tensor | None) -> tuple[int, int]:
+def shared(path: list[int], counted: Tensor | None) -> tuple[int, int]:
     """The range of the blocks that share the steady covariance and all of whose rows count."""
     begin, end = path[-1], len(path)
     if counted is not None:
@@ -62,7 +62,7 @@ def run_steady(
     return total
 
 
-def steady_adjoint(
+def adjoint(
     rows: Tensor,
     transition: Tensor,
     P: Tensor,
@@ -71,14 +71,17 @@ def steady_adjoint(
     x: Float[Tensor, "N *L C K"],
     e: Float[Tensor, "N *L C M"],
     weight: Float[Tensor, "*L C 1"],
+    counted: Float[Tensor, "*c _ M"] | None,
     of_x: Float[Tensor, "*L C K"],
     of_P: Float[Tensor, "*P K K"],
+    seen: Float[Tensor, "*w M"] | None,
     of_data: bool,
 ) -> tuple[Any, ...]:
     r"""Gradients from blocks with one covariance, by the closed loop :math:`A = \Phi - K O`.
 
-    With :math:`u = S^{-1} (y - O x)`, :math:`p = O^\top u`, the gain :math:`K = W^\top L^{-1}` and
-    the gradients :math:`\lambda, \Lambda` of the mean and covariance that follow,
+    With :math:`u = S^{-1} (y - O x)`, :math:`p = O^\top u`, the gain :math:`K = W^\top L^{-1}`, the
+    filtered mean :math:`\hat x = x + P p` and the gradients :math:`\lambda, \Lambda` of the mean
+    and covariance that follow,
 
     .. math::
         \bar x &= A^\top \lambda + p, \quad
@@ -86,21 +89,42 @@ def steady_adjoint(
             + \tfrac12 (p \lambda^\top A + A^\top \lambda p^\top) \\
         \bar S &= \tfrac12 (u u^\top - S^{-1}) - \tfrac12 (K^\top \lambda u^\top
             + u \lambda^\top K) + K^\top \Lambda K, \quad
-        \bar\Sigma_{yz} = u \lambda^\top - 2 K^\top \Lambda
+        \bar\Sigma_{yz} = u \lambda^\top - 2 K^\top \Lambda \\
+        \bar\Phi &= \lambda \hat x^\top + 2 \Lambda A P, \quad
+        \bar O = u \hat x^\top - S^{-1} O P + u \lambda^\top A P - K^\top \bar\Phi
 
-    Only the recursions of :math:`\lambda` and :math:`\Lambda` go block by block.
+    A step back by the closed loop shrinks what comes later: by :math:`\Phi` and what the update
+    takes off again, under a transition that grows, both would be vast. Only the recursions of
+    :math:`\lambda` and :math:`\Lambda` go block by block.
+
+    Args:
+        rows: Rows of a block.
+        transition: Its transition.
+        P: Covariance before the block.
+        L: Factor of the covariance of its observations.
+        W: That divided into their covariance with the state that follows.
+        x: Means before each block.
+        e: Observations relative to them, divided by L.
+        weight: Of each series.
+        counted: 1 for rows that count, 0 for those after the end of a series, where not all do:
+            the last block of it, which is the only one then.
+        of_x: Gradient of the mean that follows.
+        of_P: Gradient of the covariance that follows.
+        seen: 1 for rows that were seen, 0 for others, which are phantoms; all by default.
+        of_data: Whether the gradient of the data is asked for.
     """
     solve, number = torch.linalg.solve_triangular, len(x)
     gain = solve(L.mT, W, upper=True).mT
     closed = transition - gain @ rows
-    u = _divided(e, L, upper=False)
-    p = u @ rows
-    weighted = weight * p
+    u = _divided(e if counted is None else e * counted, L, upper=False)
     used = u if bool((weight == 1).all()) else weight * u
+    p, weighted = u @ rows, used @ rows
     eye = torch.eye(L.shape[-1], dtype=L.dtype, device=L.device)
     half = solve(L, eye, upper=False)
-    count = weight.sum((-2, -1))[..., None, None]
-    inverse = count * (half.mT @ half)
+    count = (weight if counted is None else weight * counted).sum(-2).unsqueeze(-1)
+    inverse = half.mT @ (count * half)
+    if seen is not None:
+        inverse = inverse * seen.unsqueeze(-1) * seen.unsqueeze(-2)
     path = []
     for each in reversed(weighted.unbind()):
         path.append(of_x)
@@ -112,15 +136,14 @@ def steady_adjoint(
     for each in reversed(own.unbind()):
         total += of_P
         of_P = closed.mT @ of_P @ closed + each
-    shared = _gram(u, after)
-    mixed = gain.mT @ shared.mT
-    of_S = 0.5 * (_gram(u, used) - number * inverse - mixed - mixed.mT)
-    of_S = of_S + gain.mT @ total @ gain
-    of_cross = shared - 2 * gain.mT @ total
-    of_y = (after @ gain - used).unbind() if of_data else [used[0]] * number
-    ahead, seen, carried = transition @ P, rows @ P, _gram(after, x)
-    of_rows = of_cross @ ahead + 2 * of_S @ seen - gain.mT @ carried + _gram(used, x)
-    of_transition = carried + 2 * total @ ahead + of_cross.mT @ seen
+    both, said = _gram(u, after), _gram(u, used) - number * inverse
+    mixed = gain.mT @ both.mT
+    of_S = 0.5 * (said - mixed - mixed.mT) + gain.mT @ total @ gain
+    of_cross = both - 2 * gain.mT @ total
+    of_y = (after @ gain - used).unbind() if of_data else [e[0]] * number
+    ahead, level = closed @ P, rows @ P
+    of_transition = _gram(after, x) + both.mT @ level + 2 * total @ ahead
+    of_rows = _gram(used, x) + said @ level + both @ ahead - gain.mT @ of_transition
     return of_rows, of_transition, of_S, of_cross, total, of_x, of_P, of_y
 
 
