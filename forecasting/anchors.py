@@ -96,8 +96,11 @@ class Anchors:
 
     def place(self, seen: np.ndarray, begin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Anchor, and row from which a series is filtered, as in :meth:`settled`."""
-        settled, anchor = self.settled(seen, begin), self.before(seen)
+        settled = self.settled(seen, begin)
         row = np.where(settled, begin, 0).astype(np.int64)
+        if settled.all():
+            return row, row
+        anchor = self.before(seen)
         return np.where(settled, row, anchor), np.where(settled, row, self.start(anchor))
 
     def spans(self, panel: Panel, begin: np.ndarray | None = None) -> Spans:

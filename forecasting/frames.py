@@ -130,7 +130,9 @@ def _open(frame: Any, columns: Columns) -> Table:
     table = lengthen(frame, columns)
     if table is None:
         table = Table.open(frame, columns)
-    table.require([columns.id, columns.time, *columns.targets], _hint(frame, table, columns))
+    table.require(
+        [columns.id, columns.time, *columns.targets], lambda: _hint(frame, table, columns)
+    )
     table.require([*(columns.future or ()), *columns.past])
     return table
 
@@ -175,7 +177,7 @@ def _future_names(table: Table, columns: Columns, names: Sequence[str] | None) -
     taken |= {columns.sample, columns.cutoff}
     found = tuple(name for name in table.frame.columns if name not in taken)
     for name in found:
-        column = table.frame.get_column(name)
+        column = table.column(name)
         dtype = column.dtype
         objects = is_object(column) and not is_text(column)
         if not (dtype.is_numeric() or dtype == nw.Boolean or objects):
@@ -206,7 +208,7 @@ def _numbers(table: Table, names: Sequence[str], rows: Rows, kind: type[DataErro
 
 def _as_numbers(table: Table, name: str) -> str:
     """How numbers are made of a covariate that holds none."""
-    column = table.frame.get_column(name)
+    column = table.column(name)
     texts = column.dtype in (nw.String, nw.Categorical, nw.Enum)
     if is_object(column):
         texts = any(isinstance(value, str) for value in column.to_list())

@@ -29,6 +29,7 @@ from seqlatent.forecasting.ranges import SINGLE, out_of_range, range_of
 from seqlatent.forecasting.scaling import Units, span, varied
 from seqlatent.forecasting.specs import Setting, Spec, Training
 from seqlatent.forecasting.states import Past, State, within
+from seqlatent.forecasting.steps import Steps
 from seqlatent.forecasting.transforms import TRANSFORMS
 from seqlatent.forecasting.windows import Numbers, Scale, batches, whole
 from seqlatent.inference import Kalman
@@ -102,6 +103,7 @@ class LatentEngine(Engine):
         self.weights = equal if weights is None else weights
         if self.stopped:
             self._keep(np.flatnonzero((self.weights > 0).any(0)).tolist())
+        self._steps = self._stepping()
         self._note(panel)
 
     def _keep(self, kept: Sequence[int]) -> None:
@@ -115,9 +117,11 @@ class LatentEngine(Engine):
         with _BUILDING, torch.random.fork_rng(devices=[]):
             models = list(self.spec.build(self.setting))
         self._real = models[0].emission.support is constraints.real
+        context = self.spec.context
+        self._context = context(self.setting) if callable(context) else context
         # parameters of linear models are relative to the units that they were fitted in
         exact = all(isinstance(model.inference, Kalman) for model in models)
-        self._fixed = self.spec.own or (exact and self.spec.context is None)
+        self._fixed = self.spec.own or (exact and self._context is None)
         self._settles = self._fixed and exact
         kinds = self.spec.transform
         if callable(kinds):
@@ -213,12 +217,6 @@ class LatentEngine(Engine):
         if self._real:
             return kind
         return "counts" if kind == "local" else "magnitude"
-
-    @property
-    def _context(self) -> int | None:
-        """Rows that are filtered before a forecast."""
-        context = self.spec.context
-        return context(self.setting) if callable(context) else context
 
     def _numbers(self, past: Past, kind: str) -> Numbers:
         view = self._view(past.rows, kind)
@@ -324,14 +322,17 @@ class LatentEngine(Engine):
 
     def _place(self, past: Past) -> tuple[np.ndarray, np.ndarray]:
         """Rows after which the units of each series were taken last, and where filtering begins."""
+        known = past.known >= 0
+        if self._fixed:
+            begin = self._begin(past.known, past.seen, past.rows.last)
+            fixed = self._anchors(True).place(past.reached, begin)
+            if known.all():
+                return fixed
         anchors = self._anchors(False)
         anchor = anchors.before(past.reached)
         start = anchors.start(anchor)
         if not self._fixed:
             return anchor, start
-        begin = self._begin(past.known, past.seen, past.rows.last)
-        fixed = self._anchors(True).place(past.reached, begin)
-        known = past.known >= 0
         return np.where(known, fixed[0], anchor), np.where(known, fixed[1], start)
 
     def _held(self, past: Past) -> Past:
@@ -380,6 +381,8 @@ class LatentEngine(Engine):
         past = state.past.followed(panel)
         places = zip(self._place(past), self._place(state.past), strict=True)
         stays = np.logical_and(*(now == before for now, before in places))
+        if stays.all():
+            return self._on(state, past, seed)
         parts, order = [], []
         for moved, index in enumerate((np.flatnonzero(stays), np.flatnonzero(~stays))):
             if len(index):
@@ -392,8 +395,30 @@ class LatentEngine(Engine):
         back = np.argsort(np.concatenate(order))
         return State.join(parts).select(back) if len(parts) > 1 else parts[0]
 
+    def _stepping(self) -> Steps | None:
+        """How all members move over a row at once, where they can."""
+        even = self._settles and self.clock.kind != "irregular" and not self.setting.covariate_dim
+        return Steps.of(self.models) if even else None
+
+    def _stepped(self, state: State, past: Past) -> State | None:
+        """The state after a row of each series, where all members move at once; else None."""
+        if self._steps is None or (past.seen != state.past.seen + 1).any():
+            return None
+        row = past.rows.offsets[1:] - 1
+        y = past.rows.y[row]
+        observed = torch.from_numpy(~np.isnan(y))
+        read = {}
+        for v, kind in enumerate(self.views):
+            values = self.units[kind].inwards(self.transforms[kind].forward(y), state.shift[:, v])
+            read[kind] = torch.from_numpy(np.nan_to_num(values)).to(self.spec.dtype)
+        t = torch.from_numpy(past.rows.t[row])
+        beliefs = self._steps(state.beliefs, [read[kind] for kind in self.kinds], observed, t)
+        return None if beliefs is None else replace(state, past=self._held(past), beliefs=beliefs)
+
     def _on(self, state: State, past: Past, seed: int) -> State:
         """The state after more rows, in the units that it has."""
+        if (found := self._stepped(state, past)) is not None:
+            return found
         late = past.since(state.past.seen - 1)  # past covariates come from the row before
         numbers = {kind: self._numbers(late, kind) for kind in self.views}
         new = past.seen - state.past.seen
@@ -643,6 +668,7 @@ class LatentEngine(Engine):
                 ) from error
             model.eval().requires_grad_(False)
         engine.models = tuple(models)
+        engine._steps = engine._stepping()
         return engine
 
     def pack(self, state: State) -> dict[str, Tensor]:

@@ -99,12 +99,17 @@ class Panel:
 
     def select(self, index: np.ndarray | slice | Sequence[int]) -> "Panel":
         """Picks series, in the order of ``index``."""
-        chosen = np.arange(self.batch)[index]
+        everyone = np.arange(self.batch)
+        chosen = everyone[index]
+        if np.array_equal(chosen, everyone):
+            return self
         lengths = self.lengths[chosen]
         return self._take(chosen, _ranges(self.offsets[chosen], lengths), lengths)
 
     def keep(self, mask: np.ndarray) -> "Panel":
         """Keeps the rows of a mask ``(R,)``; every series must keep one."""
+        if mask.all():
+            return self
         lengths = np.bincount(self.owner[mask], minlength=self.batch)
         return self._take(np.arange(self.batch), np.flatnonzero(mask), lengths)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -82,12 +83,12 @@ class Units:
         shift, scale = scales(panel, kind, season=season, rows=context)
         return cls(kind, season, context, shift, scale, fixed, real)
 
-    @property
+    @cached_property
     def typical(self) -> np.ndarray:
         """Scale of a typical series ``(D,)``."""
         return np.median(self.scale, 0)
 
-    @property
+    @cached_property
     def unit(self) -> np.ndarray:
         """What values are counted in ``(D,)``."""
         return self.typical if self.real else np.ones_like(self.typical)

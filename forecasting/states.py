@@ -143,6 +143,8 @@ class State:
     @classmethod
     def join(cls, states: Sequence["State"]) -> "State":
         """Series after series."""
+        if len(states) == 1:
+            return states[0]
         beliefs = zip(*(s.beliefs for s in states), strict=True)
         return cls(
             Past.join([s.past for s in states]),

@@ -157,7 +157,7 @@ def other_type(id: Any, found: Sequence[Any] | np.ndarray) -> str:
 
 
 def _kind(table: Table, name: str) -> str:
-    column = table.frame.get_column(name)
+    column = table.column(name)
     dtype = column.dtype
     found: Any = None
     if is_object(column):

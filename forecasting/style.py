@@ -46,12 +46,12 @@ class Style:
         if isinstance(id, pd.CategoricalDtype):
             categories, ordered = tuple(id.categories.tolist()), bool(id.ordered)
             id = "category"
-        elif isinstance(enum := table.frame.schema[columns.id], nw.Enum):
-            categories, id = tuple(enum.categories), "Enum"
-        if not table.pandas:
-            time = table.frame.schema[columns.time]
+        elif not table.pandas:
+            kind, time = (table.column(name).dtype for name in (columns.id, columns.time))
             time = f"Datetime[{time.time_unit}]" if isinstance(time, nw.Datetime) else str(time)
-            id = id if id == "Enum" else str(table.frame.schema[columns.id])
+            id = str(kind)
+            if isinstance(kind, nw.Enum):
+                categories, id = tuple(kind.categories), "Enum"
         return cls(columns, table.backend, _name(id), _name(time), tz, categories, ordered)
 
     def frame(self, data: dict[str, np.ndarray]) -> Any:

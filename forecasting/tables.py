@@ -1,8 +1,8 @@
 """Tables, the columns of a pandas or polars frame as arrays."""
 
 import numbers
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import narwhals as nw
@@ -18,6 +18,8 @@ from seqlatent.forecasting.values import floats, is_object, kind_of, missing, to
 from seqlatent.spelling import meant
 
 __all__ = ["Table"]
+
+_FEW = 100  # rows
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Table:
     name: str = "df"
     row: np.ndarray | None = None
     freq: str | None = None
+    _opened: dict[str, nw.Series] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, frame: Any, columns: Columns, name: str = "df") -> "Table":
@@ -67,23 +70,30 @@ class Table:
     def __len__(self) -> int:
         return len(self.frame)
 
-    def require(self, names: Sequence[str], hint: str = "") -> None:
+    def require(self, names: Sequence[str], hint: Callable[[], str] = str) -> None:
         """Makes sure that columns are there."""
+        held = self.frame.columns
         for name in names:
-            if name not in self.frame.columns:
+            if name not in held:
                 raise ColumnError(
-                    f"{self.name}: expected a column {name!r}, found {_listed(self.frame.columns)}."
-                    f"{meant(name, self.frame.columns)}{hint}",
+                    f"{self.name}: expected a column {name!r}, found {_listed(held)}."
+                    f"{meant(name, held)}{hint()}",
                     column=name,
                 )
 
+    def column(self, name: str) -> nw.Series:
+        """A column, behind the interface that pandas and polars share."""
+        if name not in self._opened:
+            self._opened[name] = self.frame.get_column(name)
+        return self._opened[name]
+
     def series(self, name: str) -> Any:
         """A column as pandas or polars have it."""
-        return self.frame.get_column(name).to_native()
+        return self.column(name).to_native()
 
     def missing(self, name: str) -> np.ndarray:
         """Which cells of a column are None, NaN, NA or NaT ``(R,)``."""
-        return missing(self.frame.get_column(name))
+        return missing(self.column(name))
 
     def position(self, i: int) -> int:
         """Row of the frame as given."""
@@ -102,13 +112,15 @@ class Table:
                 row=row,
             )
         series = self.series(name)
-        if is_object(self.frame.get_column(name)):
+        if is_object(self.column(name)):
             series = np.asarray(series, dtype=object)  # an index would guess at a type
         if not self.pandas:
-            column = self.frame.get_column(name)
+            column = self.column(name)
             if column.dtype in (nw.Categorical, nw.Enum):
                 column = column.cast(nw.String)
             series = column.to_numpy()
+        elif len(self) <= _FEW and isinstance(series.dtype, pd.StringDtype):
+            series = series.to_numpy(object)  # what arrow takes to begin with outlasts a few rows
         codes, uniques = pd.factorize(series)
         ids = np.asarray(uniques)
         if ids.dtype.kind not in "iub":
@@ -123,7 +135,7 @@ class Table:
                     column=name,
                     row=row,
                 )
-        if is_object(self.frame.get_column(name)):
+        if is_object(self.column(name)):
             self._of_one_kind(ids, np.asarray(codes))
         return ids, np.asarray(codes)
 
@@ -176,7 +188,7 @@ class Table:
                 rows.first(missing),
                 "expected a time stamp, found a missing value. Drop the row or correct it.",
             )
-        return read_times(self.frame.get_column(name), rows)
+        return read_times(self.column(name), rows)
 
     def numbers(
         self,
@@ -199,7 +211,7 @@ class Table:
             DataError: Of the ``kind`` asked for, if it holds no numbers, or an infinite one or one
                 that is larger than models compute with.
         """
-        column = self.frame.get_column(name)
+        column = self.column(name)
         values, wrong, beyond, rounded = floats(column)
         if wrong.any():
             i = rows.first(wrong)
@@ -245,8 +257,8 @@ def _check_labels(frame: pd.DataFrame, name: str) -> None:
             raise ColumnError(
                 f"{name}: expected column names that are strings, found {label!r}. Rename it."
             )
-    twice = frame.columns[frame.columns.duplicated()]
-    if len(twice):
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()]
         raise ColumnError(
             f"{name}: expected each column once, found {twice[0]!r} twice. Drop one.",
             column=twice[0],

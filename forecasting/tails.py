@@ -42,7 +42,9 @@ class Follow:
             by = self.rows.order
             known = self.known[by]
             moved = engine.update(engine.select(state, known), self.rows.select(by), seed)
-            rest = np.setdiff1d(np.arange(self.batch), known)
+            still = np.ones(self.batch, bool)
+            still[known] = False
+            rest = np.flatnonzero(still)
             parts = [engine.select(state, rest), moved] if len(rest) else [moved]
             order = np.argsort(np.concatenate([rest, known]))
             state = engine.select(engine.join(parts), order)

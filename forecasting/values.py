@@ -65,7 +65,7 @@ def is_text(column: Any) -> bool:
 def missing(column: Any) -> np.ndarray:
     """Which cells of a column are None, NaN, NA or NaT ``(R,)``."""
     if column.implementation.is_pandas():
-        return column.to_native().isna().to_numpy(bool)
+        return np.asarray(column.to_native().array.isna(), bool)
     empty = column.is_null()
     if column.dtype.is_float():
         empty = empty | column.is_nan().fill_null(True)
