@@ -302,7 +302,7 @@ def _deep_state(setting: Setting, *, hidden_dim: int) -> Sequence[LatentModel]:
         zoo.deep_state(
             damped=True,
             season_length=season,
-            harmonics=None if season is None or season <= 12 else 8,
+            harmonics=None if season is None or season <= 12 else min(8, season // 2),
             covariate_dim=setting.covariate_dim,
             hidden_dim=hidden_dim,
             code_sizes=setting.code_sizes,

@@ -37,6 +37,7 @@ from seqlatent.inference import (
 from seqlatent.memory import CausalMemory
 from seqlatent.model import LatentModel
 from seqlatent.networks import GRU, Backbone, Feedforward, MinGRU
+from seqlatent.sizes import sized, whole
 from seqlatent.transitions import (
     AR,
     Anchored,
@@ -80,7 +81,10 @@ __all__ = [
     "vrnn",
 ]
 
+_CORE_SCALE = 0.1
 
+
+@sized(season_length=2)
 def structural(
     *, trend: bool = False, season_length: int | None = None, covariate_dim: int = 0
 ) -> LatentModel:
@@ -108,6 +112,7 @@ def structural(
     return LatentModel(transition, emission, Kalman())
 
 
+@sized(season_length=2)
 def count_structural(
     *,
     trend: bool = False,
@@ -141,6 +146,7 @@ def count_structural(
     return LatentModel(transition, emit, Laplace())
 
 
+@sized(season_length=2)
 def unobserved_components(
     trend: str | None = "local linear trend",
     *,
@@ -233,6 +239,13 @@ def _harmonics(
             "stochastic_freq_seasonal was expected to be one answer, or one for each of "
             f"freq_seasonal, found {len(answers)} for {len(seasons)} seasons."
         )
+    seasons = [
+        (
+            period.item() if hasattr(period, "item") else period,
+            None if own is None else whole("freq_seasonal's number of harmonics", own, 1),
+        )
+        for period, own in seasons
+    ]
     if stochastic is False and not seasons:
         raise ValueError(
             "stochastic_freq_seasonal=False speaks of the harmonics of freq_seasonal, of which "
@@ -243,6 +256,7 @@ def _harmonics(
     return [(*x, bool(answer)) for x, answer in zip(own, answers, strict=True) if x[1]]
 
 
+@sized(season_length=2)
 def exponential_smoothing(
     *,
     trend: bool = False,
@@ -282,6 +296,7 @@ def exponential_smoothing(
     return _observed([transition], noisy=False)
 
 
+@sized(obs_dim=1, factors=1, order=1)
 def dynamic_factors(
     obs_dim: int,
     factors: int,
@@ -324,6 +339,7 @@ def dynamic_factors(
     return LatentModel(Joint(parts), emission, Kalman())
 
 
+@sized(season_length=2, harmonics=1, hidden_dim=1, code_sizes=1)
 def deep_state(
     *,
     trend: bool = True,
@@ -355,6 +371,9 @@ def deep_state(
         initial_scale: Standard deviation of the first level and pattern, in units of the
             standardised series.
 
+    Raises:
+        ValueError: If an argument speaks of a part that the model does not have.
+
     Example:
         >>> deep_state(season_length=4, hidden_dim=8).memory.out_dim
         8
@@ -362,10 +381,19 @@ def deep_state(
     References:
         Deep State Space Models for Time Series Forecasting (Rangapuram et al., 2018).
     """
+    if damped and not trend:
+        raise ValueError(
+            "damped=True speaks of a slope, and trend=False has none. Leave damped out, or give "
+            "trend=True."
+        )
+    if harmonics is not None and season_length is None:
+        raise ValueError(
+            f"harmonics={harmonics} speaks of a season, of which there is none. Give "
+            "season_length, its steps, or leave harmonics out."
+        )
     kind = DampedTrend if trend and damped else LocalLinearTrend if trend else LocalLevel
     parts: list[Component] = [kind(initial_scale=initial_scale)]
     if season_length is not None and harmonics is not None:
-        harmonics = min(harmonics, season_length // 2)
         season = TrigonometricSeasonal(season_length, harmonics, initial_scale=initial_scale)
         parts.append(season)
     elif season_length is not None:
@@ -383,6 +411,7 @@ def deep_state(
     return LatentModel(transition, emission, Kalman(), memory)
 
 
+@sized(obs_dim=1, hidden_dim=1)
 def deep_markov(
     obs_dim: int = 1,
     *,
@@ -394,7 +423,7 @@ def deep_markov(
     causal: bool = False,
     irregular: bool = False,
     core: Component | None = None,
-    core_scale: int | float = 0.1,
+    core_scale: int | float = _CORE_SCALE,
 ) -> LatentModel:
     r"""A deep Markov model: gated transition, neural emission, an encoder that reads the future.
 
@@ -426,6 +455,11 @@ def deep_markov(
     References:
         Structured Inference Networks for Nonlinear State Space Models (Krishnan et al., 2017).
     """
+    if core is None and core_scale != _CORE_SCALE:
+        raise ValueError(
+            f"core_scale={core_scale} speaks of the states of a core, of which there is none. Give "
+            "core, a component, or leave core_scale out."
+        )
     if core is not None:
         return _anchored(
             core, core_scale, obs_dim, latent_dim, hidden_dim, covariate_dim, emission, irregular
@@ -439,6 +473,7 @@ def deep_markov(
     return LatentModel(transition, emit, inference)
 
 
+@sized(obs_dim=1, hidden_dim=1, lags=1, code_sizes=1)
 def srnn(
     obs_dim: int = 1,
     *,
@@ -499,6 +534,7 @@ def srnn(
     return LatentModel(transition, emit, inference, memory)
 
 
+@sized(obs_dim=1, hidden_dim=1, code_sizes=1)
 def vrnn(
     obs_dim: int = 1,
     *,
@@ -539,6 +575,7 @@ def vrnn(
     return LatentModel(transition, emit, Amortised(encoder, posterior), memory)
 
 
+@sized(obs_dim=1, hidden_dim=1)
 def latent_ode(
     obs_dim: int = 1,
     *,
@@ -578,6 +615,7 @@ def latent_ode(
     return LatentModel(transition, emit, Amortised(encoder, Tilted(encoder.out_dim, latent_dim)))
 
 
+@sized(states=1, obs_dim=1)
 def hidden_markov(
     *,
     states: int = 2,
@@ -613,6 +651,7 @@ def hidden_markov(
     return LatentModel(Regimes(states, stay=stay), emit, ForwardBackward())
 
 
+@sized(states=1, season_length=2)
 def switching(
     *,
     states: int = 2,
@@ -641,8 +680,6 @@ def switching(
     References:
         Dynamic Linear Models with Markov-Switching (Kim, 1994).
     """
-    if isinstance(states, bool) or not isinstance(states, int) or states < 1:
-        raise ValueError(f"states must be an integer of at least 1, found {states!r}.")
     kind = LocalLinearTrend if trend else LocalLevel
     season: list[Component] = [] if season_length is None else [Seasonal(season_length)]
     parts = [Sum([kind(0.05 * 8.0**i), *deepcopy(season)]) for i in range(states)]

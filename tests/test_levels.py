@@ -9,7 +9,17 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "seqlatent"
 
 LEVELS = (
-    ("capacity", "derivatives", "files", "recurrence", "linalg", "networks", "spelling", "walks"),
+    (
+        "capacity",
+        "derivatives",
+        "files",
+        "recurrence",
+        "linalg",
+        "networks",
+        "sizes",
+        "spelling",
+        "walks",
+    ),
     ("sequences", "distributions", "kalman", "hmm", "scores"),
     ("chain", "memory", "switching"),
     ("transitions", "emissions"),

@@ -148,7 +148,7 @@ def test_moments_refuse_a_memory_that_reads_values():
 
 
 @pytest.mark.parametrize(
-    ("season", "harmonics", "width"), [(12, None, 13), (24, 3, 8), (None, 3, 2)]
+    ("season", "harmonics", "width"), [(12, None, 13), (24, 3, 8), (None, None, 2)]
 )
 def test_deep_state_with_harmonics(season, harmonics, width):
     model = deep_state(season_length=season, harmonics=harmonics, damped=True, hidden_dim=4)

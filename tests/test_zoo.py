@@ -2,9 +2,11 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
+from seqlatent import zoo
 from seqlatent.emissions import (
     Bernoulli,
     Categorical,
@@ -165,3 +167,88 @@ def test_says_what_it_is_made_of(build):
 def test_posterior_is_a_choice(posterior):
     model = deep_markov(posterior=posterior, **small)
     assert isinstance(model.inference.posterior, posterior)
+
+
+# --- sizes and switches -------------------------------------------------------------------------
+
+SIZES = {
+    zoo.structural: {"season_length": 4, "covariate_dim": 2},
+    zoo.count_structural: {"season_length": 4, "covariate_dim": 2},
+    zoo.unobserved_components: {"season_length": 4, "autoregressive": 2, "covariate_dim": 1},
+    zoo.exponential_smoothing: {"season_length": 4},
+    zoo.dynamic_factors: {"obs_dim": 3, "factors": 2, "order": 1},
+    zoo.deep_state: {"season_length": 4, "harmonics": 2, "hidden_dim": 4, "covariate_dim": 1},
+    zoo.deep_markov: {"obs_dim": 1, "latent_dim": 2, "hidden_dim": 4, "covariate_dim": 1},
+    zoo.srnn: {"obs_dim": 2, "latent_dim": 2, "hidden_dim": 4, "covariate_dim": 1},
+    zoo.vrnn: {"obs_dim": 2, "latent_dim": 2, "hidden_dim": 4, "covariate_dim": 1},
+    zoo.latent_ode: {"obs_dim": 2, "latent_dim": 2, "hidden_dim": 4, "covariate_dim": 1},
+    zoo.hidden_markov: {"states": 2, "obs_dim": 2, "covariate_dim": 1},
+    zoo.switching: {"states": 2, "season_length": 4},
+}
+FACTORIES = pytest.mark.parametrize("make", SIZES, ids=lambda make: make.__name__)
+
+
+def test_every_factory_is_in_the_table():
+    assert {make.__name__ for make in SIZES} == set(zoo.__all__)
+
+
+@FACTORIES
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.array, torch.tensor])
+def test_sizes_are_integers_of_any_library(make, kind):
+    plain = make(**SIZES[make])
+    other = make(**{name: kind(size) for name, size in SIZES[make].items()})
+    assert repr(other) == repr(plain)
+    assert [p.shape for p in other.parameters()] == [p.shape for p in plain.parameters()]
+
+
+@FACTORIES
+@pytest.mark.parametrize("wrong", [True, np.True_, 2.0, "2", -1], ids=repr)
+def test_sizes_that_are_none_are_refused_by_name(make, wrong):
+    for name in SIZES[make]:
+        with pytest.raises(ValueError, match=f"^{name} must be an integer of at least"):
+            make(**SIZES[make] | {name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (zoo.structural, "trend"),
+        (zoo.exponential_smoothing, "admissible"),
+        (zoo.dynamic_factors, "bias"),
+        (zoo.deep_state, "damped"),
+        (zoo.deep_markov, "causal"),
+        (zoo.srnn, "irregular"),
+        (zoo.unobserved_components, "irregular"),
+    ],
+)
+def test_switches_are_true_or_false(make, name):
+    sizes = SIZES[make]
+    make(**sizes, **{name: np.True_})
+    for wrong in (1, "yes", torch.tensor(True)):
+        with pytest.raises(ValueError, match=f"^{name} must be True or False, found"):
+            make(**sizes, **{name: wrong})
+
+
+def test_lags_and_codes_come_in_arrays():
+    model = zoo.srnn(hidden_dim=4, lags=np.array([1, 7]), code_sizes=[np.int64(3)])
+    assert repr(model) == repr(zoo.srnn(hidden_dim=4, lags=(1, 7), code_sizes=(3,)))
+    for name in ("lags", "code_sizes"):
+        with pytest.raises(ValueError, match=f"^{name} must be an integer of at least 1, found 0"):
+            zoo.srnn(**{name: [2, 0]})
+    model = zoo.unobserved_components(freq_seasonal=[(np.int64(12), np.int64(2))])
+    assert repr(model) == repr(zoo.unobserved_components(freq_seasonal=[(12, 2)]))
+
+
+@pytest.mark.parametrize(
+    ("act", "text"),
+    [
+        (lambda: zoo.deep_state(harmonics=2), "harmonics=2 .* Give season_length"),
+        (lambda: zoo.deep_state(trend=False, damped=True), "damped=True .*trend=False.*Leave"),
+        (lambda: zoo.exponential_smoothing(damped=True), "needs trend=True, found damped=True"),
+        (lambda: zoo.deep_state(season_length=4, harmonics=3), "1 to 2 harmonics, found 3"),
+        (lambda: zoo.deep_markov(core_scale=0.5), "core_scale=0.5 .* Give core"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(act, text):
+    with pytest.raises(ValueError, match=text):
+        act()
