@@ -10,7 +10,7 @@ from torch import Tensor
 
 F64 = torch.float64
 INF = float("inf")
-PATHS = 700  # of states or regimes, of which there are to be no more
+PATHS = {"states": 700, "regimes": 81}  # of which there are to be no more
 
 
 class Chain(NamedTuple):
@@ -154,23 +154,23 @@ class _Draw:
         made = [make() for _ in range(math.prod(axes))]
         return torch.stack(made).reshape(*axes, *made[0].shape)
 
-    def shape(self, states: int | None, most: int) -> tuple[int, int]:
+    def shape(self, what: str, most: int, states: int | None = None) -> tuple[int, int]:
         """Numbers of states and steps of which there are not too many paths."""
         size = states or self.random.choice([1, 2, 2, 3, 3, 4])
         steps = self.random.randint(1, most)
-        while size**steps > PATHS:
+        while size**steps > PATHS[what]:
             steps -= 1
         self.words.append(f"S={size} T={steps} lead={self.lead}")
         return size, steps
 
     def chain(self) -> Chain:
-        size, steps = self.shape(None, 8)
+        size, steps = self.shape("states", 8)
         kinds = ["full", "full", "sticky", "forward", "identity", "cycle", "zeros", "rare", "vast"]
         moves = self.choose("M", *kinds)
         M = self.each(self.axes(steps), lambda: self.transition(size, moves))
         opening = self.choose("start", "full", "one", "zeros", "rare")
         first = self.each(self.axes(None), lambda: self.law(size, opening))
-        scale = 10.0 ** self.random.choice([-1, 0, 0, 1, 3, 5])
+        scale = 10.0 ** self.random.choice([-1, 0, 0, 1, 3, 5, 12])
         self.words.append(f"scale={scale:g}")
         ll = scale * self.normal(*self.lead, steps, size)
         if self.choose("missing", "no", "steps") == "steps":
@@ -215,7 +215,7 @@ class _Draw:
         return P if kind == "low rank" else P + 0.1 * torch.eye(size, dtype=F64)
 
     def switching(self, states: int | None) -> System:
-        size, steps = self.shape(states, 5)
+        size, steps = self.shape("regimes", 5, states)
         K, D = self.random.choice([1, 2, 2, 3]), self.random.choice([1, 1, 2, 3])
         self.words.append(f"K={K} D={D}")
         moves = self.choose("M", "full", "full", "sticky", "forward", "identity", "zeros", "rare")

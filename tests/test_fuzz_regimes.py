@@ -1,10 +1,8 @@
-"""Hidden Markov models and switching linear systems against all paths, over random ones.
+"""Hidden Markov models against all paths of states, over random ones.
 
 `make fuzz N=5000` takes so many of them. Logarithms are sums over steps of logarithms that were
 given, so that each is rounded by a few units of the largest of those times the number of steps: a
 tolerance is in proportion to that, of gradients too, which are made of exponentials of such sums.
-Moments of a state have the tolerance of those of `test_fuzz_moments`, by the condition of the joint
-law of each path; a probability is rounded as the density of what is observed is.
 """
 
 from typing import NamedTuple
@@ -110,7 +108,7 @@ def results(name: str, model: tuple[Tensor, ...]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("seeds", some(1.0), ids=str)
+@pytest.mark.parametrize("seeds", some(0.7), ids=str)
 def test_filters_and_smoothers_have_the_laws_of_all_paths(seeds, dtype):
     for seed in seeds:
         case = random_chain(seed).to(dtype)
@@ -120,13 +118,16 @@ def test_filters_and_smoothers_have_the_laws_of_all_paths(seeds, dtype):
                 assert found.dtype == dtype
                 expected = torch.stack([getattr(one, field) for one in right])
                 assert found.shape == expected.shape, (name, field, case.kind, seed)
+                if field in ("log_prob", "smoothed", "log_pair"):
+                    total = found.exp().sum((-1, -2) if field == "log_pair" else -1)
+                    assert ((total - 1).abs() < 40 * torch.finfo(dtype).eps).all(), (name, seed)
                 off = torch.where(found == expected, 0.0, (found - expected).abs())
                 assert (off <= limit).all(), (
                     f"{name}, {field}: {off.max():.1e} {case.kind} ({seed})"
                 )
 
 
-@pytest.mark.parametrize("seeds", some(1.0), ids=str)
+@pytest.mark.parametrize("seeds", some(0.7), ids=str)
 def test_evidence_kernels_and_best_paths_are_those_of_all_paths(seeds):
     for seed in seeds:
         case = random_chain(seed)
@@ -149,7 +150,7 @@ def test_evidence_kernels_and_best_paths_are_those_of_all_paths(seeds):
             assert own >= one.joint.max() - limit, where
 
 
-@pytest.mark.parametrize("seeds", some(0.4), ids=str)
+@pytest.mark.parametrize("seeds", some(0.3), ids=str)
 def test_gradients_are_those_of_sums_over_all_paths(seeds):
     for seed in seeds:
         case, g = random_chain(seed), torch.Generator().manual_seed(seed)

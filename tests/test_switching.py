@@ -281,6 +281,18 @@ def test_what_is_missing_is_not_read(run):
 
 
 @every_filter
+def test_probabilities_sum_to_one_beside_data_that_no_regime_explains(run):
+    model = random_model(2, 2, 1)
+    y, observed = data((2,), 5, 1, missing=0.0)
+    y[:, 2] = 1e7
+    found = run(*model, y, observed)
+    assert found.log_evidence[:, 2].max() < -1e11
+    smoothed = switching.smoother(*model[1:5], found)
+    for x in (found, smoothed):
+        assert_close(x.log_prob.exp().sum(-1), torch.ones(2, 5, dtype=F64), rtol=0, atol=1e-14)
+
+
+@every_filter
 def test_a_filter_goes_on_from_where_it_stopped(run):
     model = random_model(2, 2, 1)
     y, observed = data((3,), 7, 1)

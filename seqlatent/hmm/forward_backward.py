@@ -221,9 +221,9 @@ def _filtered(m: Model, *, scan: bool) -> Filtered:
 def _updated(e: Tensor, r: Tensor, ll: Tensor) -> Tensor:
     """Filtered logarithms from predicted ones; those where no state explains the step."""
     lost = (e.detach() == -torch.inf)[..., None]
-    if not bool(lost.any()):
-        return r + ll - e[..., None]
-    return torch.where(lost, r, r + ll).log_softmax(-1)
+    if bool(lost.any()):
+        ll = torch.where(lost, 0.0, ll)
+    return (r + (ll - ll.detach().amax(-1, keepdim=True))).log_softmax(-1)
 
 
 def _smoothed(m: Model, *, scan: bool) -> Smoothed:

@@ -196,13 +196,14 @@ def _mixing(M: Tensor) -> bool:
 
 def _start(first: Tensor, ll: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Filtered logarithms, evidence and whether nothing explains it, of the first step."""
-    x = first + ll
+    peak = ll.amax(-1, keepdim=True).clamp_min(torch.finfo(ll.dtype).min)
+    x = first + (ll - peak)  # beside a vast one a logarithm would have no digit left
     e = x.logsumexp(-1)
     lost = e == -torch.inf
     if bool(lost.any()):
         x = torch.where(lost[..., None], first, x)
-        e = x.logsumexp(-1)
-    return x - e[..., None], e, lost
+        e, peak = x.logsumexp(-1), peak.masked_fill(lost[..., None], 0.0)
+    return x - e[..., None], e + peak[..., 0], lost
 
 
 def _linear(first: Tensor, A: Tensor, ll: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

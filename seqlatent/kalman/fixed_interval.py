@@ -102,8 +102,8 @@ def either(
     other = attempt(s, first_law, chain)
     if other is not None:
         before = moments.cov.detach().diagonal(dim1=-2, dim2=-1)
-        off = (other.mean - found.mean).detach().square()
-        if bool((off <= limit * (before + found.mean.square())).all()):
+        apart = (other.mean - found.mean).detach().square()
+        if bool((apart <= limit * (before + found.mean.square())).all()):
             return other
     if not divisible(s, 0.4):  # factors are divided by: half as many digits are lost
         return found

@@ -205,14 +205,16 @@ def smoother(
     log_prob, mean, cov = log_prob.movedim(-2, 0), mean.movedim(-3, 0), cov.movedim(-4, 0)
     # Regimes j of a step and k of the next one are two axes: what is known at j, in all k.
     back = log_prob[:-1, ..., :, None] + M
-    back = back - total(back, -2).unsqueeze(-2).clamp_min(torch.finfo(M.dtype).min)
+    reached = back.detach().amax(-2, keepdim=True) > -torch.inf
+    back = torch.where(reached, torch.where(reached, back, 0.0).log_softmax(-2), -torch.inf)
     m, P, F = mean[:-1].unsqueeze(-2), cov[:-1].unsqueeze(-3), F.unsqueeze(-4)
     ahead = (F @ m[..., None])[..., 0] + b.unsqueeze(-3)
     FP = F @ P
     spread = symmetric(FP @ F.mT + Q.unsqueeze(-4))
     J = _solved(spread, FP).mT
     left = m - (J @ ahead[..., None])[..., 0]
-    noise = symmetric(P - J @ spread @ J.mT)
+    keep = torch.eye(F.shape[-1], dtype=F.dtype, device=F.device) - J @ F
+    noise = symmetric(keep @ P @ keep.mT + J @ Q.unsqueeze(-4) @ J.mT)
     path = [(log_prob[-1], mean[-1], cov[-1])]
     for t in range(steps - 2, -1, -1):
         later, m, P = path[-1]

@@ -250,7 +250,7 @@ def collapse(
     centre = (shares[..., None] * mean).sum(-3)
     far = mean - centre.unsqueeze(-3)
     spread = cov + far[..., :, None] * far[..., None, :]
-    return centre, (shares[..., None, None] * spread).sum(-4)
+    return centre, symmetric((shares[..., None, None] * spread).sum(-4))
 
 
 def shared(x: Tensor, dim: int) -> Tensor:
@@ -280,11 +280,13 @@ def _weighed(s: System, t: int, branches: Branches) -> tuple[Branches, Tensor]:
         white = torch.linalg.solve_triangular(L, residual[..., None], upper=False)[..., 0].square()
         log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log()
     density = -0.5 * (white + log_det).sum(-1) - s.constant[t]
-    weights = branches.log_weights + density
-    evidence = weights.flatten(-2).logsumexp(-1)
+    # densities may be so small that a weight beside one would have no digit left
+    possible = branches.log_weights.detach() > -torch.inf
+    peak = torch.where(possible, density.detach(), -torch.inf).amax((-2, -1), keepdim=True)
+    weights = branches.log_weights + (density - peak)
+    share = weights.flatten(-2).logsumexp(-1)[..., None, None]
+    weights, evidence = weights - share, (share + peak)[..., 0, 0]
     keep = s.eye - gain @ H
     cov = symmetric(keep @ P @ keep.mT + gain @ R @ gain.mT)
     mean = m + (gain @ residual[..., None])[..., 0]
-    shape = weights.shape
-    weights = weights - evidence[..., None, None]
-    return Branches(weights, mean, cov.expand(*shape, *cov.shape[-2:])), evidence
+    return Branches(weights, mean, cov.expand(*weights.shape, *cov.shape[-2:])), evidence
