@@ -116,7 +116,7 @@ class Kalman(Inference):
         law = (F, b, G @ G.mT, m0, P0, *emission.matrices(c))
         y, observed = sequences.normalised, sequences.observed
         value = kalman.log_likelihood(*law, y, observed, diffuse=diffuse)
-        return value - (observed * sequences.scale.log()[:, None]).sum((-1, -2))
+        return value - sequences.log_units
 
     def predict(
         self, model: Generative, sequences: Sequences, *, c: Context | None = None

@@ -218,6 +218,14 @@ class Sequences:
         return torch.where(self.observed, z, torch.zeros_like(z))
 
     @property
+    def log_units(self) -> Tensor:
+        """Sum of the log scales of all observed cells ``(B,)``: densities in units of the data."""
+        return self._cached("log_units", self._log_units)
+
+    def _log_units(self) -> Tensor:
+        return (self.observed * self.scale.log()[:, None]).sum((-1, -2))
+
+    @property
     def last(self) -> Tensor:
         """Index of the last step with any observed cell ``(B,)``, -1 where there is none."""
         return self._cached("last", self._last)

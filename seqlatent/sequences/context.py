@@ -95,25 +95,25 @@ class Context:
         )
 
     def __getitem__(self, index: int | slice) -> "Context":
-        return Context(*(getattr(self, f.name)[..., index, :] for f in fields(self)))
+        return Context(*[getattr(self, name)[..., index, :] for name in _NAMES])
 
     @property
     def ends(self) -> "tuple[Context, Context]":
         """The first step, and the range of the others: cheaper to differentiate than two slices."""
         if "_ends" not in self.__dict__:
-            parts = [getattr(self, f.name).tensor_split((1,), -2) for f in fields(self)]
+            parts = [getattr(self, name).tensor_split((1,), -2) for name in _NAMES]
             first = Context(*(x[0].squeeze(-2) for x in parts))
             object.__setattr__(self, "_ends", (first, Context(*(x[1] for x in parts))))
         return self.__dict__["_ends"]
 
     def unbind(self) -> list["Context"]:
         """Splits a range into its steps; cheaper than indexing it in a loop."""
-        columns = [getattr(self, f.name).unbind(-2) for f in fields(self)]
+        columns = [getattr(self, name).unbind(-2) for name in _NAMES]
         return [Context(*step) for step in zip(*columns, strict=True)]
 
     def detach(self) -> "Context":
         """Cuts every field from the graph."""
-        return Context(*(getattr(self, f.name).detach() for f in fields(self)))
+        return Context(*[getattr(self, name).detach() for name in _NAMES])
 
     def replace(self, **changes: Tensor) -> "Context":
         """Copies the context with some fields changed."""
@@ -169,3 +169,6 @@ class Context:
     def shape(self) -> torch.Size:
         """Shape without the feature axis."""
         return torch.broadcast_shapes(self.dt.shape[:-1], self.m.shape[:-1])
+
+
+_NAMES = tuple(f.name for f in fields(Context))

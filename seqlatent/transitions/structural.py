@@ -252,11 +252,15 @@ class Sum(LinearTransition, Component):
     def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
         if not self.handles_gaps:
             c = c.replace(dt=torch.ones_like(c.dt))
-        F, b, G = zip(*(part.matrices(c) for part in self.parts), strict=True)
+        if len(parts := self.parts) == 1:
+            return parts[0].matrices(c)
+        F, b, G = zip(*(part.matrices(c) for part in parts), strict=True)
         return block_diagonal(F), _join(b), block_diagonal(G)
 
     def initial_moments(self, c: Context) -> tuple[Tensor, Tensor]:
-        m0, G0 = zip(*(part.initial_moments(c) for part in self.parts), strict=True)
+        if len(parts := self.parts) == 1:
+            return parts[0].initial_moments(c)
+        m0, G0 = zip(*(part.initial_moments(c) for part in parts), strict=True)
         return _join(m0), block_diagonal(G0)
 
 
@@ -289,6 +293,8 @@ def constant(values: Iterable[object], c: Context) -> Tensor:
 def noise_columns(size: int, scales: Iterable[tuple[int, Tensor | None]], c: Context) -> Tensor:
     """A noise factor ``(..., K, R)``: a column for each coordinate that has its own noise."""
     present = [(row, scale) for row, scale in scales if scale is not None]
+    if [row for row, _ in present] == list(range(size)):  # every coordinate, in order
+        return torch.cat([scale for _, scale in present], -1).diag_embed()
     placed = torch.zeros(size, len(present), dtype=c.dt.dtype, device=c.dt.device)
     if not present:
         return placed

@@ -69,7 +69,8 @@ class LocalLevel(Structural):
         dt = gap(c)
         if dt is not None:
             G = G * dt.sqrt()[..., None]
-        return constant([1], c).diag(), constant([0], c), G
+        b = c.dt.new_zeros(1)
+        return torch.ones_like(b)[:, None], b, G
 
 
 class LocalLinearTrend(Structural):
