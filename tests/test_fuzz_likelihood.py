@@ -165,6 +165,19 @@ def test_as_many_steps_as_a_diffuse_start_has_coordinates(seed):
     test_gradients(range(seed, seed + 1))
 
 
+def test_a_season_takes_out_what_a_first_observation_left_of_a_diffuse_start():
+    """A coordinate that a sum of opposite numbers makes zero has their rounding, not its own."""
+    case = random_case(5564)
+    right = precise_log_likelihood(case)
+    torch.testing.assert_close(filters(case), right, rtol=1e-9, atol=0)
+    test_second_derivatives(range(5564, 5565))
+
+
+@pytest.mark.parametrize("seed", [5690, 5895])
+def test_singular_covariances_rounded_to_single_precision(seed):
+    test_single_precision(range(seed, seed + 1))
+
+
 def test_a_block_counts_what_later_rows_leave_of_a_variance():
     """Whole series of three rows that nearly explain each other, of a trend of order five."""
     case = random_case(3230)

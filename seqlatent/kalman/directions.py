@@ -28,8 +28,8 @@ class Directions(NamedTuple):
     """The undetermined directions of the first steps, before and after each step's observation.
 
     They reach until none is left, and else to the last step; those that are ``left`` at the end are
-    a projection of the diffuse coordinates of the first state. ``scale`` is the size of each
-    coordinate without any observation. ``settled`` is shorter: it ends with
+    a projection of the diffuse coordinates of the first state. ``scale`` is the size, and that of
+    its rounding, of each coordinate without any observation. ``settled`` is shorter: it ends with
     the last observation that determines anything, and has one step at least.
     """
 
@@ -59,6 +59,7 @@ def _directions(s: System, diffuse: Tensor, limit: int) -> tuple[Directions, int
     eye = torch.eye(size, dtype=s.F.dtype, device=s.F.device)
     lead = matrix_lead(s.F, s.H)
     B = free = eye[:, diffuse].expand(*lead, size, count)
+    V = torch.diag_embed(free.square().sum(-1))
     left = torch.eye(count, dtype=eye.dtype, device=eye.device).expand(*lead, count, count)
     rank = torch.full(lead, count, device=eye.device)
     seen = (s.H != 0).flatten(-2).any(-1).expand(s.steps, *lead)
@@ -68,9 +69,9 @@ def _directions(s: System, diffuse: Tensor, limit: int) -> tuple[Directions, int
     before, after, scales, settled, steps = [], [], [], [], 1
     for t in range(limit):
         if t:
-            B, free = at(s.F, t) @ B, at(s.F, t) @ free.detach()
+            B, free, V = at(s.F, t) @ B, *_grown(at(s.F, t), free, V)
         before.append(B)
-        scales.append(torch.linalg.vector_norm(free, dim=-1))
+        scales.append(V.diagonal(dim1=-2, dim2=-1).sqrt())
         if t == 0 or (informed[t] and sees(at(s.H, t), B, scales[-1])):
             one, B, left, rank = settle(at(s.H, t), B, left, rank, scales[-1])
             steps = steps if bool(one.plain.all()) else t + 1
@@ -87,13 +88,23 @@ def _directions(s: System, diffuse: Tensor, limit: int) -> tuple[Directions, int
             break
     if bool((rank > 0).any()):
         for t in range(len(after), limit):
-            B, free = at(s.F, t) @ B, at(s.F, t) @ free
+            B, free, V = at(s.F, t) @ B, *_grown(at(s.F, t), free, V)
             before.append(B)
             after.append(B)
-            scales.append(torch.linalg.vector_norm(free, dim=-1))
+            scales.append(V.diagonal(dim1=-2, dim2=-1).sqrt())
     parts = (torch.stack(x) for x in zip(*settled[:steps], strict=True))
     paths = (torch.stack(x) for x in (before, after, scales))
     return Directions(*paths, settled=Settled(*parts), left=left), steps
+
+
+@torch.no_grad()
+def _grown(F: Tensor, free: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
+    """Paths without any observation, and a covariance of what rounding leaves of them, over eps.
+
+    A step rounds what it sums, also where the sum is zero, and hands on what was rounded before.
+    """
+    summed = F.abs() @ torch.linalg.vector_norm(free, dim=-1).unsqueeze(-1)
+    return F @ free, F @ V @ F.mT + torch.diag_embed(summed.squeeze(-1).square())
 
 
 def settle(
@@ -101,8 +112,8 @@ def settle(
 ) -> tuple[Settled, Tensor, Tensor, Tensor]:
     """What an observation determines of the directions ``B``: row by row, as Gram and Schmidt do.
 
-    A row sees a direction when it does so beyond rounding. That is measured by the size ``scale``
-    that each coordinate would have had without any observation, and so in any units.
+    A row sees a direction when it does so beyond rounding. That is measured by the ``scale`` of
+    each coordinate without any observation, and so in any units.
     """
     size, rows, count = H.shape[-1], H.shape[-2], B.shape[-1]
     lead = torch.broadcast_shapes(H.shape[:-2], B.shape[:-2])

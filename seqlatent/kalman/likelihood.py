@@ -6,7 +6,7 @@ from torch import Tensor
 
 from seqlatent.kalman import banded, reduced
 from seqlatent.kalman.derivatives import differentiable
-from seqlatent.kalman.elements import align, leading
+from seqlatent.kalman.elements import align, leading, symmetric
 from seqlatent.kalman.groups import (
     Problem,
     Solved,
@@ -89,7 +89,25 @@ def log_likelihood(
     found = banded.log_likelihood(F, b, Q, m0, P0, H, d, R, y, observed, diffuse)
     if found is not None:
         return found
+    if F.dtype != torch.float64 and F.device.type != "mps":
+        Q, P0, R = (_unrounded(x) for x in (Q, P0, R))
     return differentiable(_value, by_filter, (F, b, Q, m0, P0, H, d, R, y), observed, diffuse)
+
+
+def _unrounded(P: Tensor) -> Tensor:
+    """A covariance in double precision, without negative eigenvalues by rounding to single."""
+    P = P.double()
+    with torch.no_grad():
+        variances = P.diagonal(dim1=-2, dim2=-1)
+        unit = torch.where(variances > 0, variances, 1.0).sqrt()
+        unit = unit.unsqueeze(-1) * unit.unsqueeze(-2)
+        scaled = symmetric(P / unit)
+        slack = 64 * torch.finfo(P.dtype).eps * torch.eye(P.shape[-1]).to(P)
+        if not bool(torch.linalg.cholesky_ex(scaled + slack)[1].any()):
+            return P
+        values, vectors = torch.linalg.eigh(scaled)
+        mended = unit * ((vectors * values.clamp_min(0.0).unsqueeze(-2)) @ vectors.mT)
+    return P + (mended - P.detach())
 
 
 def _value(
