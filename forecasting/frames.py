@@ -17,6 +17,7 @@ from seqlatent.forecasting.errors import (
     TargetError,
 )
 from seqlatent.forecasting.futures import read_future
+from seqlatent.forecasting.naming import check_inputs
 from seqlatent.forecasting.panel import Panel
 from seqlatent.forecasting.ranges import DOUBLE, out_of_range, range_of
 from seqlatent.forecasting.rows import Rows
@@ -174,8 +175,10 @@ def _future_names(table: Table, columns: Columns, names: Sequence[str] | None) -
     if columns.future is not None:
         return tuple(columns.future)
     taken = {columns.id, columns.time, *columns.targets, *columns.past}
-    taken |= {columns.sample, columns.cutoff}
-    found = tuple(name for name in table.frame.columns if name not in taken)
+    own = [name for name in (columns.sample, columns.cutoff) if name in table.frame.columns]
+    found = tuple(name for name in table.frame.columns if name not in {*taken, *own})
+    varying = [name for name in own if _varies(table.frame.get_column(name))]
+    check_inputs(columns, found, varying, tested=columns.cutoff in own)
     for name in found:
         column = table.column(name)
         dtype = column.dtype
@@ -190,6 +193,12 @@ def _future_names(table: Table, columns: Columns, names: Sequence[str] | None) -
                 column=name,
             )
     return found
+
+
+def _varies(column: Any) -> bool:
+    """Whether a column holds several values."""
+    values = column.to_list()
+    return any(repr(value) != repr(values[0]) for value in values)
 
 
 def _numbers(table: Table, names: Sequence[str], rows: Rows, kind: type[DataError]) -> np.ndarray:

@@ -1,17 +1,19 @@
 """Naming, the columns that come out: no name of a frame or a model may meet another's."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError
 
-__all__ = ["DERIVED", "check_names", "check_words"]
+__all__ = ["DERIVED", "check_inputs", "check_names", "check_words"]
 
 # What is put behind the name of a model, or of a target.
 DERIVED = re.compile(
     r"(?:-(?:lo|hi)-\d[\d.e+-]*|-mean|-median|-log_score|-pit|-innovation|_ql\d[\d.e+-]*)$"
 )
+# Of these, what no covariate is called.
+OURS = re.compile(r"(?:-(?:lo|hi)-\d[\d.e+-]*|-log_score|-pit|-innovation|_ql\d[\d.e+-]*)$")
 # Columns of ours in frames of forecasts and scores, beside those of models.
 OWN = ("target", "y", "metric", "step")
 
@@ -54,6 +56,44 @@ def check_names(columns: Columns, aliases: Sequence[str]) -> None:
             raise ColumnError(
                 f"columns must differ in name, found {what}{'s' if several else f' {target!r}'}. "
                 f"Rename the column: df.rename(columns={{{name!r}: {name + '_'!r}}}).",
+                column=name,
+            )
+
+
+def check_inputs(
+    columns: Columns, found: Sequence[str], varying: Collection[str], *, tested: bool
+) -> None:
+    """Makes sure that what came out of a forecaster does not go in as covariates.
+
+    Args:
+        columns: Names of the columns.
+        found: Columns that would be covariates only for having no other role.
+        varying: Those of the columns of sample paths and cutoffs that hold several values.
+        tested: Whether there is a column of cutoffs.
+
+    Raises:
+        ColumnError: If a column is one of ours.
+    """
+    what = {columns.sample: ("sample paths", "one of them"), columns.cutoff: ("windows", "one")}
+    for name in varying:
+        kind, one = what[name]
+        role = "sample" if name == columns.sample else "cutoff"
+        raise ColumnError(
+            f"df: column {name!r}: expected rows that were observed, found {kind}, one below the "
+            f"other, as sample() and cross_validation() return them. Take {one}, and drop the "
+            f"column; or, if it is a covariate of yours, call ours otherwise: "
+            f"Columns({role}={name + '_'!r}).",
+            column=name,
+        )
+    means = {f"{target}-mean" for target in columns.targets}
+    if tested:  # a backtest without levels has no other name of ours
+        means |= {f"{name}-mean" for name in found}
+    for name in found:
+        if OURS.search(name) or name in means:
+            raise ColumnError(
+                f"df: column {name!r}: expected what was observed, found a column as forecasts, "
+                "scores and imputed values have them, which would be read as a covariate known "
+                f"ahead. Drop it and its like, or declare your covariates: Columns(future=[...]).",
                 column=name,
             )
 

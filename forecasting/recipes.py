@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -217,6 +218,9 @@ def _deep_markov(
     family = emission_of(emission, setting)
     plain = setting.obs_dim > 1 or setting.irregular or family not in (Normal, StudentT)
     free = (16 if plain else 2) if latent_dim is None else latent_dim
+    anchored: dict[str, Any] = {}
+    if not plain:
+        anchored = {"core": _core(setting), "core_scale": 0.3 * setting.season**-0.6}
     return [
         zoo.deep_markov(
             setting.obs_dim,
@@ -227,8 +231,7 @@ def _deep_markov(
             posterior=Tilted,
             causal=True,
             irregular=setting.irregular,
-            core=None if plain else _core(setting),
-            core_scale=0.3 * setting.season**-0.6,
+            **anchored,
         )
         for _ in range(members)
     ]

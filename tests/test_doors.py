@@ -80,6 +80,52 @@ def test_no_column_is_called_as_one_that_is_made_of_the_target(given):
         check_names(Columns(**given), ["naive"])
 
 
+OUTPUTS = {
+    "backtest": lambda m, df: m.cross_validation(df, 3, level=None),
+    "backtest with levels": lambda m, df: m.cross_validation(df, 3, n_windows=2),
+    "scores": lambda m, df: m.score(df),
+    "innovations": lambda m, df: m.innovations(df),
+    "draws": lambda m, df: m.impute(df, n=3, complete=True),
+    "bands": lambda m, df: m.impute(df, level=80, complete=True),
+    "forecasts as truth": lambda m, df: m.predict(3, quantiles=[0.1]).assign(y=1.0),
+}
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+@pytest.mark.parametrize("call", OUTPUTS)
+def test_what_came_out_is_refused_as_what_goes_in(call, kind):
+    df = frame(["a", "b"])
+    df.loc[[4, 9], "y"] = np.nan
+    out = OUTPUTS[call](Forecaster("naive").fit(df), df)
+    out = pl.from_pandas(out) if kind == "polars" else out
+    for act in (
+        Forecaster("naive").fit,
+        Forecaster("srnn").fit,
+        lambda df: Forecaster("naive").cross_validation(df, 3),
+    ):
+        with pytest.raises(ColumnError, match=r"df: column .*expected.*found.*Columns\(") as caught:
+            act(out)
+        assert caught.value.column in out.columns
+    covariates = Forecaster("naive", columns=Columns(future=[]))
+    if "sample_id" not in out.columns and "backtest with" not in call:
+        covariates.fit(out)  # who says which columns are covariates is believed
+
+
+def test_one_draw_is_a_frame_without_holes():
+    df = frame(["a", "b"])
+    df.loc[[4, 9], "y"] = np.nan
+    drawn = Forecaster("naive").fit(df).impute(df, n=3, complete=True)
+    for _, one in drawn.groupby("sample_id"):
+        assert Forecaster("naive").fit(one).predict(1).shape == (2, 8)
+
+
+def test_covariates_that_are_called_nearly_like_ours_are_taken():
+    x = np.arange(30.0)
+    df = frame().assign(**{"wind-mean": x, "wind": x, "pit": x, "cutoff_": x, "share-lo": x})
+    model = Forecaster(spec_of("srnn", members=1, steps=2, hidden_dim=4))
+    assert set(model.fit(df)._names) == set(df.columns) - {"unique_id", "ds", "y"}
+
+
 def test_names_that_meet_nothing_are_taken():
     check_names(Columns(target=["y", "target"], id="model", time="name"), names())
     check_names(Columns(target="target"), names())

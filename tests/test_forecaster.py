@@ -353,7 +353,7 @@ def test_counts_get_a_count_emission_and_wrong_ones_are_named():
     for bad in (-1.0, 1.5):
         wrong = df.astype({"y": float}).copy()
         wrong.loc[50, "y"] = bad
-        with pytest.raises(TargetError, match=rf"counts.*{bad:g}.*'s1'.*row 50") as error:
+        with pytest.raises(TargetError, match=rf"'s1', row 50: .*counts.*{bad:g}") as error:
             Forecaster(spec, season_length=4).fit(wrong)
         assert (error.value.id, error.value.row) == ("s1", 50)
 
