@@ -422,3 +422,36 @@ def test_seeded_noise_of_these_tests_is_private():
     before = torch.get_rng_state()
     torch.rand(3, generator=seeded())
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_context_without_memory_is_built_once_for_a_batch_and_its_first_step_is_the_first():
+    s = Sequences.of(torch.randn(2, 4, 1), u=torch.randn(2, 4, 3))
+    c = Context.of(s, s.y[..., :0])
+    assert Context.of(s, s.y[..., :0]) is c
+    assert Context.of(s, s.y) is not c
+    for name in ("u", "dt", "codes", "shift", "scale", "m", "e", "informed"):
+        torch.testing.assert_close(getattr(c.first, name), getattr(c[0], name))
+    assert c.first is c.first
+    assert c.even
+    uneven = Sequences.of(torch.randn(2, 4, 1), t=torch.tensor([0.0, 1.0, 3.0, 4.0]))
+    assert not Context.of(uneven, uneven.y[..., :0]).even
+    assert not c.replace(dt=2 * c.dt).even
+
+
+def test_a_context_that_is_part_of_a_graph_is_built_anew():
+    y, t = torch.randn(2, 4, 1), torch.arange(4.0, dtype=torch.float64).requires_grad_()
+    live = Sequences.of(y, t=t)
+    assert Context.of(live, y[..., :0]) is not Context.of(live, y[..., :0])
+    u = torch.randn(2, 4, 3, requires_grad=True)
+    c = Context.of(Sequences.of(y, u=u), y[..., :0])
+    with torch.no_grad():
+        assert c.first.u.shape == (2, 3)
+    (found,) = torch.autograd.grad(c.first.u.sum(), u)
+    assert found.sum() == 6
+
+
+def test_log_units_are_the_logarithms_of_the_scales_of_observed_cells():
+    y = torch.tensor([[[1.0, 2.0], [torch.nan, 3.0]], [[torch.nan, torch.nan], [4.0, torch.nan]]])
+    s = Sequences.of(y, scale=torch.tensor([[2.0, 3.0], [4.0, 5.0]]))
+    expected = torch.tensor([2.0 * 3 * 3, 4.0]).log()
+    torch.testing.assert_close(s.log_units, expected)

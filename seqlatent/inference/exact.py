@@ -78,7 +78,7 @@ class Kalman(Inference):
         c = model.context(sequences) if c is None else c
         transition, emission = _linear(model)
         F, b, G = transition.matrices(c)
-        m0, G0 = transition.initial_moments(c[0])
+        m0, G0 = transition.initial_moments(c.first)
         H, d, R = emission.matrices(c)
         potentials = kalman.potentials(
             F, b, G @ G.mT, H, d, R, sequences.normalised, sequences.observed
@@ -111,7 +111,7 @@ class Kalman(Inference):
         c = model.context(sequences) if c is None else c
         transition, emission = _linear(model)
         F, b, G = transition.matrices(c)
-        m0, G0 = transition.initial_moments(c[0])
+        m0, G0 = transition.initial_moments(c.first)
         P0, diffuse = kalman.prior(G0)
         law = (F, b, G @ G.mT, m0, P0, *emission.matrices(c))
         y, observed = sequences.normalised, sequences.observed
@@ -166,7 +166,7 @@ class Kalman(Inference):
     ) -> "kalman.Filtered":
         transition, emission = _linear(model)
         F, b, G = transition.matrices(c)
-        m0, G0 = transition.initial_moments(c[0])
+        m0, G0 = transition.initial_moments(c.first)
         Q = G @ G.mT
         P0, diffuse = kalman.prior(G0)
         if start is not None and start.mean is None and bool(start.started.any()):
@@ -207,7 +207,7 @@ class Kalman(Inference):
         filtered = self._filtered(model, sequences, c, None)
         run = kalman.smoother_scan if self.scan else kalman.smoother
         y, observed = sequences.normalised, sequences.observed
-        _, diffuse = kalman.prior(transition.initial_moments(c[0])[1])
+        _, diffuse = kalman.prior(transition.initial_moments(c.first)[1])
         smoothed = run(F, b, G @ G.mT, filtered, H, d, R, y, observed, diffuse=diffuse)
         return States(CovarianceNormal(smoothed.mean, smoothed.cov), filtered.log_evidence)
 

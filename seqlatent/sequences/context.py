@@ -78,6 +78,13 @@ class Context:
     @classmethod
     def of(cls, sequences: Sequences, m: Tensor) -> "Context":
         """Builds the context of every step of a batch, given its memory features ``(B, T, M)``."""
+        if m.shape[-1]:
+            return cls._built(sequences, m)
+        # without a memory it says no more than the batch, and is the same at every evaluation
+        return sequences._cached("context", lambda: cls._built(sequences, m))
+
+    @classmethod
+    def _built(cls, sequences: Sequences, m: Tensor) -> "Context":
         steps = sequences.steps
 
         def spread(x: Tensor) -> Tensor:
@@ -93,6 +100,22 @@ class Context:
             e=m[..., :0],
             informed=torch.ones_like(sequences.observed[..., :1]),
         )
+
+    @property
+    def first(self) -> "Context":
+        """The first step."""
+        if any(getattr(self, name).requires_grad for name in _NAMES):
+            return self[0]
+        if "_first" not in self.__dict__:
+            object.__setattr__(self, "_first", self[0])
+        return self.__dict__["_first"]
+
+    @property
+    def even(self) -> bool:
+        """Whether every gap is one sampling step."""
+        if "_even" not in self.__dict__:
+            object.__setattr__(self, "_even", bool((self.dt == 1).all()))
+        return self.__dict__["_even"]
 
     def __getitem__(self, index: int | slice) -> "Context":
         return Context(*[getattr(self, name)[..., index, :] for name in _NAMES])

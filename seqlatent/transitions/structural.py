@@ -305,7 +305,7 @@ def noise_columns(size: int, scales: Iterable[tuple[int, Tensor | None]], c: Con
 
 def gap(c: Context) -> Tensor | None:
     """Gaps ``(..., 1)``, or None where each is a single step, so that one matrix does for all."""
-    return None if bool((c.dt == 1).all()) else c.dt
+    return None if c.even else c.dt
 
 
 def _vague(scale: Number) -> float:
