@@ -11,6 +11,7 @@ from seqlatent.forecasting.errors import (
     DataError,
     DigitsWarning,
     FolderError,
+    GapsWarning,
     TargetError,
     TimeError,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "DigitsWarning",
     "FolderError",
     "Forecaster",
+    "GapsWarning",
     "Setting",
     "Spec",
     "TargetError",

@@ -9,6 +9,7 @@ __all__ = [
     "DataError",
     "DigitsWarning",
     "FolderError",
+    "GapsWarning",
     "TargetError",
     "TimeError",
 ]
@@ -68,3 +69,7 @@ class FolderError(ValueError):
 
 class DigitsWarning(UserWarning):
     """Integers with more digits than float64 holds, which are rounded."""
+
+
+class GapsWarning(UserWarning):
+    """A frequency that was asked for, at which hardly any step has a row."""

@@ -1,5 +1,6 @@
 """Forecaster, the dataframe skin: a model, or several side by side, with one set of verbs."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from copy import copy
 from os import PathLike
@@ -29,7 +30,7 @@ from seqlatent.forecasting.arguments import (
 )
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.engine import Engine, Job, Packed, Scores
-from seqlatent.forecasting.errors import ArgumentError, FolderError
+from seqlatent.forecasting.errors import ArgumentError, FolderError, GapsWarning
 from seqlatent.forecasting.folder import read_folder, write_folder
 from seqlatent.forecasting.frames import Statics, Style, read, read_future
 from seqlatent.forecasting.identifiers import decoded, encoded
@@ -44,7 +45,7 @@ from seqlatent.forecasting.room import (
     check_paths,
     closed,
 )
-from seqlatent.forecasting.seasons import calendar_notes, seasons
+from seqlatent.forecasting.seasons import calendar_notes, seasons, sparse
 from seqlatent.forecasting.specs import Spec
 from seqlatent.forecasting.tails import Tails
 from seqlatent.forecasting.threads import on_threads
@@ -403,12 +404,15 @@ class Forecaster:
         deadline = Deadline(self.time_limit) if deadline is None else deadline
         check_names(self.columns, self.aliases)
         check_training(panel, self.columns)
+        said = tuple(calendar_notes(panel, self.season_length, self.freq))
+        if self.freq is not None and (gaps := sparse(panel)):
+            warnings.warn(f"{gaps}.", GapsWarning, stacklevel=2)
         other = copy(self)
         other._engines = engines_of(self._model, **self._options)
         other._states = other._trained(panel, deadline)
         other._style, other._statics, other._names = style, statics, tuple(names)
         other._tails, other._seen = Tails.of(panel), panel
-        other._said = tuple(calendar_notes(panel, self.season_length, self.freq))
+        other._said = said
         return other
 
     def _rows(self, df: Any, static_df: Any = None) -> tuple[Panel, Style]:

@@ -3,10 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from seqlatent.forecasting.clock import Clock
+from seqlatent.forecasting.errors import TimeError
 from seqlatent.forecasting.frequencies import LONGEST, Frequency, plain_freq
+from seqlatent.forecasting.offsets import brief
 from seqlatent.forecasting.panel import Panel
 
-__all__ = ["calendar_notes", "seasons"]
+__all__ = ["calendar_notes", "seasons", "sparse"]
+
+_SPARSE = 0.9  # share of steps without a row, beyond which a frequency is hardly meant
 
 
 def seasons(panel: Panel, given: Sequence[int] | None, freq: Any = None) -> tuple[int, ...]:
@@ -39,11 +47,45 @@ def calendar_notes(panel: Panel, given: Sequence[int] | None, freq: Any = None) 
         for s in sorted(set(given or ()))
         if s > most
     ]
+    if freq is not None and (text := sparse(panel)):
+        notes.append(text)
     if panel.unread:
         notes.append(
             f"{panel.unread} rows that came second in an hour that the clocks repeat are not read"
         )
     return notes
+
+
+def sparse(panel: Panel) -> str:
+    """What to say of a grid that hardly has rows, and which one the stamps are on; else empty."""
+    there = panel.row >= 0
+    steps = int(panel.open.sum())
+    gaps = steps - int((there & panel.open).sum())
+    if panel.clock.kind == "irregular" or gaps <= _SPARSE * steps:
+        return ""
+    own = _suggested(panel, there)
+    way = (
+        f"freq={own} is what the stamps suggest"
+        if own
+        else "give the freq= that the stamps have ('irregular' for none)"
+    )
+    return (
+        f"{100 * gaps / steps:.0f} % of the steps of freq={brief(panel.clock.freq)} have no "
+        f"row and count as missing: {way}"
+    )
+
+
+def _suggested(panel: Panel, there: np.ndarray) -> str:
+    """The frequency of the rows themselves; empty where they have none."""
+    kept, clock = panel.keep(there), panel.clock
+    stamps = clock.stamps(kept.t)
+    if clock.tz is not None:
+        stamps = pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(clock.tz)
+    try:
+        found = Clock.of(stamps, kept.offsets).freq
+    except TimeError:
+        return ""
+    return "" if found == clock.freq else brief(found)
 
 
 def _most(panel: Panel) -> int:

@@ -1,10 +1,19 @@
 """Calendars at the dataframe: offsets, sessions, the wall clock, seasons, what errors advise."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from seqlatent.forecasting import Columns, CovariateError, DataError, Forecaster, TimeError
+from seqlatent.forecasting import (
+    Columns,
+    CovariateError,
+    DataError,
+    Forecaster,
+    GapsWarning,
+    TimeError,
+)
 from seqlatent.forecasting.frames import read
 from seqlatent.forecasting.recipes import deep_state
 
@@ -310,3 +319,38 @@ def test_nights_without_rows_may_be_gaps():
     assert read(long(bars(days, "00:00", 20, 60))).panel.clock.freq == "h"  # short nights
     two = pd.concat([long(bars(days)), long(bars(days, "08:00"), id="b")])
     assert read(two).panel.clock.freq == "30min"
+
+
+# --- a frequency that hardly any step has a row at ----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "stamps", "meant"),
+    [
+        ("D", pd.date_range("2020-01-01", periods=40, freq="MS"), "freq='MS' is what the stamps"),
+        ("D", pd.date_range("2020-01-01", periods=40, freq="ME"), "freq='ME' is what the stamps"),
+        ("h", pd.date_range("2020-01-01", periods=40, freq="D"), "freq='D' is what the stamps"),
+        ("min", pd.date_range("2020-03-29", periods=40, freq="h", tz="Europe/Berlin"), "freq='h'"),
+        ("MS", pd.date_range("2001-01-01", periods=20, freq="YS"), "freq='YS'"),
+        (1, np.arange(40) * 30, "freq=30 is what the stamps"),
+        ("D", pd.date_range("2020-01-01", periods=40, freq="SMS"), "give the freq= that the"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else type(x).__name__,
+)
+def test_a_grid_without_rows_is_warned_of_and_noted(asked, stamps, meant):
+    df = pd.DataFrame({"unique_id": "a", "ds": stamps, "y": np.arange(float(len(stamps)))})
+    text = f" % of the steps of freq={asked!r} have no row and count as missing: {meant}"
+    with pytest.warns(GapsWarning, match=rf"^9\d{re.escape(text)}") as found:
+        model = Forecaster("naive", freq=asked).fit(df)
+    assert len(found) == 1
+    assert meant in model.notes["naive"][None]
+
+
+def test_a_grid_with_some_rows_is_not(recwarn):
+    stamps = pd.date_range("2020-01-01", periods=40, freq="W-WED")
+    df = pd.DataFrame({"unique_id": "a", "ds": stamps, "y": np.arange(40.0)})
+    assert not Forecaster("naive", freq="D").fit(df).notes
+    # what no one asked for is inferred, and has gaps as data have
+    days = pd.date_range("2020-01-01", periods=40).append(pd.DatetimeIndex(["2022-01-01"]))
+    assert not Forecaster("naive").fit(long(days)).notes
+    assert not recwarn.list
