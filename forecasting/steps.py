@@ -94,11 +94,15 @@ class Steps:
             cov = torch.stack([_there(b.latest.cov) for b in some])
             mean = (law.F @ mean[..., None])[..., 0] + law.b
             cov = law.F @ cov @ law.F.mT + law.Q
-            spread = ((law.H @ cov) * law.H).sum(-1)
+            across = cov @ law.H.mT
+            spread = (across.mT * law.H).sum(-1)
             if not bool((spread <= _PLAIN * law.R.diagonal(dim1=-2, dim2=-1)).all()):
                 return None
             values = (torch.stack([y[m] for m in law.members]) - law.shift) / law.scale
-            mean, cov, _ = condition(mean, cov, law.H, law.d, law.R, values, observed)
+            if values.shape[-1] == 1:
+                mean, cov = _conditioned(law, mean, cov, across, spread, values, observed)
+            else:
+                mean, cov, _ = condition(mean, cov, law.H, law.d, law.R, values, observed)
             for m, b, *moments in zip(law.members, some, mean, cov, strict=True):
                 latest = Latest(*moments, None, None, b.latest.started)
                 found[m] = replace(b, latest=latest, y=y[m], observed=observed, t=t)
@@ -146,6 +150,23 @@ def _matrices(model: LatentModel, belief: Belief) -> tuple[Tensor, ...]:
     laws = ((F, 2), (b, 1), (G @ G.mT, 2), (H, 2), (d, 1), (R, 2))
     laws = (x[None] if x.ndim == axes else x for x, axes in laws)
     return belief.shift, belief.scale, *laws
+
+
+def _conditioned(
+    law: _Law,
+    mean: Tensor,
+    cov: Tensor,
+    across: Tensor,
+    spread: Tensor,
+    y: Tensor,
+    observed: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """:func:`condition` for one observed dimension, without factors of its variance."""
+    gain = torch.where(observed, across[..., 0] / (spread + law.R[..., 0]), 0.0)
+    residual = y - law.d - (law.H @ mean[..., None])[..., 0]
+    kept = torch.eye(mean.shape[-1], dtype=mean.dtype) - gain[..., None] * law.H
+    cov = kept @ cov @ kept.mT + law.R * (gain[..., None] * gain[..., None, :])
+    return torch.addcmul(mean, gain, residual), (cov + cov.mT) / 2
 
 
 def _numbers(laws: Sequence[_Law]) -> int:
