@@ -50,6 +50,18 @@ def by_filter(model: LinearGaussian, y: Tensor, observed: Tensor, diffuse: Tenso
     return kalman.filter(*model, y, observed, diffuse=diffuse).log_evidence.sum(-1)
 
 
+@pytest.mark.parametrize("steps", [9, 11, 14])
+def test_a_diffuse_series_hardly_longer_than_its_state(steps):
+    model = structural(6)
+    y = torch.randn(2, steps, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    data = y, torch.ones_like(y, dtype=torch.bool), torch.ones(7, dtype=torch.bool)
+    value, grads = run(by_band, model, *data)
+    expected, right = run(by_filter, model, *data)
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9)
+    for ours, theirs in zip(grads, right, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize("K", [1, 2, 3, 7, 14])
 @pytest.mark.parametrize("own", [(), (3, 1)], ids=["shared", "own"])
 @pytest.mark.parametrize("flat", [False, True], ids=["proper", "diffuse"])

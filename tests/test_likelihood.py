@@ -270,6 +270,20 @@ def test_the_reduced_form_is_the_blocks(monkeypatch, scales):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
+def test_the_reduced_form_is_not_used_where_differences_keep_few_digits():
+    """A quadratic trend without shocks: of numbers near 1e5 all but the noise is taken off."""
+    one = torch.eye(3, dtype=torch.float64)
+    R = 0.1 + torch.rand(24, 1, 1, 1, dtype=torch.float64, generator=rng())
+    model = (one + one.roll(1, 1).triu(1), 0 * one[0], 0 * one, 0 * one[0], one, one[:1])
+    model = (*model, 0 * one[0, :1], R)
+    t = torch.arange(250, dtype=torch.float64)[:, None]
+    y = t + 0.5 * t**2 + R[:, 0].sqrt() * torch.randn(24, 250, 1, generator=rng(1)).double()
+    observed, flat = torch.ones_like(y, dtype=torch.bool), torch.ones(3, dtype=torch.bool)
+    found = kalman.log_likelihood(*model, y, observed, diffuse=flat)
+    expected = kalman.filter(*model, y, observed, diffuse=flat).log_evidence.sum(-1)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+
+
 def test_moving_averages_are_dense_gaussians():
     gamma = torch.tensor([2.0, 0.5, 0.3, -0.2], dtype=torch.float64)
     w = torch.randn(3, 20, dtype=torch.float64, generator=rng())

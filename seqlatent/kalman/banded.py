@@ -312,7 +312,7 @@ def _add_slopes(
     assert S is not None
     used, size = weight * x, len(x)
     of_band = -weight.sum() * S
-    for k in range(K + 1):
+    for k in range(min(K + 1, size)):  # a short series has no pairs that far apart
         of_band[k, : size - k] += (used[k:] * x[: size - k]).sum(1)
     of_band[0] *= 0.5
     start = 0 if flat else K

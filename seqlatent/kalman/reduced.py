@@ -30,6 +30,7 @@ class Reduced(NamedTuple):
         shocks: The coefficients c ``(K, K)``.
         rows: The observability matrix :math:`H F^i` ``(K, K)``.
         log_det: Logarithm of its absolute determinant.
+        angles: Frequencies of the transition, at which w may have least power.
     """
 
     polynomial: Float[Tensor, " L"]
@@ -38,6 +39,7 @@ class Reduced(NamedTuple):
     shocks: Float[Tensor, "K K"]
     rows: Float[Tensor, "K K"]
     log_det: float
+    angles: Float[Tensor, " K"]
 
     def to(self, like: Tensor) -> "Reduced":
         """The same on the device of a tensor."""
@@ -83,7 +85,8 @@ def _reduce(cells: tuple[float, ...], K: int) -> Reduced | None:
     state = ((state + state.transpose(0, 1)) / 2).flatten(0, 1)
     wide = torch.nn.functional.pad(polynomial, (0, K + 1))
     noise = torch.stack([polynomial @ wide[k : k + K + 1] for k in range(K + 1)])
-    return Reduced(polynomial, state, noise, c, responses[:K], float(log_det))
+    angles = torch.linalg.eigvals(F).angle().abs()
+    return Reduced(polynomial, state, noise, c, responses[:K], float(log_det), angles)
 
 
 def likelihood(
@@ -113,7 +116,34 @@ def likelihood(
         counted = counted.to(y.dtype)
     start = reduced.log_det + 0.5 * order * _LOG_2PI
     value, condition = moving_average(autocovariance, w, counted)
+    with torch.no_grad():
+        power = least_power(autocovariance, reduced.angles, w.shape[-1])
+        level = y - y[:, :1] if float(reduced.polynomial.sum()) == 0.0 else y
+        level = (
+            level
+            if counted is None
+            else level * (torch.arange(y.shape[-1], device=y.device) < ends[:, None])
+        )
+        size = reduced.polynomial.abs().sum() * level.abs().amax(-1)
+        condition = torch.maximum(condition, autocovariance[..., 0].abs() / power)
+        condition = torch.maximum(condition, size / power.sqrt())
     return value - start, condition
+
+
+def least_power(
+    autocovariance: Float[Tensor, "*g L"], angles: Float[Tensor, " K"], steps: int
+) -> Float[Tensor, "*g"]:
+    """About the least eigenvalue of the covariance of so many values of a moving average.
+
+    Without shocks the polynomial takes all power from the frequencies of the transition; of a
+    series of some length, that of the nearest other one is left.
+    """
+    lags = torch.arange(autocovariance.shape[-1], device=angles.device)
+    near = torch.cat([angles - math.pi / steps, angles + math.pi / steps])
+    waves = torch.where(lags[:, None] > 0, 2.0, 1.0) * (lags[:, None] * near).cos()
+    power = (autocovariance @ waves).amin(-1)
+    eps = torch.finfo(power.dtype).eps
+    return torch.maximum(power, eps * autocovariance.abs().sum(-1))
 
 
 def difference(y: Float[Tensor, "B T"], polynomial: Float[Tensor, " L"]) -> Float[Tensor, "B N"]:
