@@ -139,6 +139,7 @@ class Forecaster:
         self._model, self._options = model, {"members": members, "emission": emission}
         self._engines: dict[str, Engine] = engines_of(model, **self._options)
         self._states: dict[str, Any] = {}
+        self._aside: dict[str, Engine] = {}
         self._seen = None
 
     # --- fitting -----------------------------------------------------------------------------
@@ -192,8 +193,14 @@ class Forecaster:
 
     @property
     def notes(self) -> dict[str, dict[Any, str]]:
-        """What a model could not do as asked, by model and series; None is all series."""
-        found = {alias: dict(getattr(e, "notes", {})) for alias, e in self._engines.items()}
+        """What a model could not do as asked, by model and series; None is all series.
+
+        Of series that are new it says what was so in the frame that was looked at last.
+        """
+        found = {
+            alias: getattr(self._aside.get(alias), "notes", {}) | getattr(e, "notes", {})
+            for alias, e in self._engines.items()
+        }
         for notes in found.values() if self._said else ():
             notes[None] = "; ".join([*([notes[None]] if None in notes else []), *self._said])
         return {alias: notes for alias, notes in found.items() if notes}
@@ -382,14 +389,22 @@ class Forecaster:
     def standing(self: Self, panel: Panel) -> Self:
         """A copy with the same parameters that has seen the rows of a panel, and only those."""
         other = copy(self)
-        other._states = {a: self._started(e, panel) for a, e in self._engines.items()}
+        other._engines = self._reading()
+        other._states = {a: self._started(e, panel) for a, e in other._engines.items()}
         other._tails, other._seen = Tails.of(panel), panel
         return other
+
+    def _reading(self) -> dict[str, Engine]:
+        """The models to look at other rows with, which note of those what they have to."""
+        self._aside = {alias: copy(engine) for alias, engine in self._engines.items()}
+        for engine in self._aside.values():
+            vars(engine)["notes"] = dict(getattr(engine, "notes", {}))
+        return self._aside
 
     def unfitted(self: Self) -> Self:
         """A copy that has seen nothing."""
         other = copy(self)
-        other._states = {}
+        other._states, other._aside = {}, {}
         return other
 
     def fitted(
@@ -408,7 +423,7 @@ class Forecaster:
         if self.freq is not None and (gaps := sparse(panel)):
             warnings.warn(f"{gaps}.", GapsWarning, stacklevel=2)
         other = copy(self)
-        other._engines = engines_of(self._model, **self._options)
+        other._engines, other._aside = engines_of(self._model, **self._options), {}
         other._states = other._trained(panel, deadline)
         other._style, other._statics, other._names = style, statics, tuple(names)
         other._tails, other._seen = Tails.of(panel), panel
@@ -484,7 +499,7 @@ class Forecaster:
             alias: plan.apply(engine, self._states[alias], self.seed)
             for alias, engine in self._engines.items()
         }
-        self._tails, self._states, self._seen = tails, states, None
+        self._tails, self._states, self._seen, self._aside = tails, states, None, {}
         return self
 
     @on_threads
@@ -509,7 +524,7 @@ class Forecaster:
         panel, style = self._rows(df, static_df)
         series, rows = panel.ordered()
         parts, lacking = [], None
-        for alias, engine in self._engines.items():
+        for alias, engine in self._reading().items():
             if engine.named:
                 _, (one,) = engine.components(panel, None, points, filtered=False, forms=False)
                 parts.append(outputs.parts(self.columns, panel, alias, one, levels, self._inputs))
@@ -576,9 +591,10 @@ class Forecaster:
             self.check_room(panel.batch, h, levels, (), None)
             there._tails = Tails.of(panel)
             future = there._future(X_df, h)
-        named = {alias: e for alias, e in self._engines.items() if e.named}
+        engines = self._reading()
+        named = {alias: e for alias, e in engines.items() if e.named}
         parts = []
-        for alias, engine in (named or self._engines).items():
+        for alias, engine in (named or engines).items():
             longer, found = engine.components(
                 panel, future, points, filtered=kind == "filtered", forms=forms
             )
@@ -631,7 +647,7 @@ class Forecaster:
         burn = None if burn is None else whole("burn", burn, "a number of observations", 0)
         seed = self.seed if seed is None else seed_of(seed)
         series, rows = panel.ordered()
-        found = {alias: e.innovations(series, seed)[rows] for alias, e in self._engines.items()}
+        found = {alias: e.innovations(series, seed)[rows] for alias, e in self._reading().items()}
         return {
             alias: burnt(panel, found[alias], e.burn if burn is None else burn)
             for alias, e in self._engines.items()
@@ -718,7 +734,7 @@ class Forecaster:
         complete = flag("complete", complete)
         panel, style = self._panel(df, static_df)
         check_values(panel)
-        engine = next(iter(self._engines.values()))
+        engine = next(iter(self._reading().values()))
         series, rows = panel.ordered()
         seed = self.seed if seed is None else seed_of(seed)
         if level is not None:
@@ -756,7 +772,7 @@ class Forecaster:
         series, rows = panel.ordered()
         scores = {
             a: Scores(*(x[rows] for x in e.score(series, self.seed)))
-            for a, e in self._engines.items()
+            for a, e in self._reading().items()
         }
         return style.frame(outputs.scored(self.columns, panel, scores))
 
@@ -900,7 +916,7 @@ class Forecaster:
             found._tails = Tails.from_tensors(
                 objects([decoded(code) for code in config["ids"]]), config["clock"], groups["tails"]
             )
-            found._engines, found._states, found._seen = {}, {}, None
+            found._engines, found._states, found._seen, found._aside = {}, {}, None, {}
             asked: dict[str, Spec] = {}
             for i, model in enumerate(config["models"]):
                 packed = Packed(model["config"], groups[f"model-{i}"])
