@@ -150,6 +150,7 @@ def _condition(S: Tensor, seen: Tensor) -> Tensor:
 
 # --- in hundreds of digits
 
+DIGITS = 420
 VAST = 60  # digits of the variance of a diffuse coordinate
 Cells = dict[str, list]
 
@@ -174,7 +175,7 @@ def slopes_of(
 ) -> dict[str, tuple[float, float]]:
     """First and second derivative at zero of weighted sums of each kind of moments.
 
-    They are differences over 1e-100, in 420 digits.
+    They are differences over 1e-100.
 
     Args:
         at: The tensors of a model as numbers, ``y`` among them, and which cells are observed, of
@@ -182,7 +183,7 @@ def slopes_of(
         weights: Weights of moments of each series; those of log evidences are one.
         diffuse: Which coordinates of the first state are diffuse.
     """
-    with mp.workdps(420):
+    with mp.workdps(DIGITS):
         step = mp.mpf(10) ** -100
         low, middle, high = (_weighted(at(h), weights, diffuse) for h in (-step, 0 * step, step))
         return {
@@ -213,14 +214,42 @@ def _inner(x, w):
     return x if w is None else x * mp.mpf(w)
 
 
-def precise(cells: Cells, seen: list[list[bool]], flat: list[bool] | None) -> Precise:
+def precise_moments(series: list[tuple[Cells, list]], diffuse: Tensor | None) -> dict[str, Tensor]:
+    """Moments of each series, rounded at the end.
+
+    A diffuse coordinate has a vast variance; how many directions a step determines is what the log
+    evidence changes by where that is another one.
+    """
+    flat = None if diffuse is None else diffuse.tolist()
+    with mp.workdps(DIGITS):
+        found = [precise(*one, flat) for one in series]
+        more = [precise(*one, flat, 2 * VAST) for one in series] if flat else found
+        unit = VAST * mp.log(10)
+        evidence = [
+            [p + mp.nint(2 * (p - q) / unit) * unit / 2 for p, q in zip(*pair, strict=True)]
+            for pair in (
+                (one.log_evidence, two.log_evidence) for one, two in zip(found, more, strict=True)
+            )
+        ]
+        parts = {name: [_rounded(getattr(x, name)) for x in found] for name in Precise._fields}
+        parts["log_evidence"] = _rounded(evidence)
+    return {name: torch.tensor(x, dtype=torch.float64) for name, x in parts.items()}
+
+
+def _rounded(x):
+    return [_rounded(p) for p in x] if isinstance(x, list) else float(x)
+
+
+def precise(
+    cells: Cells, seen: list[list[bool]], flat: list[bool] | None, vast: int = VAST
+) -> Precise:
     """Moments of one series from the joint law of its states, conditioned on cell after cell."""
     F, b, Q, P, H, d, R, y = (cells[name] for name in ("F", "b", "Q", "P0", "H", "d", "R", "y"))
     K = len(cells["m0"])
     if flat is not None:
         P = [[mp.mpf(0) if flat[i] or flat[j] else P[i][j] for j in range(K)] for i in range(K)]
         for i in range(K):
-            P[i][i] += mp.mpf(10) ** VAST if flat[i] else 0
+            P[i][i] += mp.mpf(10) ** vast if flat[i] else 0
     m, P = list(cells["m0"]), [list(row) for row in P]
     found = Precise([], [], [], [], [], [], [], [])
     for t, now in enumerate(seen):

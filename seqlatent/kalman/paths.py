@@ -102,6 +102,13 @@ def potentials(
     F, b, Q = rest(s.F, s.steps), rest(s.b, s.steps), rest(s.Q, s.steps)
     J = J.expand(s.steps, *J.shape[1:])
     precision, shift = backward(F, b, Q, J, eta.expand(s.steps, *s.lead, size))
+    if not bool(precision.isfinite().all()):
+        raise ValueError(
+            "The covariance R of the observation noise was expected to leave digits of what the "
+            f"state varies by, found a least variance of {_least(R):.3g} in {R.dtype}, by which "
+            "potentials divide. Compute in float64, use kalman.filter and kalman.smoother, which "
+            "do not divide by R, or give R more variance."
+        )
     shift = shift.movedim(0, -2)
     return Potentials(precision.movedim(0, -3).expand(*shift.shape, size), shift)
 
@@ -260,6 +267,10 @@ def time_last(x: Smoothed) -> Smoothed:
     mean = x.mean.movedim(0, -2)
     shape = (*mean.shape, mean.shape[-1])
     return Smoothed(mean, *(P.movedim(0, -3).expand(shape) for P in (x.cov, x.cross)))
+
+
+def _least(R: Tensor) -> float:
+    return R.detach().diagonal(dim1=-2, dim2=-1).amin().item()
 
 
 def _tilt(

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -278,7 +279,8 @@ def smoothed(
 ) -> Smoothed:
     """What a smoother returns: of a diffuse state by a chain of the posterior.
 
-    Where that is ill-conditioned, its first steps follow backwards from the later ones.
+    Where that is ill-conditioned, or has not the mean that the filter ends with, its first steps
+    follow backwards from the later ones.
     """
     diffuse = starting(filtered.predicted_cov, diffuse)
     prior = filtered.predicted_mean[..., 0, :], filtered.predicted_cov[..., 0, :, :]
@@ -292,7 +294,22 @@ def smoothed(
         return diffuse_law(s, eta, J, diffuse, left)
 
     result = attempt(s, law, chain)
-    if result is None:
+    if result is None or not _same_end(result, filtered, left):
         first, later = initial_phase(s, found)
         result = backwards(s, found, first, later, None if later is None else run(later))
     return open_ended(s, time_last(result), diffuse, left, undetermined)
+
+
+@torch.no_grad()
+def _same_end(chain: Smoothed, filtered: Filtered, left: Tensor) -> bool:
+    """Whether a chain ends with the mean that a filter has there, to half of the digits.
+
+    A level that is far from zero may cost it more. Where directions are ``left`` undetermined there
+    is no such mean.
+    """
+    if bool((left != 0).any()):
+        return True
+    mean, eps = filtered.mean[..., -1, :], torch.finfo(left.dtype).eps
+    variance = chain.cov[-1].diagonal(dim1=-2, dim2=-1).clamp_min(0.0)
+    off = (chain.mean[-1] - mean).square()
+    return bool((off <= eps**0.9 * (variance + eps * mean.square())).all())
