@@ -103,6 +103,7 @@ class Truth(NamedTuple):
     moments: Moments
     known: Moments
     size: Tensor
+    level: Tensor  # of means
     condition: float
 
 
@@ -166,7 +167,8 @@ def truth(case: Case) -> Truth | None:
     size = 1e-3 * torch.cat(deviation, -2).amax((-1, -2), keepdim=True) + 1e-9
     condition = max(x.max().item() for x in (law.condition, law.shrinkage, law.cancelled))
     condition *= law.unlike.max().item()
-    return Truth(law, found, known, size, condition) if condition < 1e12 else None
+    level = law.mean.abs().amax((-1, -2))[..., None, None]
+    return Truth(law, found, known, size, level, condition) if condition < 1e12 else None
 
 
 def precisely(case: Case, right: Truth) -> Truth:
@@ -189,7 +191,7 @@ def error(found: Moments, right: Truth, name: str) -> float:
     scale = torch.where(known.any(-1) if known.dim() > variance.dim() else known, variance, 0.0)
     scale = scale.clamp_min(0).sqrt() + right.size
     if value.dim() == expected.dim() == scale.dim():  # a mean is a sum of ones that are rounded
-        scale = scale + expected.abs() + 1e-6 * expected.abs().amax((-1, -2), keepdim=True)
+        scale = scale + expected.abs() + 1e-6 * right.level
     else:
         before = (
             scale if name != "cross" else torch.cat([scale[..., :1, :], scale[..., :-1, :]], -2)

@@ -240,5 +240,10 @@ def _solved(P: Tensor, B: Tensor) -> Tensor:
         return torch.cholesky_solve(B, torch.linalg.cholesky(P))
     eye = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
     regular = torch.linalg.cholesky(torch.where(thin[..., None, None], eye, P))
-    generous = torch.linalg.pinv(P, rtol=100 * eps, hermitian=True)
-    return torch.where(thin[..., None, None], generous @ B, torch.cholesky_solve(B, regular))
+    # in units of the largest variance, which may be of subnormal size
+    level = variance.detach().amax(-1)[..., None, None]
+    level = torch.where(level > 0, level, 1.0)
+    generous = torch.linalg.pinv(P / level, rtol=100 * eps, hermitian=True)
+    return torch.where(
+        thin[..., None, None], generous @ (B / level), torch.cholesky_solve(B, regular)
+    )
