@@ -103,8 +103,8 @@ class Steps:
                 mean, cov = _conditioned(law, mean, cov, across, spread, values, observed)
             else:
                 mean, cov, _ = condition(mean, cov, law.H, law.d, law.R, values, observed)
-            for m, b, *moments in zip(law.members, some, mean, cov, strict=True):
-                latest = Latest(*moments, None, None, b.latest.started)
+            for m, b, own, around in zip(law.members, some, mean, cov, strict=True):
+                latest = Latest(own, around, None, None, b.latest.started)
                 found[m] = replace(b, latest=latest, y=y[m], observed=observed, t=t)
         return tuple(b for b in found if b is not None)
 

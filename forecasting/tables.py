@@ -111,7 +111,7 @@ class Table:
                 column=name,
                 row=row,
             )
-        series = self.series(name)
+        series: Any = self.series(name)
         if is_object(self.column(name)):
             series = np.asarray(series, dtype=object)  # an index would guess at a type
         if not self.pandas:

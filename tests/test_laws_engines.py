@@ -5,6 +5,7 @@ import pytest
 import torch
 from engines import ENGINES, EXACT, alias, copied, fitted, panel, rows_of
 
+from seqlatent.forecasting.latent import LatentEngine
 from seqlatent.sequences import Sequences
 
 
@@ -112,6 +113,7 @@ def test_the_state_after_many_updates_is_that_of_one_filter_over_all_rows(name):
     for first in range(28, 330):
         model.update(df[nth == first])
     engine, state = model._engines[alias(name)], model._states[alias(name)]
+    assert isinstance(engine, LatentEngine)
     first = 12 if name == "short_structural" else 0
     y = df["y"].to_numpy()[first:]
     for m, (member, belief) in enumerate(zip(engine.models, state.beliefs, strict=True)):

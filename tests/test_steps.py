@@ -58,6 +58,7 @@ def test_all_members_move_as_each_would_alone():
     models, s = members(), data()
     beliefs = [m.belief(s.window(0, 9)) for m in models]
     steps = Steps.of(models)
+    assert steps is not None
     found = moved(steps, beliefs, s.window(9, 12))
     assert_as_updated(models, beliefs, s.window(9, 12), found)
     assert len(steps.kept) == 1
