@@ -2,14 +2,14 @@
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from seqlatent.files import DRAFT, synchronise, write_whole
+from seqlatent.files import DRAFT, alone, synchronise, write_beside
 from seqlatent.forecasting.errors import FolderError
 from seqlatent.forecasting.manifest import CONFIG, DATA, Entry, config_of, manifest, written
 
@@ -44,12 +44,12 @@ def write_folder(folder: Path, config: dict[str, Any], groups: Groups) -> None:
         place.mkdir(parents=True, exist_ok=True)
         for parent in {p.parent for p in made}:
             synchronise(parent)
-        with _alone(place):
+        with alone(place):
             before = set(require_place(folder))
             try:
                 for entry, content in contents.values():
-                    write_whole(place / entry.file, content)
-                write_whole(place / CONFIG, text)
+                    write_beside(place / entry.file, content)
+                write_beside(place / CONFIG, text)
             except BaseException:
                 _take_back(place, {e.file for e, _ in contents.values()} - before, text)
                 raise
@@ -76,23 +76,6 @@ def _take_back(place: Path, names: set[str], text: bytes) -> None:
     for name in names:
         with suppress(OSError):
             (place / name).unlink(missing_ok=True)
-
-
-@contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """Lets one process at a time save in a folder, where the system can."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    handle = os.open(place, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # file systems without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def require_place(folder: Path) -> list[str]:

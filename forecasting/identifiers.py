@@ -9,7 +9,9 @@ import pandas as pd
 
 from seqlatent.forecasting.errors import FolderError
 
-__all__ = ["decoded", "encoded"]
+__all__ = ["decoded", "encoded", "storable"]
+
+_DIGITS = 4000  # of an integer, more than which Python does not write as text
 
 # How a value of each type becomes text, and text a value again.
 _KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
@@ -17,6 +19,17 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "datetime": (datetime.datetime.isoformat, datetime.datetime.fromisoformat),
     "date": (datetime.date.isoformat, datetime.date.fromisoformat),
 }
+
+
+def storable(value: Any) -> bool:
+    """Whether an identifier is text, a number or a truth value, as a folder holds them.
+
+    Fractions and numbers of more than double precision are none of these.
+    """
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, int):
+        return abs(value) < 10**_DIGITS
+    return isinstance(value, str | float)
 
 
 def encoded(value: Any) -> Any:

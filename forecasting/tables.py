@@ -1,6 +1,5 @@
 """Tables, the columns of a pandas or polars frame as arrays."""
 
-import numbers
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ import pandas as pd
 
 from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError, DataError, TimeError
+from seqlatent.forecasting.identifiers import storable
 from seqlatent.forecasting.ranges import DOUBLE, range_of, too_large
 from seqlatent.forecasting.rows import Rows, plain
 from seqlatent.forecasting.times import Times, read_times
@@ -126,12 +126,12 @@ class Table:
         if ids.dtype.kind not in "iub":
             ids = ids.astype(object)
         for i, id in enumerate(ids):
-            if not isinstance(id, str | numbers.Real | np.bool_):
+            if not storable(id):
                 row = self.position(int(np.argmax(codes == i)))
                 raise ColumnError(
                     f"{self.name}: column {name!r}, row {row}: expected identifiers that are "
-                    f"strings or integers, found {id!r} of type {type(id).__name__}. Make strings "
-                    f"of them: df[{name!r}].astype(str).",
+                    f"strings or integers, found {told(id)} of type {type(id).__name__}. "
+                    f"Make strings of them: df[{name!r}].astype(str).",
                     column=name,
                     row=row,
                 )

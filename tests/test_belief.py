@@ -1,7 +1,9 @@
 """The model as a whole: beliefs, their updates and files, forecasts and rollouts."""
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +23,7 @@ from small_models import (
 )
 from torch import nn
 
-from seqlatent import zoo
+from seqlatent import files, zoo
 from seqlatent.inference import Combiner, Kalman, Particles, Prior
 from seqlatent.model import Belief, LatentModel
 from seqlatent.sequences import Sequences
@@ -643,3 +645,39 @@ def test_one_row_more_is_what_the_filter_finds_after_a_start_of_any_size(scale):
             by_one = model.update(by_one, row)
     torch.testing.assert_close(by_one.latest.mean, by_two.latest.mean, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(by_one.latest.cov, by_two.latest.cov, rtol=1e-7, atol=1e-7)
+
+
+class Killed(BaseException):
+    """A process that ends before anything can be cleaned up."""
+
+
+def kill(*where):
+    raise Killed
+
+
+@pytest.mark.parametrize("end", ["belief.safetensors", "link"])
+def test_a_save_removes_what_killed_saves_left(end, tmp_path, monkeypatch):
+    belief, path = saved(tmp_path)
+    place = tmp_path / end
+    if end == "link":
+        place.symlink_to(path)
+    other = tmp_path / "other.safetensors"
+    for target in (place, place, other):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", kill)
+            patch.setattr(Path, "unlink", lambda self, **options: None)
+            with pytest.raises(Killed):
+                belief.save(target)
+    mine = {"belief.safetensors", end}
+    left = [p for p in tmp_path.iterdir() if p.name not in mine]
+    assert len(left) == 3
+    assert all(files.DRAFT.fullmatch(p.name) for p in left)
+    foreign = tmp_path / ".seqlatent-of-mine.part"
+    foreign.write_text("kept")
+    belief.save(place)
+    left = {p.name for p in tmp_path.iterdir()} - mine
+    assert len(left) == 2  # that of the other file, and what none of ours is called
+    assert foreign.read_text() == "kept"
+    belief.save(other)
+    assert {p.name for p in tmp_path.iterdir()} == {*mine, other.name, foreign.name}
+    assert Belief.load(place).y.equal(belief.y)

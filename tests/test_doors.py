@@ -328,6 +328,19 @@ def test_stamps_beyond_64_bits_are_named():
             Forecaster("naive").fit(df)
 
 
+@pytest.mark.parametrize(
+    "id", [Fraction(1, 3), np.longdouble("1.5"), Decimal("1.5"), 10**5000], ids=["a", "b", "c", "d"]
+)
+def test_what_fit_takes_as_an_identifier_save_writes(id, tmp_path):
+    with pytest.raises(ColumnError, match=r"column 'unique_id', row 0.*Make strings") as caught:
+        Forecaster("naive").fit(frame().assign(unique_id=objects([id] * 30)))
+    assert caught.value.column == "unique_id"
+    for good in ("a", 1, 1.5, np.float32(1.5), np.int8(3), True, 10**400):
+        model = Forecaster("naive").fit(frame().assign(unique_id=objects([good] * 30)))
+        model.save(tmp_path / "m")
+        assert Forecaster.load(tmp_path / "m").ids == model.ids
+
+
 # --- stamps ----------------------------------------------------------------------------------
 
 
