@@ -284,8 +284,8 @@ def _weighed(s: System, t: int, branches: Branches) -> tuple[Branches, Tensor]:
     possible = branches.log_weights.detach() > -torch.inf
     peak = torch.where(possible, density.detach(), -torch.inf).amax((-2, -1), keepdim=True)
     weights = branches.log_weights + (density - peak)
-    share = weights.flatten(-2).logsumexp(-1)[..., None, None]
-    weights, evidence = weights - share, (share + peak)[..., 0, 0]
+    evidence = weights.flatten(-2).logsumexp(-1) + peak[..., 0, 0]
+    weights = weights.flatten(-2).log_softmax(-1).unflatten(-1, weights.shape[-2:])
     keep = s.eye - gain @ H
     cov = symmetric(keep @ P @ keep.mT + gain @ R @ gain.mT)
     mean = m + (gain @ residual[..., None])[..., 0]
