@@ -556,3 +556,13 @@ def test_commands_run_on_one_thread_unless_told_otherwise(data, given, count, mo
     run("forecast", data, "--h", 2, *NAIVE, *given)
     run("backtest", data, "--h", 2, *NAIVE, *given)
     assert set(asked) == {count}
+
+
+def test_what_would_not_fit_into_memory_is_refused_before_the_fit(data, monkeypatch):
+    from seqlatent.forecasting.forecaster import Forecaster
+
+    monkeypatch.setattr(Forecaster, "fit", lambda *given: pytest.fail("it was fitted"))
+    said = run("forecast", data, "--h", 10**12, *NAIVE, status=1).stderr
+    assert "h must leave forecasts that fit into memory" in said
+    assert "GiB of memory, found" in said
+    assert "Traceback" not in said

@@ -1,5 +1,6 @@
 """Forecast: a table of series in, a table of the steps ahead out."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -159,8 +160,12 @@ def forecast(
             threads,
             voice.bars,
         )
+
+        def fits(forecaster: "Forecaster", series: int) -> None:
+            forecaster.check_room(series, horizon, levels, quantiles, samples)
+
         forecaster, sources = _fitted(
-            settings, voice, data, x, static, drop, id_col is None, dialect
+            settings, voice, data, x, static, drop, id_col is None, dialect, fits
         )
     else:
         given = {
@@ -208,8 +213,9 @@ def _fitted(
     drop: list[str] | None,
     single: bool,
     dialect: Dialect,
+    fits: Callable[["Forecaster", int], None],
 ) -> tuple["Forecaster", Sources]:
-    """A forecaster fitted on the data."""
+    """A forecaster fitted on the data, if its forecasts fit into memory."""
     forecaster = settings.forecaster()
     sources = _sources(settings.columns, data, x, static, drop, single, dialect)
     for line in sources.taken:
@@ -221,6 +227,7 @@ def _fitted(
         f"{counted(len(frame), 'row')}"
     )
     with sources.explaining():
+        fits(forecaster, series)
         forecaster.fit(frame, sources.frame("static"))
     voice.notes(forecaster.notes)
     return forecaster, sources
