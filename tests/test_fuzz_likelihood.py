@@ -173,6 +173,21 @@ def test_a_season_takes_out_what_a_first_observation_left_of_a_diffuse_start():
     test_second_derivatives(range(5564, 5565))
 
 
+@pytest.mark.parametrize("seed", [24, 726, 1227])
+def test_loadings_of_zero_on_what_is_not_known_yet_have_a_gradient(seed):
+    """Also one that is to be differentiated again: a change would be seen, and a later row says."""
+    case = random_case(seed)
+    H = case.model.H.clone().requires_grad_()
+    value = ours(case._replace(model=case.model._replace(H=H))).sum()
+    (plain,) = torch.autograd.grad(value, H, retain_graph=True)
+    (graph,) = torch.autograd.grad(value, H, create_graph=True)
+    torch.testing.assert_close(graph, plain, rtol=1e-6, atol=1e-6 * float(plain.abs().max()))
+    way = torch.randn(H.shape, dtype=H.dtype, generator=torch.Generator().manual_seed(seed))
+    _, second = precise_slopes(case, along(case, "H", way))
+    (found,) = torch.autograd.grad((graph * way).sum(), H)
+    assert float((found * way).sum()) == pytest.approx(second, rel=1e-4)
+
+
 @pytest.mark.parametrize("seed", [5690, 5895])
 def test_singular_covariances_rounded_to_single_precision(seed):
     test_single_precision(range(seed, seed + 1))

@@ -30,8 +30,8 @@ class Paths(NamedTuple):
 
 
 def paths(
-    x: Started,
     s: System,
+    gain: Float[Tensor, "_ *g K E"],
     closed: Float[Tensor, "_ *c K K"],
     L: Float[Tensor, "_ *s E E"],
     diffuse: Bool[Tensor, " K"],
@@ -43,8 +43,8 @@ def paths(
         \Lambda_t = \Lambda_{t-1} + X_t^\top X_t, \quad X_t = L_t^{-1} H A^-_t
 
     Args:
-        x: The filter with the diffuse coordinates known.
         s: The model.
+        gain: Its gains.
         closed: What is left of a state from one step to the next.
         L: Factors of the innovations' covariances.
         diffuse: Which coordinates of the first state are diffuse.
@@ -53,8 +53,7 @@ def paths(
     lead, steps = torch.broadcast_shapes(closed.shape[1:-2], L.shape[1:-2]), s.steps
     eye = torch.eye(len(diffuse), dtype=L.dtype, device=L.device)
     first = eye[index].reshape(1, len(index), *(1,) * len(lead), len(diffuse))
-    # an observation of unit noise has the gain P H^T
-    updated = (eye - x.cov[:1] @ s.H[:1].mT @ s.H[:1]).unsqueeze(1)
+    updated = (eye - gain[:1] @ s.H[:1]).unsqueeze(1)
     # columns of A are paths of their own: an axis before all others but time
     kept = apply(updated, first).expand(1, len(index), *lead, -1)
     later = kept.new_zeros(steps - 1, *kept.shape[1:])

@@ -147,6 +147,15 @@ def settle(
     return settled, B.expand(*lead, size, count), left, rank
 
 
+@torch.no_grad()
+def overlooked(s: System, found: Directions) -> bool:
+    """Whether a row sees no direction and a later one does: a change of loadings would be seen."""
+    plain = found.settled.plain[:-1]
+    open_after = (found.after[: len(plain)] != 0).flatten(-2).any(-1)
+    observed = s.observed if len(s.observed) == 1 else s.observed[: len(plain)]
+    return bool((plain & open_after.unsqueeze(-1) & observed).any())
+
+
 def sees(H: Tensor, B: Tensor, scale: Tensor) -> bool:
     """Whether a row of any series sees one of the directions ``B``, beyond rounding."""
     square = (H @ B).detach().square().sum(-1, keepdim=True)

@@ -9,8 +9,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seqlatent.kalman.blocks import continued
+from seqlatent.kalman.directions import directions, overlooked
 from seqlatent.kalman.elements import aligned
 from seqlatent.kalman.first_block import begin, of_start
+from seqlatent.kalman.information import started
 from seqlatent.kalman.lifted import Lifted, lift
 from seqlatent.kalman.sequential import filtered, forward
 
@@ -212,7 +214,21 @@ def step_by_step(problem: Problem) -> Float[Tensor, " B"]:
 def by_filter(*arguments: Any) -> Tensor:
     """What the filter finds, of a model and data that were verified and ``diffuse``."""
     *verified, diffuse = arguments
-    return filtered(aligned(*verified), diffuse, math.inf, forward).log_evidence.sum(-1)
+    s = aligned(*verified)
+    value = filtered(s, diffuse, math.inf, forward).log_evidence.sum(-1)
+    if diffuse is None or not value.requires_grad or not bool(diffuse.any()):
+        return value
+    if not (s.F.requires_grad or s.H.requires_grad) or not overlooked(s, directions(s, diffuse)):
+        return value
+    if bool(torch.linalg.cholesky_ex(s.R.detach())[1].any()):
+        return value
+    # of each step by itself there is no such derivative, of their sum there is
+    informed = s.observed.flatten(1).any(-1).expand(s.steps).tolist()
+    known = started(s, diffuse, informed)
+    if known is None:
+        return value
+    total = known.log_evidence.sum(0).expand(value.shape)
+    return total + (value - total).detach()
 
 
 def parts(problem: Problem) -> Iterator[Part]:

@@ -119,23 +119,36 @@ def filter_information(
     # what is not observed has loadings of zero already
     s = system(F, b, Q, m0, P0, said.G.mT, few.new_zeros(size), eye, few, torch.ones_like(seen))
     informed = seen.movedim(-2, 0).flatten(1).any(-1).expand(s.steps).tolist()
+    found = started(s, diffuse, informed)
+    if found is None:
+        return filter(*model, y, observed, diffuse=diffuse)
+    return _result(s, found, said.floor)
+
+
+def started(s: System, diffuse: Tensor | None, informed: list[bool]) -> Started | None:
+    """A filter that learns its diffuse start as a parameter, of which P0 has no variance.
+
+    None where digits would be lost. Evidences have no constant; their sum has all derivatives,
+    also in loadings through which rows would see a direction that they do not see.
+    """
     lead = matrix_lead(s.F, s.Q, s.P0, s.H, s.R)
     F, Q, P0, U, R = (stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R))
     filtered = covariances(F, Q, P0, U, R, informed)
     predicted_cov, cov, gain, S = (unstack(x, lead) for x in filtered)
     closed = closed_loop(s.F, gain, s.H @ s.F)
-    L = innovation_factor(S, "covariance I + G^T P G of what the observations say")
+    L = innovation_factor(S, "covariance of an observation of a known first state")
     result, white = _means(s, s.m0, predicted_cov, cov, gain, closed, L)
     if diffuse is None or not bool(diffuse.any()):
-        return _result(s, result, said.floor)
-    found = paths(result, s, closed, L, diffuse)
+        return result
+    found = paths(s, gain, closed, L, diffuse)
     if doubtful(found.precision):
-        return filter(*model, y, observed, diffuse=diffuse)
+        return None
     # a start near the one that data say: squares of what is far off would have no digit left
     place = estimate(found, white)
-    first = s.m0 + place @ torch.eye(size, dtype=place.dtype, device=place.device)[diffuse]
+    eye = torch.eye(s.F.shape[-1], dtype=place.dtype, device=place.device)
+    first = s.m0 + place @ eye[diffuse]
     result, white = _means(s, first, predicted_cov, cov, gain, closed, L)
-    return _result(s, start(result, found, white, place), said.floor)
+    return start(result, found, white, place)
 
 
 def _means(
@@ -149,11 +162,11 @@ def _means(
 ) -> tuple[Started, Tensor]:
     """A filter's moments from its gains, and its innovations divided by L."""
     prior = join(m0, rest(s.b, s.steps), s.steps)
-    offset = prior + apply(gain, s.y - apply(s.H, prior))
+    offset = prior + apply(gain, s.y - s.d - apply(s.H, prior))
     mean = path(closed, offset.expand(-1, *s.lead, -1))
     later = apply(rest(s.F, s.steps), mean[:-1]) + rest(s.b, s.steps)
     predicted_mean = join(m0, later, s.steps)
-    residual = (s.y - apply(s.H, predicted_mean)).unsqueeze(-1)
+    residual = (s.y - s.d - apply(s.H, predicted_mean)).unsqueeze(-1)
     white = torch.linalg.solve_triangular(L, residual, upper=False).squeeze(-1)
     log_det = L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     evidence = -0.5 * white.square().sum(-1) - log_det
