@@ -231,11 +231,12 @@ def smoother(
 
 def _solved(P: Tensor, B: Tensor) -> Tensor:
     """P^{-1} B for a covariance P; by its pseudoinverse where it is singular."""
-    eps = torch.finfo(P.dtype).eps
+    # rounding is that of variances before data shrank them
+    rounding = torch.finfo(P.dtype).eps ** 0.75
     variance = P.diagonal(dim1=-2, dim2=-1)
     L, info = torch.linalg.cholesky_ex(P.detach())
     pivots = L.diagonal(dim1=-2, dim2=-1).square() / variance.detach()
-    thin = (info > 0) | ~(pivots.amin(-1) > 100 * eps)
+    thin = (info > 0) | ~(pivots.amin(-1) > rounding)
     if not bool(thin.any()):
         return torch.cholesky_solve(B, torch.linalg.cholesky(P))
     eye = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
@@ -243,7 +244,7 @@ def _solved(P: Tensor, B: Tensor) -> Tensor:
     # in units of the largest variance, which may be of subnormal size
     level = variance.detach().amax(-1)[..., None, None]
     level = torch.where(level > 0, level, 1.0)
-    generous = torch.linalg.pinv(P / level, rtol=100 * eps, hermitian=True)
+    generous = torch.linalg.pinv(P / level, rtol=rounding, hermitian=True)
     return torch.where(
         thin[..., None, None], generous @ (B / level), torch.cholesky_solve(B, regular)
     )
