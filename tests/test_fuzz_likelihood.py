@@ -188,6 +188,10 @@ def test_loadings_of_zero_on_what_is_not_known_yet_have_a_gradient(seed):
     assert float((found * way).sum()) == pytest.approx(second, rel=1e-4)
 
 
+def test_a_direction_that_nothing_determines_beside_loadings_of_zero():
+    test_gradients(range(23191, 23192))
+
+
 @pytest.mark.parametrize("seed", [5690, 5895])
 def test_singular_covariances_rounded_to_single_precision(seed):
     test_single_precision(range(seed, seed + 1))

@@ -218,7 +218,10 @@ def by_filter(*arguments: Any) -> Tensor:
     value = filtered(s, diffuse, math.inf, forward).log_evidence.sum(-1)
     if diffuse is None or not value.requires_grad or not bool(diffuse.any()):
         return value
-    if not (s.F.requires_grad or s.H.requires_grad) or not overlooked(s, directions(s, diffuse)):
+    if not (s.F.requires_grad or s.H.requires_grad):
+        return value
+    found = directions(s, diffuse)
+    if not overlooked(s, found):
         return value
     if bool(torch.linalg.cholesky_ex(s.R.detach())[1].any()):
         return value
@@ -228,7 +231,9 @@ def by_filter(*arguments: Any) -> Tensor:
     if known is None:
         return value
     total = known.log_evidence.sum(0).expand(value.shape)
-    return total + (value - total).detach()
+    # what stays undetermined is left out of an information that has no derivative there
+    left = (found.left != 0).flatten(-2).any(-1).expand(value.shape)
+    return torch.where(left, value, total + (value - total).detach())
 
 
 def parts(problem: Problem) -> Iterator[Part]:
