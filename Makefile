@@ -17,7 +17,7 @@ NUMERICAL = $(shell grep -L -e 'seqlatent[. a-z]*forecasting' -e 'seqlatent[. a-
 
 # Tests of what frames are read as and given back as.
 FRAMES = $(wildcard tests/test_frames.py tests/test_arguments.py tests/test_bad_input.py \
-	tests/test_doors.py tests/test_clock.py tests/test_calendars.py tests/test_panel.py \
+	tests/test_doors.py tests/test_time_index.py tests/test_calendars.py tests/test_panel.py \
 	tests/test_fuzz_doors.py tests/test_fuzz_frames.py tests/test_metrics.py tests/test_cli.py \
 	tests/test_cli_dialects.py)
 

@@ -37,7 +37,7 @@ from stopwatch import machine, parameter_count
 from torch import Tensor, nn
 
 from seqlatent.datasets import split
-from seqlatent.forecasting import Setting, spec_of
+from seqlatent.forecasting import DataSummary, spec_of
 from seqlatent.model import LatentModel
 from seqlatent.objectives import elbo
 from seqlatent.sequences import Sequences
@@ -53,8 +53,10 @@ LAGS = (*range(1, 8), *(24 * day + hour for day in range(1, 8) for hour in (-1, 
 def recipe() -> tuple[LatentModel, Callable[..., Tensor]]:
     """The forecaster to measure, and its objective: the only place that says what it is."""
     spec = spec_of("srnn")
-    setting = Setting(covariate_dim=2 * len(SEASONS), season_lengths=SEASONS, series=414, rows=700)
-    model = spec.build(setting)[0]
+    data_summary = DataSummary(
+        covariate_dim=2 * len(SEASONS), season_lengths=SEASONS, series=414, rows=700
+    )
+    model = spec.build(data_summary)[0]
     if model.memory.lags != LAGS:
         raise SystemExit(f"the recipe reads the lags {model.memory.lags}: give them to DeepAR too.")
     return model, getattr(spec.train, "objective", elbo)

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from seqlatent.datasets import split
 from seqlatent.emissions import LinearGaussian
-from seqlatent.forecasting.structural import standards
+from seqlatent.forecasting.features.units import standards
 from seqlatent.inference import Kalman
 from seqlatent.model import LatentModel, per_series
 from seqlatent.sequences import Sequences

@@ -44,7 +44,7 @@ def evaluation(
     return evaluate
 
 
-def clock(evaluate: Callable[[], float], y: Tensor) -> tuple[float, float]:
+def time_index(evaluate: Callable[[], float], y: Tensor) -> tuple[float, float]:
     """Milliseconds, and the value."""
     value, turns = evaluate(), []
     for _ in range(3):
@@ -66,7 +66,7 @@ def report(device: str, steps: int) -> list[str]:
     y = torch.randn(1, steps, 1, dtype=torch.float64).cumsum(1).to(device)
     for season, variances in ((0, (0.1, 1.0)), (24, USUAL)):
         (loop, a), (scan, b) = (
-            clock(evaluation(run, season, variances, y), y) for run in RUNS.values()
+            time_index(evaluation(run, season, variances, y), y) for run in RUNS.values()
         )
         cells = [number(x) for x in (loop, scan, loop / scan)]
         states = season + 1

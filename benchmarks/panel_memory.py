@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from seqlatent.forecasting import Forecaster
-from seqlatent.forecasting.recipes import spec_of
+from seqlatent.forecasting.engines.latent.recipes import spec_of
 
 
 def panel(series: int, rows: int) -> pd.DataFrame:

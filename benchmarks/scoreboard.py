@@ -239,14 +239,17 @@ def _means(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, 
 def _table(
     rows: Mapping[str, Mapping[str, float]],
     names: Sequence[str],
-    form: str,
+    specification: str,
     groups: Sequence[Sequence[str]] = (),
 ) -> str:
     """Models by tasks, the least of each column in bold, then geometric means over groups."""
-    least = {task: min(format(r[task], form) for r in rows.values() if task in r) for task in names}
+    least = {
+        task: min(format(r[task], specification) for r in rows.values() if task in r)
+        for task in names
+    }
     text = _header([*names, *(f"{len(group)} tasks" for group in groups)])
     for name, row in rows.items():
-        cells = [_cell(row.get(task), form, least[task]) for task in names]
+        cells = [_cell(row.get(task), specification, least[task]) for task in names]
         cells += [_geometric(row, group) for group in groups]
         text += f"| {name} | {' | '.join(cells)} |\n"
     return text
@@ -256,10 +259,10 @@ def _header(names: Sequence[str]) -> str:
     return f"| | {' | '.join(names)} |\n{'|---' * (len(names) + 1)}|\n"
 
 
-def _cell(value: float | None, form: str, least: str) -> str:
+def _cell(value: float | None, specification: str, least: str) -> str:
     if value is None:
         return ""
-    text = format(value, form)
+    text = format(value, specification)
     return f"**{text}**" if text == least else text
 
 

@@ -25,7 +25,7 @@ from stopwatch import Step, arguments, machine, race, ratio
 
 from seqlatent import zoo
 from seqlatent.forecasting import Forecaster, Spec, spec_of
-from seqlatent.forecasting.structural import Form, prepared
+from seqlatent.forecasting.engines.structural import Specification, prepared
 from seqlatent.objectives import evidence
 from seqlatent.sequences import Sequences
 from seqlatent.training import fit_each
@@ -53,7 +53,9 @@ def frame(values: list[np.ndarray]) -> pd.DataFrame:
 
 def one_form() -> Spec:
     """The structural model of one form, without held-out blocks."""
-    return spec_of("structural", forms=["trend"], draws=1, criterion="equal", calibrate=False)
+    return spec_of(
+        "structural", specifications=["trend"], draws=1, criterion="equal", calibrate=False
+    )
 
 
 def likelihood(quick: bool) -> tuple[dict[str, Step], dict[str, Step]]:
@@ -129,7 +131,13 @@ def fits(quick: bool) -> dict[str, Step]:
 
     def each() -> None:
         data = prepared(given, SEASON, given.shape[1]).sequences(False)
-        fit_each(Form("trend", ((SEASON, SEASON // 2),)).model(3), data, stages=2, points=8, seed=0)
+        fit_each(
+            Specification("trend", ((SEASON, SEASON // 2),)).model(3),
+            data,
+            stages=2,
+            points=8,
+            seed=0,
+        )
 
     def by(model: Callable[[], Any]) -> Step:
         return lambda: Forecaster(model(), season_length=SEASON).fit(df)

@@ -14,7 +14,7 @@ from seqlatent.forecasting import Forecaster, spec_of
 
 CASES = {
     "structural, 1 series": ("structural", 1),
-    "structural, 20 series": (spec_of("structural", forms=["damped"]), 20),
+    "structural, 20 series": (spec_of("structural", specifications=["damped"]), 20),
     "srnn, 20 series": (spec_of("srnn", members=1, steps=60), 20),
     "deep_state, 20 series": (spec_of("deep_state", steps=20), 20),
 }

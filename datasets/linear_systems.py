@@ -48,8 +48,8 @@ def linear_gaussian(
     What is not given is filled in: with no matrix given, a random stable :math:`F` with singular
     values in [0.7, 0.98] and :math:`Q = I - F F^\top`, so that the state is stationary with unit
     variance; with :math:`F` alone, :math:`Q = I`. :math:`H` has random rows of unit length,
-    :math:`R = I / 4`, and the first state follows the stationary law. The parameters have the names
-    of the Kalman filter's arguments.
+    :math:`R = I / 4`, and the first state follows the stationary distribution. The parameters have
+    the names of the Kalman filter's arguments.
 
     Args:
         batch: Number of independent series of one system.
@@ -73,8 +73,8 @@ def linear_gaussian(
         ``d`` ``(D,)``. Returns values ``(B, T, D)`` and states ``(B, T, K)``.
 
     Raises:
-        ValueError: If a size, rate or matrix does not fit, or a stationary law is needed that does
-            not exist.
+        ValueError: If a size, rate or matrix does not fit, or a stationary distribution is needed
+            that does not exist.
 
     Example:
         >>> walk = linear_gaussian(8, 30, F=torch.eye(1), P0=torch.eye(1))
@@ -263,7 +263,7 @@ def _stationary_covariance(F: Tensor, Q: Tensor) -> Tensor:
     if radius >= 1 - 1e-6:
         raise ValueError(
             f"F must be stable (spectral radius below 1) for a stationary first state, "
-            f"found {radius:.6g}; give P0 (and m0), the law of the first state."
+            f"found {radius:.6g}; give P0 (and m0), the distribution of the first state."
         )
     K = F.shape[0]
     system = torch.eye(K * K, dtype=torch.float64, device=F.device) - torch.kron(

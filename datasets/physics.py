@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from seqlatent.datasets.simulated import (
-    GapLaw,
+    GapDistribution,
     Settings,
     Simulated,
     observe,
@@ -46,7 +46,7 @@ def pendulum(
     process_scale: float = 0.1,
     obs_scale: float = 0.1,
     images: bool = False,
-    irregular: bool | GapLaw = False,
+    irregular: bool | GapDistribution = False,
     generator: torch.Generator | None = None,
     missing: float = 0.0,
     dtype: torch.dtype | None = None,
@@ -74,7 +74,8 @@ def pendulum(
         process_scale: Standard deviation :math:`\sigma` of the kicks after one second, in rad/s.
         obs_scale: Standard deviation of the noise of the coordinates; images do not use it.
         images: Whether to observe images instead of coordinates.
-        irregular: ``True`` for exponential gaps of mean 1, or a law such as :func:`lognormal_gaps`.
+        irregular: ``True`` for exponential gaps of mean 1, or a distribution such as
+            :func:`lognormal_gaps`.
         generator: Source of randomness; torch's global one by default.
         missing: Probability with which each cell is hidden.
         dtype: Floating type; torch's default by default.
@@ -155,7 +156,7 @@ def lorenz(
     process_scale: float = 0.0,
     obs_scale: float = 1.0,
     H: Tensor | None = None,
-    irregular: bool | GapLaw = False,
+    irregular: bool | GapDistribution = False,
     generator: torch.Generator | None = None,
     missing: float = 0.0,
     dtype: torch.dtype | None = None,
@@ -180,7 +181,8 @@ def lorenz(
         process_scale: Standard deviation :math:`q` of the state's noise after one time unit.
         obs_scale: Standard deviation of the noise of the observations.
         H: Observation matrix; the identity by default.
-        irregular: ``True`` for exponential gaps of mean 1, or a law such as :func:`lognormal_gaps`.
+        irregular: ``True`` for exponential gaps of mean 1, or a distribution such as
+            :func:`lognormal_gaps`.
         generator: Source of randomness; torch's global one by default.
         missing: Probability with which each cell is hidden.
         dtype: Floating type; torch's default by default.

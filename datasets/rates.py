@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.distributions import NegativeBinomial, Poisson
 
 from seqlatent.datasets.simulated import (
-    GapLaw,
+    GapDistribution,
     Settings,
     Simulated,
     observe,
@@ -18,7 +18,7 @@ from seqlatent.datasets.simulated import (
     settings,
     times,
 )
-from seqlatent.distributions import draw
+from seqlatent.distributions import sample
 
 VOLATILITY = (
     "z_1 ~ N(mean, scale^2); z_t = mean + a (z_{t-1} - mean) + N(0, scale^2 (1 - a^2)), "
@@ -39,7 +39,7 @@ def stochastic_volatility(
     mean: float = -1.0,
     rate: float = 0.05,
     scale: float = 0.7,
-    irregular: bool | GapLaw = False,
+    irregular: bool | GapDistribution = False,
     generator: torch.Generator | None = None,
     missing: float = 0.0,
     dtype: torch.dtype | None = None,
@@ -59,7 +59,8 @@ def stochastic_volatility(
         rate: Rate of mean reversion :math:`\theta` per sampling step; :math:`e^{-\theta}` is the
             usual persistence.
         scale: Stationary standard deviation :math:`\sigma` of the log variance.
-        irregular: ``True`` for exponential gaps of mean 1, or a law such as :func:`lognormal_gaps`.
+        irregular: ``True`` for exponential gaps of mean 1, or a distribution such as
+            :func:`lognormal_gaps`.
         generator: Source of randomness; torch's global one by default.
         missing: Probability with which each cell is hidden.
         dtype: Floating type; torch's default by default.
@@ -97,7 +98,7 @@ def seasonal_counts(
     rate: float = 0.1,
     scale: float = 0.4,
     dispersion: float = 0.0,
-    irregular: bool | GapLaw = False,
+    irregular: bool | GapDistribution = False,
     generator: torch.Generator | None = None,
     missing: float = 0.0,
     dtype: torch.dtype | None = None,
@@ -123,7 +124,8 @@ def seasonal_counts(
             :math:`e^{-\text{rate}}`.
         scale: Stationary standard deviation of the latent level.
         dispersion: Overdispersion :math:`\kappa`; 0 is Poisson.
-        irregular: ``True`` for exponential gaps of mean 1, or a law such as :func:`lognormal_gaps`.
+        irregular: ``True`` for exponential gaps of mean 1, or a distribution such as
+            :func:`lognormal_gaps`.
         generator: Source of randomness; torch's global one by default.
         missing: Probability with which each cell is hidden.
         dtype: Floating type; torch's default by default.
@@ -156,7 +158,7 @@ def seasonal_counts(
         counts = NegativeBinomial(1 / dispersion, logits=logits, validate_args=False)
     else:
         counts = Poisson(mean, validate_args=False)
-    y = draw(counts, generator=generator)
+    y = sample(counts, generator=generator)
     par = scalars(
         how, period=period, amplitude=amplitude, rate=rate, scale=scale, dispersion=dispersion
     )

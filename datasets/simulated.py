@@ -12,8 +12,8 @@ from torch import Tensor
 from seqlatent.capacity import brief, shortage
 from seqlatent.sequences import Sequences
 
-GapLaw = Callable[..., Tensor]
-"""Draws gaps: ``law(batch, steps, generator=..., dtype=...)`` is positive ``(B, T)``, mean 1."""
+GapDistribution = Callable[..., Tensor]
+"""Draws gaps: ``gaps(batch, steps, generator=..., dtype=...)`` is positive ``(B, T)``, mean 1."""
 
 SHORTEST_GAP = (
     1e-3  # keeps times strictly increasing after rounding; moves the mean by less than 1e-6
@@ -37,7 +37,7 @@ class Simulated:
         complete: The values without anything missing, for scoring an imputation.
         states: The true latent paths.
         parameters: The true parameters; :attr:`density` tells what each letter means.
-        density: The joint law of states and values, in the letters of ``parameters``.
+        density: The joint distribution of states and values, in the letters of ``parameters``.
         regimes: The true discrete regime of each step; zero throughout where there is only one.
 
     Shape:
@@ -133,14 +133,16 @@ def settings(
     return {"generator": generator, "dtype": dtype, "device": device}
 
 
-def times(irregular: bool | GapLaw, batch: int, steps: int, how: Settings) -> tuple[Tensor, Tensor]:
+def times(
+    irregular: bool | GapDistribution, batch: int, steps: int, how: Settings
+) -> tuple[Tensor, Tensor]:
     """Times from 0 and the gap before each step, ``(B, T)``; the first gap is 1 by convention."""
     ones = torch.ones(batch, steps, dtype=how["dtype"], device=how["device"])
     if irregular is False:
         gaps = ones
     else:
-        law = exponential_gaps if irregular is True else irregular
-        drawn = law(batch, steps - 1, generator=how["generator"], dtype=how["dtype"])
+        distribution = exponential_gaps if irregular is True else irregular
+        drawn = distribution(batch, steps - 1, generator=how["generator"], dtype=how["dtype"])
         gaps = torch.cat([ones[:, :1], drawn], 1)
     return gaps.cumsum(1) - gaps[:, :1], gaps
 

@@ -3,7 +3,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import (
     ArgumentError,
     ColumnError,
@@ -15,11 +14,12 @@ from seqlatent.forecasting.errors import (
     TargetError,
     TimeError,
 )
+from seqlatent.forecasting.frames.columns import Columns
 
 if TYPE_CHECKING:
     from seqlatent.forecasting import metrics, plots
+    from seqlatent.forecasting.engines.spec import DataSummary, Spec, spec_of
     from seqlatent.forecasting.forecaster import Forecaster
-    from seqlatent.forecasting.specs import Setting, Spec, spec_of
 
 __all__ = [
     "ArgumentError",
@@ -27,11 +27,11 @@ __all__ = [
     "Columns",
     "CovariateError",
     "DataError",
+    "DataSummary",
     "DigitsWarning",
     "FolderError",
     "Forecaster",
     "GapsWarning",
-    "Setting",
     "Spec",
     "TargetError",
     "TimeError",
@@ -41,7 +41,12 @@ __all__ = [
 ]
 
 # pandas, torch and the models load when a forecaster is asked for, not with the package.
-_HOMES = {"Forecaster": "forecaster", "Setting": "specs", "Spec": "specs", "spec_of": "recipes"}
+_HOMES = {
+    "Forecaster": "forecaster",
+    "DataSummary": "engines.spec",
+    "Spec": "engines.spec",
+    "spec_of": "engines.latent.recipes",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,17 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from seqlatent.forecasting.columns import Columns
-from seqlatent.forecasting.engine import Engine
-from seqlatent.forecasting.errors import ArgumentError, TargetError, TimeError
-from seqlatent.forecasting.frequencies import IRREGULAR, Frequency, alias_of, plain_freq
-from seqlatent.forecasting.panel import Panel
+from seqlatent.forecasting.errors import ArgumentError, TimeError
+from seqlatent.forecasting.time.frequency import IRREGULAR, Frequency, alias_of, plain_freq
 from seqlatent.forecasting.values import scalar, several, told
 from seqlatent.spelling import meant
 
 __all__ = [
-    "check_training",
-    "check_values",
+    "DEVICES",
     "chosen",
     "device_of",
     "flag",
@@ -39,52 +35,13 @@ __all__ = [
 ]
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
+
+
 # Beyond these, quantiles round to the ends, or say more of a tail than any model knows.
 _LEAST_LEVEL, _LEAST_QUANTILE = 1e-6, 1e-9
+
+
 _MOST = sys.float_info.max  # integers may be larger
-
-
-def check_training(panel: Panel, columns: Columns) -> None:
-    """Verifies that there is something to learn from.
-
-    Raises:
-        TargetError: If a series has a single row, or a target no value at all.
-    """
-    short = np.flatnonzero(panel.lengths < 2)
-    if len(short):
-        i = int(short[0])
-        raise TargetError(
-            f"fit needs at least 2 rows of every series, found 1 for {panel.name(i)} (and "
-            f"{len(short) - 1} more such series); give it more rows, or leave it out here and "
-            "pass it to predict(df=...), which takes new series of any length.",
-            id=panel.ids[i],
-            row=int(panel.row[panel.offsets[i]]),
-        )
-    for d, name in enumerate(columns.targets):
-        if np.isnan(panel.y[:, d]).all():
-            raise TargetError(
-                f"column {name!r} has no value at all, found only missing ones in "
-                f"{panel.rows} rows; a model needs something to learn from.",
-                column=name,
-            )
-
-
-def check_values(panel: Panel) -> None:
-    """Verifies that every series has a value from which the others can be told.
-
-    Raises:
-        TargetError: If one has none.
-    """
-    some = np.add.reduceat((~np.isnan(panel.y)).any(1), panel.offsets[:-1])
-    empty = np.flatnonzero(some == 0)
-    if len(empty):
-        i = int(empty[0])
-        raise TargetError(
-            f"impute needs at least one value of every series, found none for {panel.name(i)} (and "
-            f"{len(empty) - 1} more such series): nothing says where it lies; leave it out, or "
-            "draw from its own past with sample.",
-            id=panel.ids[i],
-        )
 
 
 def objects(values: Sequence[Any]) -> np.ndarray:
@@ -227,9 +184,9 @@ def _told_apart(name: str, given: Sequence[float | int]) -> None:
             )
 
 
-def samples_of(samples: Any, engine: Engine) -> int:
+def samples_of(samples: Any, preferred: int) -> int:
     """Reads a number of paths; None is what the engine prefers."""
-    return engine.samples if samples is None else whole("samples", samples, "a number of paths")
+    return preferred if samples is None else whole("samples", samples, "a number of paths")
 
 
 def seed_of(seed: Any) -> int:

@@ -6,9 +6,9 @@ import numpy as np
 
 from seqlatent.forecasting.arguments import levels_of, quantiles_of, whole
 from seqlatent.forecasting.errors import TargetError
-from seqlatent.forecasting.frames import read
-from seqlatent.forecasting.futures import reaching
-from seqlatent.forecasting.panel import Future, Panel
+from seqlatent.forecasting.frames.future import reaching
+from seqlatent.forecasting.frames.panel import Future, Panel
+from seqlatent.forecasting.frames.read import read
 from seqlatent.forecasting.values import scalar
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def cross_validation(
     if not isinstance(refit, bool):
         refit = whole("refit", refit, "True, False or a number of windows", 0)
     level, quantiles = levels_of(level), quantiles_of(quantiles)
-    panel, style, statics, names = read(
+    panel, output_format, statics, names = read(
         df, forecaster.columns, freq=forecaster.freq, static=static_df
     )
     _check_lengths(panel, h + (n_windows - 1) * step)
@@ -47,11 +47,13 @@ def cross_validation(
         hidden = h + (n_windows - 1 - w) * step
         past = panel.drop_tail(panel.reaching(hidden))
         again = w % int(refit) == 0 if refit else w == 0
-        model = model.fitted(past, style, statics, names) if again else model.standing(past)
+        model = (
+            model.fitted(past, output_format, statics, names) if again else model.with_history(past)
+        )
         if not frames:  # only a fitted model says whether it draws paths
             model.check_room(panel.batch, h, level, quantiles, samples, n_windows)
         frames.append(_window(model, panel, hidden, h, level, quantiles, samples))
-    return style.frame({k: np.concatenate([f[k] for f in frames]) for k in frames[0]})
+    return output_format.frame({k: np.concatenate([f[k] for f in frames]) for k in frames[0]})
 
 
 def _check_lengths(panel: Panel, needed: int) -> None:
@@ -71,12 +73,12 @@ def _check_lengths(panel: Panel, needed: int) -> None:
 def _ahead(panel: Panel, hidden: int, h: int) -> tuple[Future, np.ndarray]:
     """Steps of a window, and its rows ``(N, h)``: those of left out hours and days are none."""
     first = panel.offsets[1:] - panel.reaching(hidden)
-    if not panel.clock.folded:
+    if not panel.time_index.folded:
         rows = first[:, None] + np.arange(h)
         return Future(panel.t[rows], panel.future[rows]), rows
     places = np.flatnonzero(panel.open)
     rows = places[np.searchsorted(places, first)[:, None] + np.arange(h)]
-    future = reaching(panel.t[first - 1], panel.t[rows], panel.clock.stamps(panel.t[rows]))
+    future = reaching(panel.t[first - 1], panel.t[rows], panel.time_index.stamps(panel.t[rows]))
     steps = np.minimum(first[:, None] + np.arange(future.horizon), panel.offsets[1:, None] - 1)
     return future._replace(u=panel.future[steps]), rows
 
@@ -94,7 +96,7 @@ def _window(
     data = model.forecast_rows(future, level=level, quantiles=quantiles, samples=samples)
     columns = model.columns
     width = panel.y.shape[1]
-    cutoff = panel.clock.stamps(future.t[:, 0] - 1)
+    cutoff = panel.time_index.stamps(future.t[:, 0] - 1)
     lead = {k: v for k, v in data.items() if k in (columns.id, columns.time, "target")}
     truth = {
         columns.cutoff: np.repeat(cutoff, h * width),

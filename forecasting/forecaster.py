@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from seqlatent.emissions import Emission
-from seqlatent.forecasting import limits, outputs
+from seqlatent.forecasting import results as outputs
 from seqlatent.forecasting.arguments import (
-    check_training,
-    check_values,
     chosen,
     device_of,
     flag,
@@ -28,31 +26,33 @@ from seqlatent.forecasting.arguments import (
     seed_of,
     whole,
 )
-from seqlatent.forecasting.columns import Columns
-from seqlatent.forecasting.engine import Engine, Job, Packed, Scores
+from seqlatent.forecasting.engines import time_limit as limits
+from seqlatent.forecasting.engines.engine import Engine, FitOptions, Packed, Scores
+from seqlatent.forecasting.engines.latent.residuals import burnt
+from seqlatent.forecasting.engines.registry import engines_of, model_of, read_engine
+from seqlatent.forecasting.engines.spec import Spec
 from seqlatent.forecasting.errors import ArgumentError, FolderError, GapsWarning
-from seqlatent.forecasting.folder import read_folder, write_folder
-from seqlatent.forecasting.frames import Statics, Style, read, read_future
-from seqlatent.forecasting.identifiers import decoded, encoded
-from seqlatent.forecasting.innovations import burnt
-from seqlatent.forecasting.models import engines_of, model_of, read_engine
-from seqlatent.forecasting.naming import check_names, check_words
-from seqlatent.forecasting.panel import Future, Panel, order_of
-from seqlatent.forecasting.room import (
+from seqlatent.forecasting.features.seasons import calendar_notes, seasons, sparse
+from seqlatent.forecasting.frames.checks import check_training, check_values
+from seqlatent.forecasting.frames.columns import Columns
+from seqlatent.forecasting.frames.identifiers import decoded, encoded
+from seqlatent.forecasting.frames.names import check_names, check_words
+from seqlatent.forecasting.frames.panel import Future, Panel, order_of
+from seqlatent.forecasting.frames.read import OutputFormat, Statics, read, read_future
+from seqlatent.forecasting.last_rows import LastRows
+from seqlatent.forecasting.memory_limits import (
     check_draws,
     check_forecasts,
     check_lags,
     check_paths,
     closed,
 )
-from seqlatent.forecasting.seasons import calendar_notes, seasons, sparse
-from seqlatent.forecasting.specs import Spec
-from seqlatent.forecasting.tails import Tails
+from seqlatent.forecasting.storage.folder import read_folder, write_folder
 from seqlatent.forecasting.threads import on_threads
 from seqlatent.training import Deadline
 
 if TYPE_CHECKING:
-    from seqlatent.forecasting.structural import Choice
+    from seqlatent.forecasting.engines.structural import Stacking
 
 __all__ = ["Forecaster"]
 
@@ -81,7 +81,7 @@ class Forecaster:
         members: Networks in the ensemble of a neural model; each path comes from one of them.
         emission: Family of the observations of a neural model: ``"normal"``, ``"student_t"``,
             ``"poisson"``, ``"negative_binomial"``, ``"bernoulli"`` or a class. None lets the data
-            decide: small counts get a negative binomial, all else a Student-t law.
+            decide: small counts get a negative binomial, all else a Student-t distribution.
         seed: Seed of everything random: the same seed gives the same frames. Global generators are
             neither read nor moved.
         time_limit: Seconds that the fit of each model may take, reading and all that is measured
@@ -103,10 +103,10 @@ class Forecaster:
         (['unique_id', 'ds', 'seasonal_naive'], 3)
     """
 
-    _style: Style
+    _output_format: OutputFormat
     _statics: Statics
     _names: tuple[str, ...]
-    _tails: Tails
+    _last_rows: LastRows
     _seen: Panel | None
     _said: tuple[str, ...] = ()
 
@@ -159,15 +159,17 @@ class Forecaster:
             DataError: Where the frame cannot be used as it is; says which column, id and row.
         """
         deadline = Deadline(self.time_limit)
-        panel, style, statics, names = read(df, self.columns, freq=self.freq, static=static_df)
-        self.__dict__.update(self.fitted(panel, style, statics, names, deadline).__dict__)
+        panel, output_format, statics, names = read(
+            df, self.columns, freq=self.freq, static=static_df
+        )
+        self.__dict__.update(self.fitted(panel, output_format, statics, names, deadline).__dict__)
         return self
 
     def _trained(self, panel: Panel, deadline: Deadline) -> dict[str, Any]:
         seasons, states, back = self._season_lengths(panel), {}, np.argsort(panel.order)
         for alias, engine in self._engines.items():
-            job = Job(seasons, self.seed, deadline, self.progress, self.device)
-            found, state = limits.fitted(engine, panel.select(panel.order), job, self.seed)
+            fit_options = FitOptions(seasons, self.seed, deadline, self.progress, self.device)
+            found, state = limits.fitted(engine, panel.select(panel.order), fit_options, self.seed)
             self._engines[alias], states[alias] = found, found.select(state, back)
             deadline = Deadline(self.time_limit)  # of the next model
         return states
@@ -189,7 +191,7 @@ class Forecaster:
     def ids(self) -> list[Any]:
         """Series that it knows, in their order."""
         self._require_fitted()
-        return list(self._tails.ids)
+        return list(self._last_rows.ids)
 
     @property
     def notes(self) -> dict[str, dict[Any, str]]:
@@ -205,7 +207,7 @@ class Forecaster:
             notes[None] = "; ".join([*([notes[None]] if None in notes else []), *self._said])
         return {alias: notes for alias, notes in found.items() if notes}
 
-    def report(self, model: str | None = None) -> "Choice":
+    def report(self, model: str | None = None) -> "Stacking":
         """What an automatic model chose and why: scores and shares, a table when printed.
 
         Args:
@@ -214,13 +216,13 @@ class Forecaster:
         Raises:
             ValueError: If there is no such model, or several.
         """
-        from seqlatent.forecasting.structural import Choice
+        from seqlatent.forecasting.engines.structural import Stacking
 
         self._require_fitted()
         found = {
-            alias: choice
+            alias: stacking
             for alias, engine in self._engines.items()
-            if (choice := getattr(engine, "findings", {}).get("choice"))
+            if (stacking := getattr(engine, "summary", {}).get("stacking"))
         }
         if model is None and len(found) == 1:
             model = next(iter(found))
@@ -229,7 +231,7 @@ class Forecaster:
                 f"report is for models that choose among forms, here "
                 f"{', '.join(map(repr, found)) or 'none'}; found {model!r}."
             )
-        return Choice.from_dict(found[model])
+        return Stacking.from_dict(found[model])
 
     def _require_fitted(self) -> None:
         if not self._states:
@@ -279,13 +281,13 @@ class Forecaster:
         level, quantiles = levels_of(level), quantiles_of(quantiles)  # once: an iterator ends
         self._require_fitted()
         self.check_room(self._known(df), h, level, quantiles, samples)
-        there, style = self._standing(df, static_df)
-        self.check_room(len(there._tails.ids), h, level, quantiles, samples)
+        there, output_format = self._with_history(df, static_df)
+        self.check_room(len(there._last_rows.ids), h, level, quantiles, samples)
         future = there._future(X_df, h)
         data = there.forecast_rows(
             future, level=level, quantiles=quantiles, samples=samples, seed=seed
         )
-        return style.frame(data)
+        return output_format.frame(data)
 
     def check_room(
         self, series: int, h: int, level: Any, quantiles: Any, samples: Any, windows: int = 1
@@ -317,16 +319,20 @@ class Forecaster:
         points = sorted({0.5, *wanted, *(p for lv in levels for p in outputs.interval(lv))})
         data = self._head(future)
         seed = self.seed if seed is None else seed_of(seed)
-        back = np.argsort(order_of(self._tails.ids))
+        back = np.argsort(order_of(self._last_rows.ids))
         for alias, engine in self._engines.items():
-            n, state = samples_of(samples, engine), self._states[alias]
-            laws = [
-                engine.law(engine.select(state, i), future.select(i), points, n, s)
+            n, state = samples_of(samples, engine.samples), self._states[alias]
+            all_marginals = [
+                engine.marginals(engine.select(state, i), future.select(i), points, n, s)
                 for i, s in self._chunks(n * future.horizon, seed)
             ]
-            q = future.wanted(np.concatenate([law.quantiles for law in laws], 1)[:, back])
+            q = future.wanted(
+                np.concatenate([marginals.quantiles for marginals in all_marginals], 1)[:, back]
+            )
             at = {p: q[k].reshape(-1) for k, p in enumerate(points)}
-            mean = future.wanted(np.concatenate([law.mean for law in laws])[back][None]).reshape(-1)
+            mean = future.wanted(
+                np.concatenate([marginals.mean for marginals in all_marginals])[back][None]
+            ).reshape(-1)
             data |= outputs.forecast_columns(alias, at, mean, levels, wanted)
         return data
 
@@ -359,12 +365,12 @@ class Forecaster:
         self._require_fitted()
         models, targets = len(self._engines), len(self.columns.targets)
         check_paths(models, self._known(df), h, n, targets)
-        there, style = self._standing(df, static_df)
-        check_paths(models, len(there._tails.ids), h, n, targets)
+        there, output_format = self._with_history(df, static_df)
+        check_paths(models, len(there._last_rows.ids), h, n, targets)
         future = there._future(X_df, h)
         seed = self.seed if seed is None else seed_of(seed)
         data = there._head(future, n)
-        back = np.argsort(order_of(there._tails.ids))
+        back = np.argsort(order_of(there._last_rows.ids))
         for alias, engine in there._engines.items():
             state = there._states[alias]
             paths = [
@@ -373,25 +379,25 @@ class Forecaster:
             ]
             drawn = future.wanted(np.concatenate(paths, 1)[:, back])
             data[alias] = drawn.transpose(1, 0, 2, 3).reshape(-1)
-        return style.frame(data)
+        return output_format.frame(data)
 
     def _known(self, df: Any) -> int:
         """Series that there are at least before a frame is read."""
-        return len(self._tails.ids) if df is None else 1
+        return len(self._last_rows.ids) if df is None else 1
 
-    def _standing(self: Self, df: Any, static_df: Any) -> tuple[Self, Style]:
+    def _with_history(self: Self, df: Any, static_df: Any) -> tuple[Self, OutputFormat]:
         """The forecaster where it stands, or at the end of another frame."""
         if df is None:
-            return self, self._style
-        panel, style = self._panel(df, static_df)
-        return self.standing(panel), style
+            return self, self._output_format
+        panel, output_format = self._panel(df, static_df)
+        return self.with_history(panel), output_format
 
-    def standing(self: Self, panel: Panel) -> Self:
+    def with_history(self: Self, panel: Panel) -> Self:
         """A copy with the same parameters that has seen the rows of a panel, and only those."""
         other = copy(self)
         other._engines = self._reading()
         other._states = {a: self._started(e, panel) for a, e in other._engines.items()}
-        other._tails, other._seen = Tails.of(panel), panel
+        other._last_rows, other._seen = LastRows.of(panel), panel
         return other
 
     def _reading(self) -> dict[str, Engine]:
@@ -410,7 +416,7 @@ class Forecaster:
     def fitted(
         self: Self,
         panel: Panel,
-        style: Style,
+        output_format: OutputFormat,
         statics: Statics,
         names: Sequence[str],
         deadline: Deadline | None = None,
@@ -425,12 +431,12 @@ class Forecaster:
         other = copy(self)
         other._engines, other._aside = engines_of(self._model, **self._options), {}
         other._states = other._trained(panel, deadline)
-        other._style, other._statics, other._names = style, statics, tuple(names)
-        other._tails, other._seen = Tails.of(panel), panel
+        other._output_format, other._statics, other._names = output_format, statics, tuple(names)
+        other._last_rows, other._seen = LastRows.of(panel), panel
         other._said = said
         return other
 
-    def _rows(self, df: Any, static_df: Any = None) -> tuple[Panel, Style]:
+    def _rows(self, df: Any, static_df: Any = None) -> tuple[Panel, OutputFormat]:
         """The rows of a frame, or those of training."""
         self._require_fitted()
         if df is not None:
@@ -440,39 +446,48 @@ class Forecaster:
                 "df must be given where the forecaster was updated or loaded, for it keeps no rows "
                 "then; pass the rows to look at."
             )
-        return self._seen, self._style
+        return self._seen, self._output_format
 
-    def _panel(self, df: Any, static_df: Any = None) -> tuple[Panel, Style]:
+    def _panel(self, df: Any, static_df: Any = None) -> tuple[Panel, OutputFormat]:
         given = static_df is not None
-        panel, style, _, _ = read(
+        panel, output_format, _, _ = read(
             df,
             self.columns,
             static=static_df,
-            clock=self._tails.clock,
+            time_index=self._last_rows.time_index,
             statics=self._statics if given else None,
             names=self._names,
-            known=list(self._tails.ids),
+            known=list(self._last_rows.ids),
         )
         if not given and self._statics.names:
-            panel = self._tails.with_statics(panel, self._statics.names)
-        return panel, style
+            panel = self._last_rows.with_statics(panel, self._statics.names)
+        return panel, output_format
 
     def _future(self, X_df: Any, h: int) -> Future:
-        tails = self._tails
+        last_rows = self._last_rows
         return read_future(
-            X_df, tails.ids, tails.clock, tails.t, h, self._names, self.columns, tails.ends
+            X_df,
+            last_rows.ids,
+            last_rows.time_index,
+            last_rows.t,
+            h,
+            self._names,
+            self.columns,
+            last_rows.ends,
         )
 
     def _head(self, future: Future, n: int | None = None) -> dict[str, np.ndarray]:
-        stamps = self._tails.clock.stamps(future.t) if future.stamps is None else future.stamps
-        return outputs.head(self.columns, self._tails.ids, stamps, n)
+        stamps = (
+            self._last_rows.time_index.stamps(future.t) if future.stamps is None else future.stamps
+        )
+        return outputs.head(self.columns, self._last_rows.ids, stamps, n)
 
     def _chunks(self, cells: int, seed: int) -> list[tuple[np.ndarray, int]]:
         """Series to forecast together, so that their paths fit into memory, and their seeds.
 
         They come in the order of their identifiers.
         """
-        order = order_of(self._tails.ids)
+        order = order_of(self._last_rows.ids)
         size = max(1, _CELLS // (cells * len(self.columns.targets)))
         parts = np.array_split(order, max(1, -(-len(order) // size)))
         return [(part, seed + 7919 * k) for k, part in enumerate(parts)]
@@ -494,12 +509,12 @@ class Forecaster:
         """
         self._require_fitted()
         panel, _ = self._panel(df, static_df)
-        tails, plan = self._tails.follow(panel, self._names, self.columns)
+        last_rows, plan = self._last_rows.follow(panel, self._names, self.columns)
         states = {
             alias: plan.apply(engine, self._states[alias], self.seed)
             for alias, engine in self._engines.items()
         }
-        self._tails, self._states, self._seen, self._aside = tails, states, None, {}
+        self._last_rows, self._states, self._seen, self._aside = last_rows, states, None, {}
         return self
 
     @on_threads
@@ -521,12 +536,14 @@ class Forecaster:
         check_words(self.columns, "smooth", outputs.SMOOTHED)
         levels = levels_of(level)
         points = [p for lv in levels for p in outputs.interval(lv)]
-        panel, style = self._rows(df, static_df)
+        panel, output_format = self._rows(df, static_df)
         series, rows = panel.ordered()
         parts, lacking = [], None
         for alias, engine in self._reading().items():
             if engine.named:
-                _, (one,) = engine.components(panel, None, points, filtered=False, forms=False)
+                _, (one,) = engine.components(
+                    panel, None, points, filtered=False, specifications=False
+                )
                 parts.append(outputs.parts(self.columns, panel, alias, one, levels, self._inputs))
                 continue
             try:
@@ -539,7 +556,7 @@ class Forecaster:
         if not parts:
             assert lacking is not None
             raise lacking
-        return style.frame({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
+        return output_format.frame({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
 
     @on_threads
     def components(
@@ -548,7 +565,7 @@ class Forecaster:
         *,
         level: Any = (80, 95),
         kind: Any = "smoothed",
-        forms: Any = False,
+        specifications: Any = False,
         h: Any = None,
         X_df: Any = None,
         static_df: Any = None,
@@ -567,7 +584,7 @@ class Forecaster:
             df: Rows to read; those of training by default.
             level: Levels of the bands, in percent.
             kind: ``"smoothed"``, given all rows; ``"filtered"``, given the rows up to each.
-            forms: Whether each form tells its own components: factors where it describes
+            specifications: Whether each form tells its own components: factors where it describes
                 logarithms, as ``scale`` says.
             h: Steps ahead whose components are wanted too.
             X_df: Covariates known ahead, the next ``h`` rows of each series.
@@ -580,31 +597,40 @@ class Forecaster:
             TypeError: If no model has named components.
             ValueError: If an argument is out of range.
         """
-        kind, forms = chosen("kind", kind, ("smoothed", "filtered")), flag("forms", forms)
+        kind, specifications = (
+            chosen("kind", kind, ("smoothed", "filtered")),
+            flag("specifications", specifications),
+        )
         check_words(self.columns, "components", outputs.COMPONENTS)
         levels = levels_of(level)
         points = [p for lv in levels for p in outputs.interval(lv)]
-        panel, style = self._rows(df, static_df)
+        panel, output_format = self._rows(df, static_df)
         future = None
         if h is not None:
             there, h = copy(self), horizon(h)
             self.check_room(panel.batch, h, levels, (), None)
-            there._tails = Tails.of(panel)
+            there._last_rows = LastRows.of(panel)
             future = there._future(X_df, h)
         engines = self._reading()
         named = {alias: e for alias, e in engines.items() if e.named}
         parts = []
         for alias, engine in (named or engines).items():
             longer, found = engine.components(
-                panel, future, points, filtered=kind == "filtered", forms=forms
+                panel, future, points, filtered=kind == "filtered", specifications=specifications
             )
             parts += [
                 outputs.components(
-                    self.columns, longer, alias, one, levels, self._inputs, forms=forms
+                    self.columns,
+                    longer,
+                    alias,
+                    one,
+                    levels,
+                    self._inputs,
+                    specifications=specifications,
                 )
                 for one in found
             ]
-        return style.frame({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
+        return output_format.frame({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
 
     @property
     def _inputs(self) -> tuple[str, ...]:
@@ -638,8 +664,8 @@ class Forecaster:
             The rows as they came, with a column ``Model-innovation``, which is NaN where nothing
             was observed or the row is left out.
         """
-        panel, style = self._rows(df, static_df)
-        return style.frame(
+        panel, output_format = self._rows(df, static_df)
+        return output_format.frame(
             outputs.innovated(self.columns, panel, self._innovated(panel, burn, seed))
         )
 
@@ -687,14 +713,14 @@ class Forecaster:
         check_words(self.columns, "diagnose", outputs.DIAGNOSED)
         pooled = flag("pooled", pooled)
         lags = None if lags is None else whole("lags", lags, "a number of steps")
-        panel, style = self._rows(df, static_df)
+        panel, output_format = self._rows(df, static_df)
         if lags is not None:
             check_lags(panel, lags)
         season = next(iter(self._season_lengths(panel)), 1)
         data = outputs.diagnosed(
             self.columns, panel, self._innovated(panel, burn, seed), lags, season
         )
-        return style.frame(outputs.summarised(data) if pooled else data)
+        return output_format.frame(outputs.summarised(data) if pooled else data)
 
     @on_threads
     def impute(
@@ -707,7 +733,7 @@ class Forecaster:
         static_df: Any = None,
         seed: Any = None,
     ) -> Any:
-        """Draws missing values from their law given all that is there, before and after.
+        """Draws missing values from their distribution given all that is there, before and after.
 
         Draws are joint over all steps of a series, and exact for linear Gaussian models, as are the
         bands. Observed values stay as they are. Models with a memory of values (``"srnn"``,
@@ -732,7 +758,7 @@ class Forecaster:
         """
         self._require_fitted()
         complete = flag("complete", complete)
-        panel, style = self._panel(df, static_df)
+        panel, output_format = self._panel(df, static_df)
         check_values(panel)
         engine = next(iter(self._reading().values()))
         series, rows = panel.ordered()
@@ -740,18 +766,18 @@ class Forecaster:
         if level is not None:
             levels = levels_of(level)
             points = [0.5, *(p for lv in levels for p in outputs.interval(lv))]
-            n = samples_of(n, engine)
+            n = samples_of(n, engine.samples)
             if not closed(engine):
                 check_draws(panel, n, complete)
             mean, quantiles = engine.completed(series, points, n, seed)
             mean, quantiles = mean[rows], quantiles[:, rows]
-            return style.frame(
+            return output_format.frame(
                 outputs.completed(self.columns, panel, mean, quantiles, levels, complete)
             )
         n = whole("n", 1 if n is None else n, "a number of draws")
         check_draws(panel, n, complete)
         draws = engine.impute(series, n, seed)[:, rows]
-        return style.frame(outputs.imputed(self.columns, panel, draws, complete))
+        return output_format.frame(outputs.imputed(self.columns, panel, draws, complete))
 
     @on_threads
     def score(self, df: Any, *, static_df: Any = None) -> Any:
@@ -768,13 +794,13 @@ class Forecaster:
             The rows as they came.
         """
         self._require_fitted()
-        panel, style = self._panel(df, static_df)
+        panel, output_format = self._panel(df, static_df)
         series, rows = panel.ordered()
         scores = {
             a: Scores(*(x[rows] for x in e.score(series, self.seed)))
             for a, e in self._reading().items()
         }
-        return style.frame(outputs.scored(self.columns, panel, scores))
+        return output_format.frame(outputs.scored(self.columns, panel, scores))
 
     @on_threads
     def cross_validation(
@@ -855,8 +881,8 @@ class Forecaster:
             FolderError: If something else is there, or the folder cannot be written.
         """
         self._require_fitted()
-        tails = self._tails
-        models, groups = [], {"tails": tails.tensors()}
+        last_rows = self._last_rows
+        models, groups = [], {"last_rows": last_rows.tensors()}
         asked_for = engines_of(self._model, **self._options)
         for i, (alias, engine) in enumerate(self._engines.items()):
             packed = engine.packed()
@@ -869,11 +895,11 @@ class Forecaster:
         config = {
             "models": models,
             "columns": outputs.columns_to_dict(self.columns),
-            "style": self._style.to_dict(),
-            "clock": tails.clock.to_dict(),
+            "output_format": self._output_format.to_dict(),
+            "time_index": last_rows.time_index.to_dict(),
             "statics": self._statics.to_dict(),
             "covariates": list(self._names),
-            "ids": [encoded(id) for id in tails.ids],
+            "ids": [encoded(id) for id in last_rows.ids],
             "freq": self.freq,
             "season_length": self.season_length,
             "notes": list(self._said),
@@ -909,12 +935,14 @@ class Forecaster:
             found.freq, found.season_length = config["freq"], seasons_of(config["season_length"])
             found.seed, found.time_limit = config["seed"], config["time_limit"]
             found.progress, found.device, found.threads = False, "cpu", None
-            found._style = Style.from_dict(config["style"])
+            found._output_format = OutputFormat.from_dict(config["output_format"])
             found._statics = Statics.from_dict(config["statics"])
             found._names = tuple(config["covariates"])
             found._said = tuple(config.get("notes", ()))
-            found._tails = Tails.from_tensors(
-                objects([decoded(code) for code in config["ids"]]), config["clock"], groups["tails"]
+            found._last_rows = LastRows.from_tensors(
+                objects([decoded(code) for code in config["ids"]]),
+                config["time_index"],
+                groups["last_rows"],
             )
             found._engines, found._states, found._seen, found._aside = {}, {}, None, {}
             asked: dict[str, Spec] = {}
@@ -926,10 +954,10 @@ class Forecaster:
                     spec = given.get(model["alias"])
                     asked[model["alias"]] = spec or Spec.from_dict(model["asked"])
                 found._states[model["alias"]] = engine.unpack(groups[f"state-{i}"])
-            if not found._engines or len(found._tails.ids) != len(found._tails.t):
+            if not found._engines or len(found._last_rows.ids) != len(found._last_rows.t):
                 raise FolderError(
-                    f"expected models and {len(found._tails.t)} ids, found "
-                    f"{len(found._engines)} and {len(found._tails.ids)}; save the model again."
+                    f"expected models and {len(found._last_rows.t)} ids, found "
+                    f"{len(found._engines)} and {len(found._last_rows.ids)}; save the model again."
                 )
         except FolderError as error:
             raise FolderError(f"{place}: {error}") from error
@@ -951,5 +979,5 @@ class Forecaster:
         return found
 
     def __repr__(self) -> str:
-        fitted = f", series={len(self._tails.ids)}" if self._states else ", not fitted"
+        fitted = f", series={len(self._last_rows.ids)}" if self._states else ", not fitted"
         return f"Forecaster({', '.join(self.aliases)}{fitted})"

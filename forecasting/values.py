@@ -12,7 +12,7 @@ import numpy as np
 
 from seqlatent.capacity import brief
 from seqlatent.forecasting.errors import DigitsWarning
-from seqlatent.forecasting.rows import plain
+from seqlatent.forecasting.errors.locate import plain
 
 __all__ = [
     "Floats",

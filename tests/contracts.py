@@ -14,8 +14,8 @@ import pickle
 import pytest
 import torch
 
-from seqlatent.chain import Linear, MarkovChain
-from seqlatent.distributions import Carried, FactorNormal, draw
+from seqlatent.chain import ConditionallyLinear, MarkovChain
+from seqlatent.distributions import Carried, FactorNormal, sample
 from seqlatent.sequences import Context
 
 exact = {"rtol": 1e-10, "atol": 1e-10}
@@ -44,33 +44,35 @@ def cast(c, dtype):
     return c.replace(**{name: x.to(dtype) for name, x in fields.items()})
 
 
-def integral(law, points=401, width=12.0):
+def integral(marginals, points=401, width=12.0):
     """Returns the integral of one series' density over its support (trapezoidal rule)."""
-    if isinstance(law, Carried):
-        random_dim, carry = law.random_dim, law.carry
+    if isinstance(marginals, Carried):
+        random_dim, carry = marginals.random_dim, marginals.carry
     else:
-        random_dim, carry = law.event_shape[0], None
+        random_dim, carry = marginals.event_shape[0], None
     volume = 1.0
-    if isinstance(law, FactorNormal) and law.factor.shape[-1] < random_dim:
-        G = law.factor.expand(*law.batch_shape, *law.factor.shape[-2:]).reshape(
-            law.factor.shape[-2:]
+    if isinstance(marginals, FactorNormal) and marginals.factor.shape[-1] < random_dim:
+        G = marginals.factor.expand(*marginals.batch_shape, *marginals.factor.shape[-2:]).reshape(
+            marginals.factor.shape[-2:]
         )
         random_dim = G.shape[-1]
         volume = torch.linalg.det(G.mT @ G).sqrt()
         centre, spread = G.new_zeros(random_dim), G.new_ones(random_dim)
     else:
-        sample = draw(law, (4000,), torch.Generator().manual_seed(2)).detach()
-        sample = sample.reshape(4000, -1)[:, :random_dim]
-        G, centre, spread = None, sample.mean(0), sample.std(0)
+        drawn = sample(marginals, (4000,), torch.Generator().manual_seed(2)).detach()
+        drawn = drawn.reshape(4000, -1)[:, :random_dim]
+        G, centre, spread = None, drawn.mean(0), drawn.std(0)
     assert random_dim in (1, 2), "integrate over one or two dimensions: override small()"
     unit = torch.linspace(-width, width, points, dtype=centre.dtype)
     grid = torch.cartesian_prod(*[unit] * random_dim).reshape(-1, random_dim) * spread + centre
     cell = (2 * width / (points - 1)) ** random_dim * spread.prod() * volume
     if G is not None:
-        grid = law.loc.reshape(-1) + grid @ G.mT
+        grid = marginals.loc.reshape(-1) + grid @ G.mT
     if carry is not None:
         grid = torch.cat([grid, carry.reshape(1, -1).expand(len(grid), -1)], -1)
-    return (law.log_prob(grid.reshape(len(grid), *law.batch_shape, -1)).exp() * cell).sum()
+    return (
+        marginals.log_prob(grid.reshape(len(grid), *marginals.batch_shape, -1)).exp() * cell
+    ).sum()
 
 
 class TransitionContract:
@@ -116,14 +118,14 @@ class TransitionContract:
         return MarkovChain(transition, c).rsample(shape, generator).detach()
 
     def test_initial_has_the_batch_of_its_context(self, transition, c):
-        law = transition.initial(c[0])
-        assert law.batch_shape == (self.batch,)
-        assert law.event_shape == (transition.latent_dim,)
+        marginals = transition.initial(c[0])
+        assert marginals.batch_shape == (self.batch,)
+        assert marginals.event_shape == (transition.latent_dim,)
 
     def test_forward_has_the_batch_of_its_state(self, transition, c, z):
-        law = transition(z[:, :-1], c[1:])
-        assert law.batch_shape == (self.batch, self.steps - 1)
-        assert law.event_shape == (transition.latent_dim,)
+        marginals = transition(z[:, :-1], c[1:])
+        assert marginals.batch_shape == (self.batch, self.steps - 1)
+        assert marginals.event_shape == (transition.latent_dim,)
 
     def test_one_step_equals_all_steps(self, transition, c, z):
         every = transition(z[:, :-1], c[1:]).log_prob(z[:, 1:])
@@ -135,9 +137,9 @@ class TransitionContract:
     def test_sample_axes_lead(self, transition, c):
         z = self.path(transition, c, (2, 3))
         assert z.shape == (2, 3, self.batch, self.steps, transition.latent_dim)
-        law = transition(z[..., :-1, :], c[1:])
-        assert law.batch_shape == (2, 3, self.batch, self.steps - 1)
-        every = law.log_prob(z[..., 1:, :])
+        marginals = transition(z[..., :-1, :], c[1:])
+        assert marginals.batch_shape == (2, 3, self.batch, self.steps - 1)
+        every = marginals.log_prob(z[..., 1:, :])
         for i in range(2):
             for j in range(3):
                 alone = transition(z[i, j, :, :-1], c[1:]).log_prob(z[i, j, :, 1:])
@@ -181,10 +183,10 @@ class TransitionContract:
     def test_samples_have_the_moments_of_the_law(self, transition, c, z):
         if not self.moments:
             pytest.skip("the moments have no closed form")
-        for law in (transition.initial(c[0]), transition(z[:, 0], c[1])):
+        for marginals in (transition.initial(c[0]), transition(z[:, 0], c[1])):
             n = 20_000
-            x = draw(law, (n,), torch.Generator().manual_seed(4)).detach()
-            mean, variance = law.mean.detach(), law.variance.detach()
+            x = sample(marginals, (n,), torch.Generator().manual_seed(4)).detach()
+            mean, variance = marginals.mean.detach(), marginals.variance.detach()
             deviation = (x - mean).square()
             bound = 5 * (variance / n).sqrt() + 1e-9
             assert ((x.mean(0) - mean).abs() <= bound).all()
@@ -211,8 +213,8 @@ class TransitionContract:
         z = chain.rsample()
         assert z.dtype == dtype
         assert chain.log_prob(z).dtype == dtype
-        assert draw(p.initial(c[0])).dtype == dtype
-        assert draw(p(z[:, 0], c[1])).dtype == dtype
+        assert sample(p.initial(c[0])).dtype == dtype
+        assert sample(p(z[:, 0], c[1])).dtype == dtype
 
     def test_a_copy_is_equal_and_apart(self, transition, c, z):
         before = MarkovChain(transition, c).log_prob(z)
@@ -263,14 +265,14 @@ class TransitionContract:
             assert (near - wide).abs().max() > 1e-6
 
     def test_its_matrices_are_its_law(self, transition, c, z):
-        if not isinstance(transition, Linear):
+        if not isinstance(transition, ConditionallyLinear):
             pytest.skip("it is not linear")
         F, b, G = transition.matrices(c[1:])
-        law = transition(z[:, :-1], c[1:])
+        marginals = transition(z[:, :-1], c[1:])
         mean = (F @ z[:, :-1, :, None])[..., 0] + b
-        torch.testing.assert_close(law.mean, mean, **exact)
+        torch.testing.assert_close(marginals.mean, mean, **exact)
         variance = G.square().sum(-1).expand_as(mean)
-        torch.testing.assert_close(law.variance, variance, **exact)
+        torch.testing.assert_close(marginals.variance, variance, **exact)
         m0, G0 = transition.initial_moments(c[0])
         first = transition.initial(c[0])
         mean, variance = m0.expand_as(first.mean), G0.square().sum(-1).expand_as(first.mean)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.distributions import Independent
 
-from seqlatent.distributions import draw
+from seqlatent.distributions import sample
 from seqlatent.sequences import Context
 
 exact = {"rtol": 1e-10, "atol": 1e-10}
@@ -76,7 +76,7 @@ class EmissionContract:
     @pytest.fixture
     def y(self, emission, z, c):
         """Values on the emission's own support."""
-        return draw(emission(z, c), (), seeded(3)).detach().to(z.dtype)
+        return sample(emission(z, c), (), seeded(3)).detach().to(z.dtype)
 
     @pytest.fixture
     def everything(self, y):
@@ -125,7 +125,7 @@ class EmissionContract:
             pytest.skip("the moments have no closed form")
         n = 20_000
         law = emission(z[:, 0], c[0])
-        x = draw(law, (n,), seeded(5)).detach().to(z.dtype)
+        x = sample(law, (n,), seeded(5)).detach().to(z.dtype)
         mean, variance = law.mean.detach(), law.variance.detach()
         assert ((x.mean(0) - mean).abs() <= 5 * (variance / n).sqrt()).all()
         deviation = (x - mean).square()
@@ -182,7 +182,7 @@ class EmissionContract:
 
     def test_a_private_generator_decides_the_sample(self, emission, z, c):
         state = torch.get_rng_state()
-        first, second = (draw(emission(z, c), (6,), seeded(7)) for _ in range(2))
+        first, second = (sample(emission(z, c), (6,), seeded(7)) for _ in range(2))
         assert first.shape == (6, self.batch, self.steps, self.obs_dim)
         assert torch.equal(first, second)
         assert torch.equal(state, torch.get_rng_state())
@@ -199,8 +199,8 @@ class EmissionContract:
         emission = self.build().to(dtype)
         c = self.context(self.batch, self.steps, dtype=dtype)
         assert emission.log_prob(y.to(dtype), everything, z.to(dtype), c).dtype == dtype
-        sample = draw(emission(z.to(dtype), c))
-        assert sample.dtype in (dtype, torch.long)
+        drawn = sample(emission(z.to(dtype), c))
+        assert drawn.dtype in (dtype, torch.long)
 
     def test_a_copy_is_equal_and_apart(self, emission, z, c, y, everything):
         before = emission.log_prob(y, everything, z, c)

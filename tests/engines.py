@@ -9,7 +9,7 @@ import torch
 
 from seqlatent import zoo
 from seqlatent.forecasting import Forecaster, Spec
-from seqlatent.forecasting.recipes import (
+from seqlatent.forecasting.engines.latent.recipes import (
     deep_markov,
     deep_state,
     latent_ode,
@@ -17,17 +17,17 @@ from seqlatent.forecasting.recipes import (
     structural,
     vrnn,
 )
-from seqlatent.forecasting.trainers import ByWindows
+from seqlatent.forecasting.engines.latent.training import WindowTraining
 from seqlatent.objectives import evidence
 
 SEASON = 4
 
 
-def _sloped(setting):
+def _sloped(data_summary):
     return [zoo.structural(trend=True)]
 
 
-def _sixteen(setting):
+def _sixteen(data_summary):
     return 16
 
 
@@ -36,7 +36,7 @@ def own(context=None):
     return Spec(
         "own",
         _sloped,
-        ByWindows(evidence, 3, _sixteen, learning_rate=0.05),
+        WindowTraining(evidence, 3, _sixteen, learning_rate=0.05),
         scaling="level",
         calendar=False,
         context=context,

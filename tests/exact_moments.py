@@ -19,7 +19,7 @@ from seqlatent.linalg import factor
 ROUNDING = 1e-12
 
 
-class Law(NamedTuple):
+class Marginals(NamedTuple):
     """States given the cells of the first p steps, for each p from none to all of them.
 
     ``known[p]`` says which coordinates of which state those determine, ``generic[p]`` whether
@@ -43,7 +43,7 @@ class Law(NamedTuple):
 
 def joint_law(
     model: LinearGaussian, y: Tensor, observed: Tensor, diffuse: Tensor | None = None
-) -> Law:
+) -> Marginals:
     """The moments of all states of each series, given every beginning of the data."""
     *lead, steps, rows = y.shape
     F, b, Q, m0, P0, H, d, R = model.full(tuple(lead), steps)
@@ -95,7 +95,7 @@ def joint_law(
         shrunk = torch.where(before > 1e-6 * size, before / after.clamp_min(1e-6 * before), 1.0)
         terms = shocks.diagonal(dim1=-2, dim2=-1).flatten(-2)
         cancelled = _times(_moves(F.abs()).square(), terms) / before.clamp_min(1e-6 * size)
-    return Law(
+    return Marginals(
         mean.unsqueeze(-2) + _times(A.mT, white.squeeze(-1)) + _times(M, start.squeeze(-1)),
         left,
         evidence,

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from seqlatent.forecasting.baselines import SARIMAX
-from seqlatent.forecasting.clock import Clock
-from seqlatent.forecasting.engine import Job
-from seqlatent.forecasting.panel import Future, Panel
+from seqlatent.forecasting.engines.baselines import SARIMAX
+from seqlatent.forecasting.engines.engine import FitOptions
+from seqlatent.forecasting.frames.panel import Future, Panel
+from seqlatent.forecasting.time.index import TimeIndex
 
-SEASON = Job(season_lengths=(4,))
+SEASON = FitOptions(season_lengths=(4,))
 LEVELS = (0.1, 0.5, 0.9)
 
 
@@ -25,7 +25,7 @@ def make_panel(series, *, u=None, ids=None, start=0.0, kind="integer", t=None):
         real=np.zeros((n, 0)),
         codes=np.zeros((n, 0), np.int64),
         row=np.arange(rows),
-        clock=Clock(kind, 1 if kind == "integer" else "irregular", 0, unit=""),
+        time_index=TimeIndex(kind, 1 if kind == "integer" else "irregular", 0, unit=""),
     )
 
 
@@ -50,10 +50,10 @@ def holes(series, seed=1):
     return [np.where(rng.random(len(y)) < 0.15, np.nan, y) for y in series]
 
 
-def fitted(kind, panel, job=SEASON, **options):
+def fitted(kind, panel, fit_options=SEASON, **options):
     """A fitted engine; without options, SARIMAX of the airline's order, for speed."""
-    if kind is SARIMAX and not options and job.season_lengths:
+    if kind is SARIMAX and not options and fit_options.season_lengths:
         options = {"order": (0, 1, 1), "seasonal_order": (0, 1, 1)}
     engine = kind(**options)
-    engine.fit(panel, job)
+    engine.fit(panel, fit_options)
     return engine

@@ -256,14 +256,14 @@ class _Draw:
             first, last = (
                 torch.randint(0, steps + 1, (*lead, 1, 1), generator=self.generator) for _ in "ab"
             )
-            clock = torch.arange(steps)[:, None]
+            time_index = torch.arange(steps)[:, None]
             part = torch.rand(*lead, steps, self.D, generator=self.generator)
             missing = {
-                "leading": clock < first,
-                "trailing": clock >= first,
+                "leading": time_index < first,
+                "trailing": time_index >= first,
                 "rows": part[..., :1] < 0.3,
                 "cells": part < 0.3,
-                "block": (clock >= first) & (clock < last),
+                "block": (time_index >= first) & (time_index < last),
                 "column": part[..., :1, :] < 0.3,
                 "series": part[..., :1, :1] < 0.4,
                 "all": torch.ones(1, 1, dtype=torch.bool),

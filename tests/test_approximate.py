@@ -10,7 +10,7 @@ from torch import distributions
 
 import seqlatent
 from seqlatent import LatentModel, Sequences, objectives
-from seqlatent.distributions import draw
+from seqlatent.distributions import sample
 from seqlatent.emissions import (
     LinearBernoulli,
     LinearGaussian,
@@ -42,14 +42,14 @@ FAMILIES = (LinearPoisson, LinearNegativeBinomial, LinearBernoulli)
 class NormalSignal(LinearSignal):
     """A normal law that does not say it is one."""
 
-    def law(self, signal, c):
+    def distribution(self, signal, c):
         return distributions.Normal(c.shift + c.scale * signal, 0.5 * c.scale, validate_args=False)
 
 
 class TailedSignal(LinearSignal):
     """A law whose density is not log-concave."""
 
-    def law(self, signal, c):
+    def distribution(self, signal, c):
         return distributions.StudentT(
             4.0, c.shift + c.scale * signal, 0.5 * c.scale, validate_args=False
         )
@@ -130,7 +130,7 @@ def test_written_derivatives_are_those_of_the_density(family):
         5, obs_dim=2, dtype=float64, scale=torch.tensor([[0.5, 3.0]], dtype=float64)
     )
     signal = torch.randn(5, 2, dtype=float64, generator=seeded(0))
-    y = draw(p.law(signal, c), (), seeded(1)).double()
+    y = sample(p.distribution(signal, c), (), seeded(1)).double()
     with torch.no_grad():
         found = p.derivatives(y, signal, c)
         expected = LinearSignal.derivatives(p, y, signal, c)
@@ -141,12 +141,12 @@ def test_written_derivatives_are_those_of_the_density(family):
 
 def test_a_linear_density_has_no_curvature():
     class Exponential(LinearSignal):
-        def law(self, signal, c):
-            class Law(distributions.Normal):
+        def distribution(self, signal, c):
+            class Marginals(distributions.Normal):
                 def log_prob(self, value):
                     return value * self.loc
 
-            return Law(signal, 1.0)
+            return Marginals(signal, 1.0)
 
     p = Exponential(1).double()
     y = torch.ones(2, 1, dtype=float64)
@@ -185,7 +185,7 @@ def test_series_may_have_offset_and_dispersion_of_their_own():
 def test_vast_rates_can_be_drawn(family):
     p = family(1, loading=LocalLevel().loading).double()
     z = torch.tensor([[math.log(1e9)], [600.0]], dtype=float64)
-    y = draw(p(z, Context.regular(2, dtype=float64)), (500,), seeded(0))
+    y = sample(p(z, Context.regular(2, dtype=float64)), (500,), seeded(0))
     assert y.isfinite().all()
     assert (y == y.round()).all()
     assert abs(y[:, 0].mean() / 1e9 - 1) < 0.1

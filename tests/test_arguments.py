@@ -188,7 +188,14 @@ def test_a_spec_refuses_sizes_by_name(name):
 
 @pytest.mark.parametrize(
     "options",
-    [{"draws": 0}, {"rows": 0}, {"calibrate": "no"}, {"forms": []}, {"forms": 5}, {"criterion": 1}],
+    [
+        {"draws": 0},
+        {"rows": 0},
+        {"calibrate": "no"},
+        {"specifications": []},
+        {"specifications": 5},
+        {"criterion": 1},
+    ],
 )
 def test_a_structural_spec_refuses_by_name(options):
     with pytest.raises(ArgumentError, match=f"^{next(iter(options))} must be"):
@@ -247,7 +254,7 @@ def test_flags_and_words_are_refused_by_name(fitted):
     for act, name in (
         (lambda: fitted.diagnose(df, pooled="yes"), "pooled"),
         (lambda: fitted.impute(df, complete=1), "complete"),
-        (lambda: fitted.components(df, forms="yes"), "forms"),
+        (lambda: fitted.components(df, specifications="yes"), "specifications"),
         (lambda: fitted.components(df, kind="smooth"), "kind"),
         (lambda: fitted.cross_validation(df, 2, refit=1.0), "refit"),
         (lambda: metrics.scores(df, df.rename(columns={"y": "m"}), level="80"), "level"),
@@ -287,7 +294,7 @@ def test_names_that_are_nearly_right_are_told():
         (lambda: spec_of("srnn", member=2), "members"),
         (lambda: spec_of("srnn", emission="norml"), "normal"),
         (lambda: spec_of("structural", criterion="heldou"), "heldout"),
-        (lambda: spec_of("structural", forms=["leve"]), "level"),
+        (lambda: spec_of("structural", specifications=["leve"]), "level"),
         (lambda: Forecaster("naiv"), "naive"),
         (lambda: Forecaster("Naive"), "naive"),
         (lambda: Forecaster("naive").fit(df.rename(columns={"unique_id": "uniqueid"})), "uniqueid"),

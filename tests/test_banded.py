@@ -7,8 +7,8 @@ from reference import LinearGaussian, random_covariance, structural
 from torch import Tensor
 
 from seqlatent import kalman
-from seqlatent.kalman import banded
-from seqlatent.kalman.inverse_band import inverse_band
+from seqlatent.kalman.likelihood import banded
+from seqlatent.kalman.likelihood.banded_inverse import inverse_band
 
 STEPS = 50
 FREE = ("Q", "m0", "P0", "d", "R")

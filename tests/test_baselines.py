@@ -13,18 +13,25 @@ import pandas as pd
 import pytest
 from local_engines import LEVELS, SEASON, ahead, fitted, holes, make_panel, waves
 
-from seqlatent.forecasting import baselines
 from seqlatent.forecasting.arguments import objects
-from seqlatent.forecasting.baselines import ETS, SARIMAX, LocalEngine, Naive, SeasonalNaive, Theta
-from seqlatent.forecasting.baselines.bridges import bridge
-from seqlatent.forecasting.baselines.initial import filled, initial
-from seqlatent.forecasting.baselines.newcomers import anchor_of
-from seqlatent.forecasting.baselines.orders import candidates
-from seqlatent.forecasting.baselines.quiet import quiet
-from seqlatent.forecasting.baselines.spread import Pool, difference_scale, positive
-from seqlatent.forecasting.engine import Job
+from seqlatent.forecasting.engines import baselines
+from seqlatent.forecasting.engines.baselines import (
+    ETS,
+    SARIMAX,
+    LocalEngine,
+    Naive,
+    SeasonalNaive,
+    Theta,
+)
+from seqlatent.forecasting.engines.baselines.bridges import bridge
+from seqlatent.forecasting.engines.baselines.initial import filled, initial
+from seqlatent.forecasting.engines.baselines.newcomers import anchor_of
+from seqlatent.forecasting.engines.baselines.orders import candidates
+from seqlatent.forecasting.engines.baselines.quiet import quiet
+from seqlatent.forecasting.engines.baselines.spread import Pool, difference_scale, positive
+from seqlatent.forecasting.engines.engine import FitOptions
 from seqlatent.forecasting.errors import CovariateError, TargetError, TimeError
-from seqlatent.forecasting.panel import Future
+from seqlatent.forecasting.frames.panel import Future
 from seqlatent.training import Deadline
 
 DATA = Path(os.environ.get("SEQLATENT_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -45,7 +52,7 @@ def test_naive_is_the_last_value_and_widens_as_a_walk():
     y = waves()[0]
     panel = make_panel([y])
     engine = fitted(Naive, panel)
-    law = engine.law(engine.start(panel, 0), ahead(panel, 6), LEVELS, 10, 0)
+    law = engine.marginals(engine.start(panel, 0), ahead(panel, 6), LEVELS, 10, 0)
     s = pd.Series(y)
     sd = np.sqrt((s.diff() ** 2).mean()) * np.sqrt(np.arange(1, 7))
     np.testing.assert_allclose(law.mean[0, :, 0], s.iloc[-1], rtol=1e-12)
@@ -58,7 +65,7 @@ def test_seasonal_naive_is_the_last_season_and_widens_by_seasons():
     y = waves()[1]
     panel = make_panel([y])
     engine = fitted(SeasonalNaive, panel)
-    law = engine.law(engine.start(panel, 0), ahead(panel, 10), LEVELS, 10, 0)
+    law = engine.marginals(engine.start(panel, 0), ahead(panel, 10), LEVELS, 10, 0)
     s = pd.Series(y)
     mean = np.tile(s.iloc[-4:], 3)[:10]
     sd = np.sqrt((s.diff(4) ** 2).mean()) * np.sqrt(np.arange(10) // 4 + 1)
@@ -73,7 +80,7 @@ def test_missing_values_go_back_to_the_last_observed_one_of_the_phase():
     panel = make_panel([y])
     engine = fitted(SeasonalNaive, panel)
     state = engine.start(panel, 0)
-    law = engine.law(state, ahead(panel, 4), LEVELS, 10, 0)
+    law = engine.marginals(state, ahead(panel, 4), LEVELS, 10, 0)
     expected = pd.Series(y).groupby(np.arange(len(y)) % 4).last()
     np.testing.assert_allclose(law.mean[0, :, 0], expected, rtol=1e-12)
     width = law.quantiles[2, 0, :, 0] - law.mean[0, :, 0]
@@ -83,9 +90,9 @@ def test_missing_values_go_back_to_the_last_observed_one_of_the_phase():
 def test_fewer_rows_than_a_season_are_naive():
     panel = make_panel([[3.0, 4.0, 6.0], waves()[0]])
     engine = fitted(SeasonalNaive, panel)
-    law = engine.law(engine.start(panel, 0), ahead(panel, 3), LEVELS, 10, 0)
+    law = engine.marginals(engine.start(panel, 0), ahead(panel, 3), LEVELS, 10, 0)
     plain = fitted(Naive, panel)
-    other = plain.law(plain.start(panel, 0), ahead(panel, 3), LEVELS, 10, 0)
+    other = plain.marginals(plain.start(panel, 0), ahead(panel, 3), LEVELS, 10, 0)
     np.testing.assert_allclose(law.quantiles[:, 0], other.quantiles[:, 0], rtol=1e-12)
     assert "naive" in engine.notes["s0"]
     assert "s1" not in engine.notes
@@ -96,7 +103,7 @@ def test_a_phase_never_observed_is_naive():
     y[1::4] = np.nan
     panel = make_panel([y])
     engine = fitted(SeasonalNaive, panel)
-    law = engine.law(engine.start(panel, 0), ahead(panel, 4), LEVELS, 10, 0)
+    law = engine.marginals(engine.start(panel, 0), ahead(panel, 4), LEVELS, 10, 0)
     np.testing.assert_allclose(law.mean[0, :, 0], [y[-4], y[-1], y[-2], y[-1]], rtol=1e-12)
 
 
@@ -104,7 +111,7 @@ def test_without_intervals_all_quantiles_and_paths_are_the_point():
     panel = make_panel(waves())
     engine = fitted(SeasonalNaive, panel, intervals=False)
     state = engine.start(panel, 0)
-    law = engine.law(state, ahead(panel, 5), LEVELS, 10, 0)
+    law = engine.marginals(state, ahead(panel, 5), LEVELS, 10, 0)
     assert (law.quantiles == law.mean).all()
     assert (engine.paths(state, ahead(panel, 5), 3, 0) == law.mean).all()
     with pytest.raises(NotImplementedError, match="intervals=True"):
@@ -113,8 +120,8 @@ def test_without_intervals_all_quantiles_and_paths_are_the_point():
 
 def test_the_longest_history_of_a_seasonal_naive_without_a_season_is_naive():
     panel = make_panel(waves())
-    engine = fitted(SeasonalNaive, panel, Job())
-    law = engine.law(engine.start(panel, 0), ahead(panel, 2), LEVELS, 1, 0)
+    engine = fitted(SeasonalNaive, panel, FitOptions())
+    law = engine.marginals(engine.start(panel, 0), ahead(panel, 2), LEVELS, 1, 0)
     np.testing.assert_allclose(law.mean[:, 1, 0], [y[-1] for y in waves()])
 
 
@@ -123,7 +130,7 @@ def test_naive_on_an_irregular_clock_is_a_brownian_motion():
     panel = make_panel([[1.0, 2.0, 0.0, 3.0]], kind="irregular", t=t)
     engine = fitted(Naive, panel)
     state = engine.start(panel, 0)
-    law = engine.law(state, Future(np.array([[5.5, 9.0]]), np.zeros((1, 2, 0))), LEVELS, 1, 0)
+    law = engine.marginals(state, Future(np.array([[5.5, 9.0]]), np.zeros((1, 2, 0))), LEVELS, 1, 0)
     variance = np.mean(np.diff(panel.y[:, 0]) ** 2 / np.diff(t))
     width = law.quantiles[2, 0, :, 0] - 3.0
     expected = NormalDist().inv_cdf(0.9) * np.sqrt(variance * np.array([0.5, 4.0]))
@@ -137,7 +144,7 @@ def test_phases_do_not_mind_a_fraction_of_the_times():
         laws = []
         for panel in (whole, shifted):
             engine = fitted(kind, panel)
-            laws.append(engine.law(engine.start(panel, 0), ahead(panel, 6), LEVELS, 1, 0))
+            laws.append(engine.marginals(engine.start(panel, 0), ahead(panel, 6), LEVELS, 1, 0))
         np.testing.assert_allclose(laws[0].quantiles, laws[1].quantiles, rtol=1e-9)
 
 
@@ -151,7 +158,7 @@ def test_ets_agrees_with_statsmodels():
     panel = make_panel([y])
     engine = fitted(ETS, panel)
     state = engine.start(panel, 0)
-    law = engine.law(state, ahead(panel, 9), LEVELS, 1, 0)
+    law = engine.marginals(state, ahead(panel, 9), LEVELS, 1, 0)
     one = {name: values[0, 0] for name, values in engine._fitted.items()}
     assert one["gamma"] > 0
     damped = one["beta"] > 0
@@ -193,8 +200,8 @@ def test_theta_agrees_with_statsmodels(shift, season):
 
     y = waves()[1] + shift
     panel = make_panel([y], start=3.0)
-    engine = fitted(Theta, panel, Job(season_lengths=(season,)))
-    mean = engine.law(engine.start(panel, 0), ahead(panel, 9), LEVELS, 1, 0).mean[0, :, 0]
+    engine = fitted(Theta, panel, FitOptions(season_lengths=(season,)))
+    mean = engine.marginals(engine.start(panel, 0), ahead(panel, 9), LEVELS, 1, 0).mean[0, :, 0]
     model = ThetaModel(y, period=season, deseasonalize=season > 1)
     found = model.fit()
     # Its parameter has four digits, so that its forecast has five.
@@ -218,7 +225,7 @@ def test_sarimax_agrees_with_statsmodels(order):
     panel = make_panel([y], u=u)
     engine = fitted(SARIMAX, panel, order=order, seasonal_order=(0, 1, 1))
     assert not engine.notes
-    law = engine.law(engine.start(panel, 0), ahead(panel, 7, later), LEVELS, 1, 0)
+    law = engine.marginals(engine.start(panel, 0), ahead(panel, 7, later), LEVELS, 1, 0)
     shift, unit = engine._fitted["shift"][0, 0], engine._fitted["unit"][0, 0]
     x, later = (u - u.mean()) / u.std(), (later - u.mean()) / u.std()
     model = Peer((y - shift) / unit, exog=x, order=order, seasonal_order=(0, 1, 1, 4))
@@ -236,8 +243,8 @@ def test_sarimax_uses_covariates_and_the_others_say_that_they_do_not():
     y = 5e-5 * u[:, 0] + 0.1 * np.cumsum(rng.standard_normal(60))
     panel = make_panel([y], u=u)
     later = 1e6 + 1e5 * rng.standard_normal((1, 4, 1))
-    engine = fitted(SARIMAX, panel, Job())
-    law = engine.law(engine.start(panel, 0), ahead(panel, 4, later), LEVELS, 1, 0)
+    engine = fitted(SARIMAX, panel, FitOptions())
+    law = engine.marginals(engine.start(panel, 0), ahead(panel, 4, later), LEVELS, 1, 0)
     np.testing.assert_allclose(law.mean - 5e-5 * later, y[-1] - 5e-5 * u[-1, 0], atol=0.5)
     assert (np.abs(law.mean - y[-1]) > 1).any()
     assert not engine.notes
@@ -256,7 +263,7 @@ def test_paths_have_the_law(kind):
     panel = make_panel(series)
     engine = fitted(kind, panel)
     state, future = engine.start(panel, 0), ahead(panel, 7)
-    law = engine.law(state, future, (0.5, NormalDist().cdf(1.0)), 1, 0)
+    law = engine.marginals(state, future, (0.5, NormalDist().cdf(1.0)), 1, 0)
     paths = engine.paths(state, future, 4000, 0)
     assert paths.shape == (4000, 3, 7, 1)
     scale = law.quantiles[1] - law.quantiles[0]
@@ -280,14 +287,14 @@ def test_update_is_start_on_all_rows(kind):
     rows = index < lengths[panel.owner] - 5
     np.testing.assert_allclose(score.log_score[rows], early.log_score, rtol=1e-7)
     # Rows that the next panel leaves out are rows without a value.
-    law = engine.law(state, ahead(panel, 3), LEVELS, 1, 0)
+    law = engine.marginals(state, ahead(panel, 3), LEVELS, 1, 0)
     blank = make_panel([y[-5:].copy() for y in series])
     blank = replace(blank, t=rest.t, y=np.where(np.arange(15)[:, None] % 5 < 2, np.nan, rest.y))
     later = blank.keep(np.arange(15) % 5 >= 2)
     a, b = (engine.update(engine.start(first, 0), p, 0) for p in (blank, later))
     for left, right in zip(
-        engine.law(a, ahead(panel, 3), LEVELS, 1, 0),
-        engine.law(b, ahead(panel, 3), LEVELS, 1, 0),
+        engine.marginals(a, ahead(panel, 3), LEVELS, 1, 0),
+        engine.marginals(b, ahead(panel, 3), LEVELS, 1, 0),
         strict=True,
     ):
         np.testing.assert_allclose(left, right, rtol=1e-7)
@@ -301,8 +308,8 @@ def test_forecasts_that_begin_later_are_those_of_the_later_steps(kind):
     state, future = engine.start(panel, 0), ahead(panel, 8)
     late = Future(future.t[:, 3:], future.u[:, 3:])
     for whole, part in zip(
-        engine.law(state, future, LEVELS, 1, 0),
-        engine.law(state, late, LEVELS, 1, 0),
+        engine.marginals(state, future, LEVELS, 1, 0),
+        engine.marginals(state, late, LEVELS, 1, 0),
         strict=True,
     ):
         np.testing.assert_allclose(whole[..., 3:, :], part, rtol=1e-9)
@@ -317,8 +324,8 @@ def test_select_and_join_pick_series(kind):
     parts = [engine.start(panel.select([i]), 0) for i in (2, 0)]
     joined = engine.join([*parts, engine.select(state, np.array([1]))])
     order = np.array([2, 0, 1])
-    a = engine.law(joined, future.select(order), LEVELS, 1, 0)
-    b = engine.law(state, future, LEVELS, 1, 0)
+    a = engine.marginals(joined, future.select(order), LEVELS, 1, 0)
+    b = engine.marginals(state, future, LEVELS, 1, 0)
     np.testing.assert_allclose(a.quantiles, b.quantiles[:, order], rtol=1e-9)
 
 
@@ -365,7 +372,7 @@ def test_hopeless_series_have_laws_with_width_and_notes(kind):
     panel = make_panel(series)
     engine = fitted(kind, panel)
     state, future = engine.start(panel, 0), ahead(panel, 9)
-    law = engine.law(state, future, LEVELS, 1, 0)
+    law = engine.marginals(state, future, LEVELS, 1, 0)
     assert np.isfinite(law.quantiles).all()
     assert (np.diff(law.quantiles, axis=0) > 0).all()
     assert np.isfinite(engine.paths(state, future, 3, 0)).all()
@@ -378,7 +385,9 @@ def test_hopeless_series_have_laws_with_width_and_notes(kind):
     score = engine.score(panel, 0)
     assert np.isnan(score.log_score[np.isnan(panel.y[:, 0])]).all()
     only = fitted(kind, make_panel([np.full(3, np.nan)]))
-    law = only.law(only.start(panel.select([1]), 0), ahead(panel.select([1]), 2), LEVELS, 1, 0)
+    law = only.marginals(
+        only.start(panel.select([1]), 0), ahead(panel.select([1]), 2), LEVELS, 1, 0
+    )
     assert (np.diff(law.quantiles, axis=0) > 0).all()
 
 
@@ -393,8 +402,8 @@ def test_series_not_seen_in_training_are_fitted_when_they_come(kind):
     assert (anchor >= 0.6 * panel.lengths).all()
     row = np.arange(panel.rows) - panel.offsets[panel.owner]
     whole = fitted(kind, panel.keep(row < anchor[panel.owner]))
-    a = engine.law(state, ahead(panel, 5), LEVELS, 1, 0)
-    b = whole.law(whole.start(panel, 0), ahead(panel, 5), LEVELS, 1, 0)
+    a = engine.marginals(state, ahead(panel, 5), LEVELS, 1, 0)
+    b = whole.marginals(whole.start(panel, 0), ahead(panel, 5), LEVELS, 1, 0)
     np.testing.assert_allclose(a.quantiles, b.quantiles, rtol=1e-7)
 
 
@@ -407,11 +416,13 @@ def test_new_rows_of_a_fitted_series_keep_its_parameters(kind):
     state = engine.start(tail, 0)
     for name in {"alpha", "scale", "values", "cycle", "step"} & state.keys():
         np.testing.assert_array_equal(state[name], engine._fitted[name])
-    a = engine.law(state, ahead(tail, 4), LEVELS, 1, 0).mean
-    b = engine.law(engine.start(panel, 0), ahead(panel, 4), LEVELS, 1, 0).mean
+    a = engine.marginals(state, ahead(tail, 4), LEVELS, 1, 0).mean
+    b = engine.marginals(engine.start(panel, 0), ahead(panel, 4), LEVELS, 1, 0).mean
     np.testing.assert_allclose(a, b, atol=1.0)
     blank = replace(tail, y=np.full_like(tail.y, np.nan))
-    assert np.isfinite(engine.law(engine.start(blank, 0), ahead(tail, 2), LEVELS, 1, 0).mean).all()
+    assert np.isfinite(
+        engine.marginals(engine.start(blank, 0), ahead(tail, 2), LEVELS, 1, 0).mean
+    ).all()
 
 
 @each_engine
@@ -419,12 +430,12 @@ def test_targets_are_independent(kind):
     a, b = waves((40, 40))
     both, first, second = make_panel([np.stack([a, b], 1)]), make_panel([a]), make_panel([b])
     engine = fitted(kind, both)
-    law = engine.law(engine.start(both, 0), ahead(both, 4), LEVELS, 1, 0)
+    law = engine.marginals(engine.start(both, 0), ahead(both, 4), LEVELS, 1, 0)
     score = engine.score(both, 0)
     log_score = 0.0
     for d, panel in enumerate((first, second)):
         one = fitted(kind, panel)
-        other = one.law(one.start(panel, 0), ahead(panel, 4), LEVELS, 1, 0)
+        other = one.marginals(one.start(panel, 0), ahead(panel, 4), LEVELS, 1, 0)
         np.testing.assert_allclose(law.quantiles[..., d], other.quantiles[..., 0], rtol=1e-7)
         log_score = log_score + one.score(panel, 0).log_score
     np.testing.assert_allclose(score.log_score, log_score, rtol=1e-6)
@@ -443,7 +454,7 @@ def test_score_is_the_law_one_step_ahead(kind):
     assert np.isnan(score.log_score[np.isnan(panel.y[:, 0])]).all()
     last = panel.offsets[1:] - 1
     before = panel.drop_tail(1)
-    law = engine.law(engine.start(before, 0), ahead(before, 1), (0.5, 0.9), 1, 0)
+    law = engine.marginals(engine.start(before, 0), ahead(before, 1), (0.5, 0.9), 1, 0)
     scale = (law.quantiles[1] - law.quantiles[0])[:, 0, 0] / NormalDist().inv_cdf(0.9)
     for i, row in enumerate(last):
         if np.isfinite(panel.y[row, 0]):
@@ -457,10 +468,10 @@ def test_score_is_the_law_one_step_ahead(kind):
 def test_irregular_clocks_are_refused_where_they_must(kind):
     panel = make_panel([[1.0, 2.0, 3.0]], kind="irregular", t=np.array([0.0, 0.3, 2.0]))
     if kind is Naive:
-        fitted(kind, panel, Job())
+        fitted(kind, panel, FitOptions())
     else:
         with pytest.raises(TimeError, match=r"regular grid.*'naive' or a latent model"):
-            fitted(kind, panel, Job())
+            fitted(kind, panel, FitOptions())
 
 
 @pytest.mark.parametrize("kind", [ETS, Theta, SARIMAX], ids=lambda kind: kind.alias)
@@ -468,9 +479,9 @@ def test_the_time_limit_leaves_the_simple_model_and_says_so(kind):
     panel = make_panel(waves())
     engine = fitted(kind, panel, replace(SEASON, deadline=Deadline(0.0)))
     assert all("time_limit passed: seasonal naive" in engine.notes[i] for i in panel.ids)
-    law = engine.law(engine.start(panel, 0), ahead(panel, 6), LEVELS, 1, 0)
+    law = engine.marginals(engine.start(panel, 0), ahead(panel, 6), LEVELS, 1, 0)
     plain = fitted(SeasonalNaive, panel)
-    other = plain.law(plain.start(panel, 0), ahead(panel, 6), LEVELS, 1, 0)
+    other = plain.marginals(plain.start(panel, 0), ahead(panel, 6), LEVELS, 1, 0)
     np.testing.assert_allclose(law.mean, other.mean, rtol=1e-6)
     np.testing.assert_allclose(law.quantiles, other.quantiles, rtol=1e-2)
 
@@ -489,7 +500,7 @@ def test_a_failing_library_is_no_crash(kind, monkeypatch):
     panel = make_panel(waves())
     engine = fitted(kind, panel)
     assert all("singular matrix" in engine.notes[i] for i in panel.ids)
-    law = engine.law(engine.start(panel, 0), ahead(panel, 2), LEVELS, 1, 0)
+    law = engine.marginals(engine.start(panel, 0), ahead(panel, 2), LEVELS, 1, 0)
     assert np.isfinite(law.quantiles).all()
 
 
@@ -533,7 +544,7 @@ def test_a_candidate_that_fails_is_noted(kind, monkeypatch):
 
     monkeypatch.setattr(peer, "fit", once)
     engine = kind()
-    engine.fit(make_panel(waves()[:1]), Job())
+    engine.fit(make_panel(waves()[:1]), FitOptions())
     assert len(calls) > 1
     assert "a bad day" in engine.notes["s0"]
 
@@ -541,13 +552,13 @@ def test_a_candidate_that_fails_is_noted(kind, monkeypatch):
 def test_long_seasons_of_sarimax_are_sines():
     series = waves((90, 100), season=24)
     panel = make_panel(series)
-    engine = fitted(SARIMAX, panel, Job(season_lengths=(24,)), max_rows=80)
+    engine = fitted(SARIMAX, panel, FitOptions(season_lengths=(24,)), max_rows=80)
     assert (engine._fitted["order"][..., -1] == 3).all()
     state = engine.start(panel, 0)
-    law = engine.law(state, ahead(panel, 48), LEVELS, 1, 0)
+    law = engine.marginals(state, ahead(panel, 48), LEVELS, 1, 0)
     assert (np.ptp(law.mean, axis=1) > 5).all()
-    plain = fitted(SeasonalNaive, panel, Job(season_lengths=(24,)))
-    other = plain.law(plain.start(panel, 0), ahead(panel, 24), LEVELS, 1, 0)
+    plain = fitted(SeasonalNaive, panel, FitOptions(season_lengths=(24,)))
+    other = plain.marginals(plain.start(panel, 0), ahead(panel, 24), LEVELS, 1, 0)
     assert np.abs(law.mean[:, :24] - other.mean).max() < 5
 
 
@@ -584,7 +595,7 @@ def test_the_naive_bridge_has_the_law_of_a_bridge():
 def test_the_seasonal_bridge_joins_values_of_one_phase():
     y = np.array([0.0, 10.0, 1.0, 11.0, np.nan, 13.0, 3.0, np.nan])
     panel = make_panel([y])
-    engine = fitted(SeasonalNaive, panel, Job(season_lengths=(2,)))
+    engine = fitted(SeasonalNaive, panel, FitOptions(season_lengths=(2,)))
     draws = engine.impute(panel, 4000, 0)[..., 0]
     np.testing.assert_allclose(draws.mean(0), [0, 10, 1, 11, 2, 13, 3, 13], atol=0.1)
 
@@ -708,13 +719,13 @@ def test_ids_of_every_kind_come_back_from_json():
     ids = [2, "a", 2.5, True, None, stamp, stamp.date(), stamp.to_pydatetime()]
     panel = make_panel([[1.0, 2.0]] * len(ids))
     object.__setattr__(panel, "ids", objects(ids))
-    engine = fitted(Naive, panel, Job())
+    engine = fitted(Naive, panel, FitOptions())
     loaded = Naive.unpacked(through_json(engine.packed()))
     assert list(loaded._index) == list(engine._index)
     assert list(map(type, loaded._index)) == list(map(type, engine._index))
     object.__setattr__(panel, "ids", objects([frozenset(), *ids[1:]]))
     with pytest.raises(TypeError, match="ids must be strings, numbers or dates"):
-        fitted(Naive, panel, Job()).packed()
+        fitted(Naive, panel, FitOptions()).packed()
 
 
 def test_names():
@@ -757,9 +768,9 @@ def test_seasonal_naive_has_the_published_scores(name):
     series = [g.to_numpy() for _, g in train.groupby("unique_id", sort=False)["y"]]
     y = np.stack([g.to_numpy() for _, g in test.groupby("unique_id", sort=False)["y"]])
     panel = make_panel(series)
-    job = Job(season_lengths=(task.season,) if task.season > 1 else ())
-    engine = fitted(SeasonalNaive, panel, job, intervals=False)
+    fit_options = FitOptions(season_lengths=(task.season,) if task.season > 1 else ())
+    engine = fitted(SeasonalNaive, panel, fit_options, intervals=False)
     levels = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
-    law = engine.law(engine.start(panel, 0), ahead(panel, task.horizon), levels, 1, 0)
+    law = engine.marginals(engine.start(panel, 0), ahead(panel, task.horizon), levels, 1, 0)
     found = wql(law.quantiles[..., 0], y, levels)
     assert found == pytest.approx(PUBLISHED[name], abs=5e-5)

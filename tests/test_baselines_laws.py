@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from local_engines import LEVELS, ahead, fitted, make_panel
 
-from seqlatent.forecasting.baselines import ETS, SARIMAX, Naive, SeasonalNaive, Theta
-from seqlatent.forecasting.baselines.initial import Standard, window
-from seqlatent.forecasting.baselines.orders import exact
-from seqlatent.forecasting.baselines.polish import polish
-from seqlatent.forecasting.baselines.sparse import smoothing_of_gaps
-from seqlatent.forecasting.baselines.spread import Pool
-from seqlatent.forecasting.engine import Job
+from seqlatent.forecasting.engines.baselines import ETS, SARIMAX, Naive, SeasonalNaive, Theta
+from seqlatent.forecasting.engines.baselines.initial import Standard, window
+from seqlatent.forecasting.engines.baselines.orders import exact
+from seqlatent.forecasting.engines.baselines.polish import polish
+from seqlatent.forecasting.engines.baselines.sparse import smoothing_of_gaps
+from seqlatent.forecasting.engines.baselines.spread import Pool
+from seqlatent.forecasting.engines.engine import FitOptions
 
 ENGINES = (Naive, SeasonalNaive, ETS, Theta, SARIMAX)
 each_engine = pytest.mark.parametrize("kind", ENGINES, ids=lambda kind: kind.alias)
 each_fitted = pytest.mark.parametrize("kind", ENGINES[2:], ids=lambda kind: kind.alias)
-QUARTERS = Job(season_lengths=(4,))
+QUARTERS = FitOptions(season_lengths=(4,))
 
 
 def series():
@@ -50,11 +50,11 @@ def some(kind):
     return {k: y for k, y in series().items() if kind is not SARIMAX or k not in slow}
 
 
-def forecast(kind, values, job=QUARTERS, h=6):
+def forecast(kind, values, fit_options=QUARTERS, h=6):
     """Quantiles ``(Q, N, h)``, scores ``(R,)`` and notes."""
     panel = make_panel(list(values))
-    engine = fitted(kind, panel, job, **({"max_rows": 200} if kind is SARIMAX else {}))
-    law = engine.law(engine.start(panel, 0), ahead(panel, h), LEVELS, 1, 0)
+    engine = fitted(kind, panel, fit_options, **({"max_rows": 200} if kind is SARIMAX else {}))
+    law = engine.marginals(engine.start(panel, 0), ahead(panel, h), LEVELS, 1, 0)
     return law.quantiles[..., 0], engine.score(panel, 0).log_score, engine.notes
 
 
@@ -108,7 +108,7 @@ def test_widths_are_those_of_the_steps_however_far_from_zero(kind):
     rng = np.random.default_rng(1)
     walk = np.cumsum(rng.normal(size=400))
     for level, step in ((1.1, 2e-6), (101325.0, 2.0), (1e6, 3.0), (-1e9, 1.0)):
-        found, _, _ = forecast(kind, [level + step * walk], Job(), h=1)
+        found, _, _ = forecast(kind, [level + step * walk], FitOptions(), h=1)
         right = 2 * NormalDist().inv_cdf(0.9) * step
         np.testing.assert_allclose(widths(found)[0, 0], right, rtol=0.15)
 
@@ -137,7 +137,7 @@ def test_what_a_panel_says_of_a_series_without_steps_knows_no_zero():
 def test_a_season_without_error_goes_on(kind, offset):
     t = np.arange(480)
     wave = 10 * np.sin(2 * np.pi * t / 24)
-    found, _, notes = forecast(kind, [offset + wave], Job(season_lengths=(24,)), h=24)
+    found, _, notes = forecast(kind, [offset + wave], FitOptions(season_lengths=(24,)), h=24)
     np.testing.assert_allclose(found[1, 0], offset + wave[:24], atol=1e-2)
     assert (widths(found) < 0.1).all()
     assert not notes
@@ -147,8 +147,8 @@ def test_sarimax_goes_on_with_lines_and_regressions_without_error():
     rng = np.random.default_rng(0)
     u, later = rng.normal(size=(60, 1)), rng.normal(size=(1, 5, 1))
     panel = make_panel([5 * u[:, 0] + 1], u=u)
-    engine = fitted(SARIMAX, panel, Job())
-    law = engine.law(engine.start(panel, 0), ahead(panel, 5, later), LEVELS, 1, 0)
+    engine = fitted(SARIMAX, panel, FitOptions())
+    law = engine.marginals(engine.start(panel, 0), ahead(panel, 5, later), LEVELS, 1, 0)
     np.testing.assert_allclose(law.mean[0], 5 * later[0] + 1, atol=1e-6)
     found, _, notes = forecast(SARIMAX, [3 + 0.5 * np.arange(40.0)], h=5)
     np.testing.assert_allclose(found[1, 0], 3 + 0.5 * np.arange(40, 45), atol=1e-6)
@@ -170,8 +170,10 @@ def test_long_seasons_are_used(kind, season, n):
     y = 10 + 3 * np.sin(2 * np.pi * t / season)
     noise = 0.3 * np.random.default_rng(0).normal(size=n)
     panel = make_panel([y[:n] + noise])
-    engine = fitted(kind, panel, Job(), season_length=season)
-    mean = engine.law(engine.start(panel, 0), ahead(panel, season), LEVELS, 1, 0).mean[0, :, 0]
+    engine = fitted(kind, panel, FitOptions(), season_length=season)
+    mean = engine.marginals(engine.start(panel, 0), ahead(panel, season), LEVELS, 1, 0).mean[
+        0, :, 0
+    ]
     assert np.abs(mean - y[n:]).mean() < 0.5
     assert "season" not in str(engine.notes)
 
@@ -185,7 +187,7 @@ def test_a_season_that_is_not_used_is_said_not_to_be(kind):
         np.where(t % 12 < 7, np.nan, np.cumsum(rng.normal(size=60))),  # most phases without value
         3 * np.sin(2 * np.pi * t / 12) + 0.1 * rng.normal(size=60),
     ]
-    _, _, notes = forecast(kind, values, Job(season_lengths=(12,)))
+    _, _, notes = forecast(kind, values, FitOptions(season_lengths=(12,)))
     assert "s2" not in notes
     if kind is SeasonalNaive:
         assert notes == {"s1": "7 of 12 phases of the season have no value: naive at those"}
@@ -204,14 +206,14 @@ def test_a_season_that_models_do_not_take_is_said_not_to_be():
     }
     assert forecast(Theta, noise)[2] == {"s0": "without the season of 4: no autocorrelation at it"}
     many = [np.tile(rng.normal(size=24), 3)[:60] + rng.normal(size=60)]
-    _, _, notes = forecast(ETS, many, Job(season_lengths=(24,)))
+    _, _, notes = forecast(ETS, many, FitOptions(season_lengths=(24,)))
     assert "without the season of 24" in notes["s0"]
 
 
 def test_seasonal_naive_counts_the_rows_between_values():
     y = np.full(40, np.nan)
     y[20:29] = np.arange(9.0)
-    _, _, notes = forecast(SeasonalNaive, [y], Job(season_lengths=(12,)))
+    _, _, notes = forecast(SeasonalNaive, [y], FitOptions(season_lengths=(12,)))
     assert notes == {"s0": "9 rows with values are fewer than a season of 12: naive"}
 
 
@@ -221,9 +223,9 @@ def test_a_fallback_is_what_its_note_says(kind):
     t = np.arange(48)
     visits = np.where(np.isin(t, [1, 5, 18, 22, 31, 40, 44]), 100 + rng.normal(size=48), np.nan)
     constant = np.full(48, 5.0)
-    job = Job(season_lengths=(12,))
-    found, _, notes = forecast(kind, [visits, visits[:6], constant, visits[:2]], job)
-    plain, _, _ = forecast(Naive, [visits, visits[:6], constant, visits[:2]], Job())
+    fit_options = FitOptions(season_lengths=(12,))
+    found, _, notes = forecast(kind, [visits, visits[:6], constant, visits[:2]], fit_options)
+    plain, _, _ = forecast(Naive, [visits, visits[:6], constant, visits[:2]], FitOptions())
     assert (widths(found) < 50).all()  # of values within 5
     assert (np.abs(found[1, :2] - 100) < 5).all()
     assert "2 values are too few to fit: naive, without the season of 12" in notes["s1"]
@@ -243,15 +245,15 @@ def test_a_seasonal_order_without_a_season_is_said_to_be_left_out():
     holes = np.where(np.arange(60) % 12 < 7, np.nan, walk)
     options = {"order": (0, 1, 1), "seasonal_order": (0, 1, 1)}
     panel = make_panel([holes, walk])
-    engine = fitted(SARIMAX, panel, Job(season_lengths=(12,)), **options)
-    law = engine.law(engine.start(panel, 0), ahead(panel, 12), LEVELS, 1, 0)
+    engine = fitted(SARIMAX, panel, FitOptions(season_lengths=(12,)), **options)
+    law = engine.marginals(engine.start(panel, 0), ahead(panel, 12), LEVELS, 1, 0)
     assert (widths(law.quantiles[..., 0]) < 30).all()
     assert engine.notes == {
         "s0": "without the season of 12 (7 of its phases have fewer than two values)"
     }
-    engine = fitted(SARIMAX, panel, Job(), **options)
+    engine = fitted(SARIMAX, panel, FitOptions(), **options)
     assert "without seasonal_order (no season is known: give season_length)" in engine.notes["s1"]
-    engine = fitted(SARIMAX, panel, Job(season_lengths=(12,)), order=(0, 1, 1))
+    engine = fitted(SARIMAX, panel, FitOptions(season_lengths=(12,)), order=(0, 1, 1))
     assert not engine.notes
 
 
@@ -261,11 +263,11 @@ def test_a_few_other_rows_of_a_series_have_intervals_of_its_size(kind):
     y = 100 + 5 * np.sin(2 * np.pi * t / 12) + np.random.default_rng(0).normal(size=120)
     panel = make_panel([y])
     options = {"order": (0, 1, 1), "seasonal_order": (0, 1, 1)} if kind is SARIMAX else {}
-    engine = fitted(kind, panel, Job(season_lengths=(12,)), **options)
+    engine = fitted(kind, panel, FitOptions(season_lengths=(12,)), **options)
     for rows in (1, 3):
         few = panel.tail(rows)
         state, future = engine.start(few, 0), ahead(few, 12)
-        law = engine.law(state, future, LEVELS, 1, 0)
+        law = engine.marginals(state, future, LEVELS, 1, 0)
         assert (np.abs(law.mean - 100) < 20).all()
         assert (widths(law.quantiles) < 60).all()
         assert engine.paths(state, future, 200, 0).std(0).max() < 30
@@ -284,7 +286,7 @@ def test_a_window_ends_at_the_last_value(kind, blank):
     assert not notes
     whole = make_panel([y])
     engine = fitted(kind, whole, QUARTERS, **({"max_rows": 200} if kind is SARIMAX else {}))
-    law = engine.law(engine.start(whole, 0), ahead(whole, blank + 4), LEVELS, 1, 0)
+    law = engine.marginals(engine.start(whole, 0), ahead(whole, blank + 4), LEVELS, 1, 0)
     np.testing.assert_allclose(found[:, 0], law.quantiles[:, 0, -4:, 0], rtol=1e-6)
 
 
@@ -298,7 +300,9 @@ def test_each_target_has_a_window_of_its_own(kind):
     for y in (np.concatenate([a, b], axis=1), a, b):
         panel = make_panel([y])
         engine = fitted(kind, panel, QUARTERS, **options)
-        laws.append(engine.law(engine.start(panel, 0), ahead(panel, 4), LEVELS, 1, 0).quantiles)
+        laws.append(
+            engine.marginals(engine.start(panel, 0), ahead(panel, 4), LEVELS, 1, 0).quantiles
+        )
         scores.append(np.nan_to_num(engine.score(panel, 0).log_score))
     np.testing.assert_allclose(laws[0], np.concatenate(laws[1:], axis=-1), rtol=1e-7)
     np.testing.assert_allclose(scores[0], scores[1] + scores[2], rtol=1e-6)
@@ -309,7 +313,7 @@ def test_a_gap_before_the_last_values_hides_no_others(kind):
     rng = np.random.default_rng(0)
     y = 50 + rng.normal(size=1200)
     y[695:-5] = np.nan
-    found, _, _ = forecast(kind, [y], Job(), h=3)
+    found, _, _ = forecast(kind, [y], FitOptions(), h=3)
     assert (np.abs(found[1] - 50) < 2).all()
     np.testing.assert_allclose(widths(found), 2.56, rtol=0.35)
 
@@ -337,7 +341,7 @@ def test_a_level_with_gaps_keeps_their_law():
     walk = np.where(t % 5 == 0, np.cumsum(rng.normal(size=1200)), np.nan)
     assert smoothing_of_gaps(walk)[1] > 0.8
     for kind in (ETS, Theta):
-        found, _, notes = forecast(kind, [noise], Job(season_lengths=(7,)), h=1)
+        found, _, notes = forecast(kind, [noise], FitOptions(season_lengths=(7,)), h=1)
         assert abs(found[1, 0, 0] - 1100) < 10
         np.testing.assert_allclose(widths(found), 25.6, rtol=0.3)
         assert "40 of 1171 rows have a value: a level alone" in notes["s0"]

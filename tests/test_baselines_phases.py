@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 from local_engines import LEVELS, ahead, fitted, make_panel
 
-from seqlatent.forecasting.baselines import ETS, SARIMAX, Theta
-from seqlatent.forecasting.baselines.orders import harmonics
-from seqlatent.forecasting.engine import Job
+from seqlatent.forecasting.engines.baselines import ETS, SARIMAX, Theta
+from seqlatent.forecasting.engines.baselines.orders import harmonics
+from seqlatent.forecasting.engines.engine import FitOptions
 
 
 def forecast(kind, values, season):
     """Quantiles ``(Q, N, season)`` of the next season, scores ``(R,)`` and notes."""
     panel = make_panel(list(values))
     options = {"max_rows": 500} if kind is SARIMAX else {}  # any, so that orders are searched
-    engine = fitted(kind, panel, Job(season_lengths=(season,)), **options)
-    law = engine.law(engine.start(panel, 0), ahead(panel, season), LEVELS, 1, 0)
+    engine = fitted(kind, panel, FitOptions(season_lengths=(season,)), **options)
+    law = engine.marginals(engine.start(panel, 0), ahead(panel, season), LEVELS, 1, 0)
     return law.quantiles[..., 0], engine.score(panel, 0).log_score, engine.notes
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seqlatent.forecasting.transforms import BoxCox, Identity, Log, guerrero, likelihood
+from seqlatent.forecasting.features.transforms import BoxCox, Identity, Log, guerrero, likelihood
 
 EXPONENTS = (0.0, 1e-9, 0.01, 0.3, 0.5, 1.0, 2.0)
 

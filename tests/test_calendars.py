@@ -14,8 +14,8 @@ from seqlatent.forecasting import (
     GapsWarning,
     TimeError,
 )
-from seqlatent.forecasting.frames import read
-from seqlatent.forecasting.recipes import deep_state
+from seqlatent.forecasting.engines.latent.recipes import deep_state
+from seqlatent.forecasting.frames.read import read
 
 
 def long(ds, y=None, id="a"):
@@ -88,7 +88,7 @@ def test_a_naive_hour_that_comes_twice_is_about_time_zones(freq):
             lambda s: s.dt.tz_localize("Europe/London", ambiguous="infer")
         )
     )
-    assert read(advised).panel.clock.freq == freq
+    assert read(advised).panel.time_index.freq == freq
 
 
 @pytest.mark.parametrize(
@@ -288,16 +288,16 @@ def test_bars_of_a_session_go_on_in_the_next_one(days, season, tz):
     found = model.predict(10)
     assert found["ds"].tolist() == ds[cut : cut + 10].tolist()
     np.testing.assert_array_equal(found["seasonal_naive"], df["y"][cut : cut + 10])
-    clock = read(df).panel.clock
-    np.testing.assert_array_equal(clock.steps(ds), np.arange(len(ds)))
-    np.testing.assert_array_equal(clock.steps(ds[::-1][:50]), np.arange(len(ds))[::-1][:50])
-    assert clock.steps(clock_stamps(clock, [-7, -4, -1], tz)).tolist() == [-7, -4, -1]
+    time_index = read(df).panel.time_index
+    np.testing.assert_array_equal(time_index.steps(ds), np.arange(len(ds)))
+    np.testing.assert_array_equal(time_index.steps(ds[::-1][:50]), np.arange(len(ds))[::-1][:50])
+    assert time_index.steps(clock_stamps(time_index, [-7, -4, -1], tz)).tolist() == [-7, -4, -1]
     model.update(df[cut : cut + 3])
     assert model.predict(1)["ds"].tolist() == [ds[cut + 3]]
 
 
-def clock_stamps(clock, t, tz):
-    stamps = pd.DatetimeIndex(clock.stamps(np.array(t, float)))
+def clock_stamps(time_index, t, tz):
+    stamps = pd.DatetimeIndex(time_index.stamps(np.array(t, float)))
     return stamps if tz is None else stamps.tz_localize("UTC").tz_convert(tz)
 
 
@@ -314,11 +314,11 @@ def test_nights_without_rows_may_be_gaps():
     rng = np.random.default_rng(0)
     some = bars(days, start="06:00", count=12, minutes=60)
     thin = some[np.sort(rng.permutation(len(some))[: len(some) // 2])]
-    assert read(long(thin)).panel.clock.freq == "h"  # rows lack within the day too
-    assert read(long(bars(days[:2]))).panel.clock.freq == "30min"  # two days are too few
-    assert read(long(bars(days, "00:00", 20, 60))).panel.clock.freq == "h"  # short nights
+    assert read(long(thin)).panel.time_index.freq == "h"  # rows lack within the day too
+    assert read(long(bars(days[:2]))).panel.time_index.freq == "30min"  # two days are too few
+    assert read(long(bars(days, "00:00", 20, 60))).panel.time_index.freq == "h"  # short nights
     two = pd.concat([long(bars(days)), long(bars(days, "08:00"), id="b")])
-    assert read(two).panel.clock.freq == "30min"
+    assert read(two).panel.time_index.freq == "30min"
 
 
 # --- a frequency that hardly any step has a row at ----------------------------------------------

@@ -86,7 +86,7 @@ def test_windows_are_refused_before_a_model_is_fitted():
 
 def test_large_work_that_is_done_in_parts_is_no_matter():
     series = 20_000
-    from seqlatent.forecasting import room
+    from seqlatent.forecasting import memory_limits as room
 
     engines = [fitted(name)._engines[fitted(name).aliases[0]] for name in ("srnn", "structural")]
     room.check_forecasts(engines, series, 24, targets=1, columns=6, samples=1000)

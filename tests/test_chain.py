@@ -13,8 +13,14 @@ from torch.distributions import (
 )
 from torch.distributions.transforms import ExpTransform
 
-from seqlatent.chain import Correction, Linear, MarkovChain, sample_path, sequential_path
-from seqlatent.distributions import Carried, diagonal_normal, draw
+from seqlatent.chain import (
+    ConditionallyLinear,
+    Correction,
+    MarkovChain,
+    sample_path,
+    sequential_path,
+)
+from seqlatent.distributions import Carried, diagonal_normal, sample
 from seqlatent.sequences import Context
 from seqlatent.transitions.transition import NoLatent, Transition
 
@@ -94,10 +100,10 @@ KERNELS = {
 
 def recorded(kernel, c, shape, generator):
     """The plain loop that autograd records."""
-    z = draw(kernel.initial(c[0]), shape, generator)
+    z = sample(kernel.initial(c[0]), shape, generator)
     path = [z]
     for t in range(1, c.shape[-1]):
-        path.append(draw(kernel(path[-1], c[t]), (), generator))
+        path.append(sample(kernel(path[-1], c[t]), (), generator))
     return torch.stack(path, -2)
 
 
@@ -161,11 +167,11 @@ def test_gradients_flow_through_the_state_before_the_start(name):
     found = sequential_path(kernel, c, (3,), seeded(), (z0, started))
 
     generator = seeded()
-    moved = draw(kernel(z0, c[0]), (), generator)
-    fresh = draw(kernel.initial(c[0]), (3,), generator)
+    moved = sample(kernel(z0, c[0]), (), generator)
+    fresh = sample(kernel.initial(c[0]), (3,), generator)
     z = [torch.where(started[:, None], moved, fresh)]
     for t in range(1, 4):
-        z.append(draw(kernel(z[-1], c[t]), (), generator))
+        z.append(sample(kernel(z[-1], c[t]), (), generator))
     expected = torch.stack(z, -2)
     close(found, expected)
     leaves = [z0, *kernel.parameters()]
@@ -310,7 +316,7 @@ def test_conditionals_reuse_the_priors_own():
 
 
 def test_the_linear_kinds_are_told_apart_by_class():
-    assert isinstance(linear(True), Linear)
-    assert isinstance(KERNELS["affine"](), Linear)
-    assert not isinstance(Curved(K, 0), Linear)
+    assert isinstance(linear(True), ConditionallyLinear)
+    assert isinstance(KERNELS["affine"](), ConditionallyLinear)
+    assert not isinstance(Curved(K, 0), ConditionallyLinear)
     assert isinstance(linear(True), Matrices)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from seqlatent.forecasting import Forecaster, spec_of
 from seqlatent.forecasting.cli import app, files
 from seqlatent.forecasting.cli import options as cli_options
-from seqlatent.forecasting.models import names
+from seqlatent.forecasting.engines.registry import names
 
 NAIVE = ["--model", "seasonal_naive"]
 
@@ -248,7 +248,7 @@ def test_results_do_not_replace_what_is_read_or_each_other(command, data, tmp_pa
 
 def test_info_tells_what_a_saved_model_is(saved):
     text = run("info", saved).stdout
-    for words in ("seqlatent 0", "format 3", "D, season of 7", "id unique_id, time ds, target y"):
+    for words in ("seqlatent 0", "format 4", "D, season of 7", "id unique_id, time ds, target y"):
         assert words in text
     assert re.search(r"seasonal_naive +baseline +- +\d+", text)
     assert re.search(r"NA +2024-02-04", text)
@@ -265,7 +265,7 @@ def test_info_counts_members_and_parameters(frame, tmp_path):
 def test_info_of_a_folder_that_is_none(tmp_path, saved):
     assert "expected a model folder" in run("info", tmp_path, status=1).stderr
     config = json.loads((saved / "config.json").read_text())
-    del config["clock"]
+    del config["time_index"]
     (saved / "config.json").write_text(json.dumps(config))
     assert "it is damaged or was edited" in run("info", saved, status=1).stderr
 

@@ -292,7 +292,7 @@ def test_an_answer_about_a_part_that_is_not_there_is_refused(options, error, mat
 
 def test_seasons_as_statsmodels_spells_them_are_refused_with_how_to_write_them():
     with pytest.raises(TypeError, match=r"like \(12, 2\), or \(12, None\).*found \{'period'"):
-        zoo._harmonics([{"period": 12, "harmonics": 1}], True)
+        zoo.exact._harmonics([{"period": 12, "harmonics": 1}], True)
 
 
 def test_learned_coefficients_agree_with_statsmodels():

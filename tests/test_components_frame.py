@@ -11,12 +11,13 @@ from statsmodels.tsa.statespace.structural import UnobservedComponents
 
 from seqlatent.emissions import LinearGaussian
 from seqlatent.forecasting import Columns, DataError, Forecaster, Spec, plots
-from seqlatent.forecasting.clock import Clock
-from seqlatent.forecasting.components import Decomposed, Normals, Term, decompose
-from seqlatent.forecasting.contributions import by_form, pooled
-from seqlatent.forecasting.panel import Panel
-from seqlatent.forecasting.recipes import deep_state, srnn
-from seqlatent.forecasting.transforms import Identity, Log
+from seqlatent.forecasting.engines.contributions import by_specification, pooled
+from seqlatent.forecasting.engines.latent.components import decompose
+from seqlatent.forecasting.engines.latent.recipes import deep_state, srnn
+from seqlatent.forecasting.engines.terms import Decomposed, Normals, Term
+from seqlatent.forecasting.features.transforms import Identity, Log
+from seqlatent.forecasting.frames.panel import Panel
+from seqlatent.forecasting.time.index import TimeIndex
 from seqlatent.inference import Kalman
 from seqlatent.model import LatentModel
 from seqlatent.transitions import (
@@ -37,8 +38,8 @@ Z80 = 1.2815515655446004
 def plain(parts, *, targets=1, scale=NOISE, transform="none", correlated=False, name="plain"):
     """A spec of one structural model that is not trained, or of a model of each transform."""
 
-    def model(form):
-        transition = Sum(form())
+    def model(specification):
+        transition = Sum(specification())
         loading = transition.loading if targets == 1 else None
         emission = LinearGaussian(
             transition.latent_dim,
@@ -52,10 +53,13 @@ def plain(parts, *, targets=1, scale=NOISE, transform="none", correlated=False, 
 
     return Spec(
         name,
-        lambda setting: [model(form) for form in (parts if isinstance(parts, list) else [parts])],
+        lambda data_summary: [
+            model(specification)
+            for specification in (parts if isinstance(parts, list) else [parts])
+        ],
         lambda models, training: None,
         calendar=False,
-        transform=transform if isinstance(transform, str) else lambda setting: transform,
+        transform=transform if isinstance(transform, str) else lambda data_summary: transform,
         dtype=torch.float64,
     )
 
@@ -80,8 +84,8 @@ def drift():
 
 def mixture():
     """Two draws of one form, another form, and one of logarithms."""
-    forms = [damped, partial(damped, 2 * LEVELS), drift, damped]
-    return plain(forms, transform=["none", "none", "none", "log"], name="structural")
+    specifications = [damped, partial(damped, 2 * LEVELS), drift, damped]
+    return plain(specifications, transform=["none", "none", "none", "log"], name="structural")
 
 
 def panel(series=2, rows=40, season=4, seed=0, holes=()):
@@ -98,7 +102,7 @@ def panel(series=2, rows=40, season=4, seed=0, holes=()):
 
 
 def wide(frame, column="mean"):
-    keys = ["unique_id", "ds"] + [k for k in ("target", "form") if k in frame]
+    keys = ["unique_id", "ds"] + [k for k in ("target", "specification") if k in frame]
     return frame.pivot(index=keys, columns="component", values=column)
 
 
@@ -177,16 +181,16 @@ def test_the_pooled_components_add_up(mixed):
 
 def test_each_form_tells_its_own(mixed):
     _, model = mixed
-    found = model.components(forms=True, level=[80])
-    assert found["form"].unique().tolist() == [
+    found = model.components(specifications=True, level=[80])
+    assert found["specification"].unique().tolist() == [
         "damped+season4", "drift+season4", "damped+season4 of logarithms"
     ]  # fmt: skip
-    scale = found.groupby(["form", "component"])["scale"].first()
+    scale = found.groupby(["specification", "component"])["scale"].first()
     assert set(scale["damped+season4"]) == {"data"}
     factors = scale["damped+season4 of logarithms"]
     assert factors[["level", "signal"]].tolist() == ["data"] * 2
     assert factors[["slope", "season4", "irregular"]].tolist() == ["factor"] * 3
-    additive = wide(found[found["form"] == "drift+season4"])
+    additive = wide(found[found["specification"] == "drift+season4"])
     np.testing.assert_allclose(additive["level"] + additive["season4"], additive["signal"])
 
 
@@ -195,7 +199,7 @@ def test_medians_of_factors_multiply():
     found = (
         Forecaster(plain(trend_and_season, transform="log"))
         .fit(df)
-        .components(forms=True, level=[80])
+        .components(specifications=True, level=[80])
     )
     median = (wide(found, "lo-80") * wide(found, "hi-80")) ** 0.5
     np.testing.assert_allclose(median["level"] * median["season4"], median["signal"])
@@ -206,7 +210,9 @@ def test_draws_of_a_form_are_a_mixture_of_their_normals(mixed):
     model = mixed[1]
     engine = model._engines["structural"]
     found = decompose(engine, model._seen, None, filtered=False)
-    level = wide(model.components(forms=True, level=[80]), "hi-80").xs("damped+season4", level=2)
+    level = wide(model.components(specifications=True, level=[80]), "hi-80").xs(
+        "damped+season4", level=2
+    )
     laws = [found.terms[m]["level"].own for m in range(2)]
     below = sum(norm.cdf(level["level"].to_numpy(), *(x[:, 0] for x in law)) for law in laws) / 2
     np.testing.assert_allclose(below, 0.9, atol=1e-9)
@@ -216,13 +222,13 @@ def test_draws_of_a_form_are_a_mixture_of_their_normals(mixed):
 def made(kinds, terms, weights):
     """A single row with given laws of its components."""
     y = np.full((1, 1), 5.0)
-    clock = Clock.of(np.arange(2), np.array([0, 2]), 1)
+    time_index = TimeIndex.of(np.arange(2), np.array([0, 2]), 1)
     rows = Panel(
         np.array(["a"]), np.array([0, 1]), np.zeros(1), y, y[:, :0], y[:, :0], y[:, :0],
-        y[:, :0].astype(np.int64), np.arange(1), clock,
+        y[:, :0].astype(np.int64), np.arange(1), time_index,
     )  # fmt: skip
-    forms = tuple(f"form {k}" for k in range(len(kinds)))
-    return Decomposed(rows, forms, kinds, np.array([weights]), terms)
+    specifications = tuple(f"form {k}" for k in range(len(kinds)))
+    return Decomposed(rows, specifications, kinds, np.array([weights]), terms)
 
 
 def test_what_a_factor_adds_has_the_law_of_the_difference():
@@ -254,8 +260,8 @@ def test_what_a_factor_adds_has_the_law_of_the_difference():
     np.testing.assert_allclose(below, [0.1, 0.5, 0.9], atol=0.005)
     np.testing.assert_allclose(result.mean[1, 0, 0], added.mean(), rtol=0.01)
     np.testing.assert_allclose(result.mean[:2].sum(0), result.mean[3])
-    forms = {one.form: one for one in by_form(found, transforms, [0.5])}
-    np.testing.assert_allclose(forms["form 0"].quantiles[1].item(), np.exp(0.3))
+    specifications = {one.specification: one for one in by_specification(found, transforms, [0.5])}
+    np.testing.assert_allclose(specifications["form 0"].quantiles[1].item(), np.exp(0.3))
 
 
 def test_a_component_that_a_form_lacks_is_zero_there():
@@ -280,7 +286,7 @@ def test_forms_without_weight_are_left_out():
 
     terms = {"level": Term("component", law(2.0)), "signal": Term("signal", law(2.0))}
     found = made(("none", "none"), (terms, terms), [1.0, 0.0])
-    first, second = by_form(found, {"none": Identity()}, [0.5])
+    first, second = by_specification(found, {"none": Identity()}, [0.5])
     assert np.isfinite(first.mean).all()
     assert np.isnan(second.mean).all()
 
@@ -411,12 +417,12 @@ def test_pictures_show_the_data_then_each_component(mixed):
     assert any(len(set(x)) == 1 for x in ends)  # where the future begins
     (one,) = plots.components(found, id="s0", names=["irregular"], last=16)
     assert len(one.lines[0].get_xdata()) == 10
-    forms = model.components(forms=True)
+    specifications = model.components(specifications=True)
     name = "damped+season4 of logarithms"
-    axes = plots.components(forms, id="s1", form=name)
+    axes = plots.components(specifications, id="s1", specification=name)
     assert axes[3].get_title("left") == "season4, a factor"
-    with pytest.raises(DataError, match="form must be named"):
-        plots.components(forms, id="s1")
+    with pytest.raises(DataError, match="specification must be named"):
+        plots.components(specifications, id="s1")
 
 
 def test_coefficients_are_drawn_when_named():

@@ -95,7 +95,7 @@ def test_missing_cells_hide_values_but_change_none(simulate, obs_dim, latent_dim
 
 
 @pytest.mark.parametrize(
-    "law", [True, exponential_gaps, functools.partial(lognormal_gaps, spread=1.0)]
+    "distribution", [True, exponential_gaps, functools.partial(lognormal_gaps, spread=1.0)]
 )
 @pytest.mark.parametrize("simulate", IRREGULAR.values(), ids=IRREGULAR)
 def test_irregular_times(simulate, law):
@@ -108,7 +108,7 @@ def test_irregular_times(simulate, law):
 
 
 @pytest.mark.parametrize(
-    ("law", "variance"), [(exponential_gaps, 1.0), (lognormal_gaps, math.exp(0.25) - 1)]
+    ("distribution", "variance"), [(exponential_gaps, 1.0), (lognormal_gaps, math.exp(0.25) - 1)]
 )
 def test_gaps_have_mean_one(law, variance):
     gaps = law(200, 500, generator=seeded(), dtype=double)

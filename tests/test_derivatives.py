@@ -16,13 +16,15 @@ from seqlatent.chain.paths import sample_path
 from seqlatent.derivatives import first_order, once
 from seqlatent.distributions import kl_per_dim
 from seqlatent.distributions.normals import diagonal_normal
+from seqlatent.inference.amortised.combiner import CarriedSampler, CombinerSampler
+from seqlatent.inference.amortised.tilted import TiltedSampler
 from seqlatent.linalg import factor
 from seqlatent.networks.gated import gated_path
 from seqlatent.objectives import evidence
 from seqlatent.recurrence import affine_recurrence, linear_recurrence_loop, linear_recurrence_scan
 from seqlatent.sequences import Context, Sequences
 from seqlatent.transitions import Gated
-from seqlatent.walks import CarriedSteps, CarriedWalk, CombinedWalk, GatedSteps, TiltedWalk
+from seqlatent.transitions.steps import CarriedSteps, GatedSteps
 from seqlatent.zoo import count_structural
 
 SEEDS = range(3)
@@ -156,11 +158,11 @@ def walk(draws, kind):
 
     def run(first, *inputs):
         if kind == "tilted":
-            made = TiltedWalk(GatedSteps(*inputs[2:], 1e-3), *inputs[:2])
+            made = TiltedSampler(GatedSteps(*inputs[2:], 1e-3), *inputs[:2])
         elif kind == "combined":
-            made = CombinedWalk(*inputs, 1e-3)
+            made = CombinerSampler(*inputs, 1e-3)
         else:
-            made = CarriedWalk(CarriedSteps(*inputs[:4]), CombinedWalk(*inputs[4:], 1e-3))
+            made = CarriedSampler(CarriedSteps(*inputs[:4]), CombinerSampler(*inputs[4:], 1e-3))
         return made.path(first, eps)
 
     return run, [draws.leaf(N, width), *inputs]
@@ -206,7 +208,7 @@ CASES = {
         lambda draws: hidden_markov(draws, True, True),
     ],
     "networks.gated._Gated": [units],
-    "walks._Path": [
+    "fused._Path": [
         lambda draws: walk(draws, "tilted"),
         lambda draws: walk(draws, "combined"),
         lambda draws: walk(draws, "carried"),

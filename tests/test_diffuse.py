@@ -462,7 +462,7 @@ def test_lookahead_and_one_step_laws_are_finite():
     from seqlatent.model.onestep import one_step
 
     model, sequences = everything(), data(missing=0.0)
-    value = objectives.lookahead(model, sequences.window(0, 6), horizon=3)
+    value = objectives.multi_step_score(model, sequences.window(0, 6), horizon=3)
     assert value.isfinite().all()
     laws = one_step(model, sequences)
     assert laws.below.isfinite().all()

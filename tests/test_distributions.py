@@ -30,14 +30,14 @@ from seqlatent.distributions import (
     CovarianceNormal,
     Empirical,
     FactorNormal,
+    base_noise,
     cumulative,
     detach,
     diagonal_normal,
-    draw,
     kl_per_dim,
     masked_log_prob,
-    noise,
-    place,
+    reparametrise,
+    sample,
 )
 
 
@@ -86,7 +86,7 @@ def test_thin_factors_of_one_span_are_comparable():
 
 def test_factor_of_no_columns_is_a_point():
     p = FactorNormal(normal(3, 2), torch.zeros(2, 0, dtype=F64))
-    z = draw(p, (4,))
+    z = sample(p, (4,))
     assert torch.equal(z, p.loc.expand(4, 3, 2))
     assert torch.equal(p.log_prob(z), torch.zeros(4, 3, dtype=F64))
 
@@ -100,7 +100,7 @@ def test_factor_normal_gradients_are_those_of_the_density():
 def test_factor_broadcasts_against_the_mean():
     p = FactorNormal(normal(3, 1, 2), normal(4, 2, 1))
     assert p.batch_shape == (3, 4)
-    assert draw(p, (5,)).shape == (5, 3, 4, 2)
+    assert sample(p, (5,)).shape == (5, 3, 4, 2)
     assert p.variance.shape == (3, 4, 2)
     assert p.covariance_matrix.shape == (3, 4, 2, 2)
 
@@ -112,7 +112,7 @@ def test_covariance_normal_is_the_dense_normal():
     close(p.log_prob(z), dense.log_prob(z))
     close(p.variance, dense.variance)
     singular = CovarianceNormal(loc[0], torch.ones(3, 3, dtype=F64))
-    drawn = draw(singular, (5,), seeded()) - loc[0]
+    drawn = sample(singular, (5,), seeded()) - loc[0]
     close(drawn, drawn[:, :1].expand(5, 3))
 
 
@@ -123,7 +123,7 @@ def test_carried_scores_only_its_random_part():
     base, carry = diagonal_normal(normal(4, 2), torch.ones(4, 2, dtype=F64)), normal(3, seed=5)
     p = Carried(base, carry)
     assert (p.batch_shape, p.event_shape) == ((4,), (5,))
-    s = draw(p, (6,), seeded())
+    s = sample(p, (6,), seeded())
     assert torch.equal(s[..., 2:], carry.expand(6, 4, 3))
     close(p.log_prob(s), base.log_prob(s[..., :2]))
     close(p.log_prob(s + torch.tensor([0.0, 0, 9, 9, 9])), p.log_prob(s))
@@ -133,12 +133,12 @@ def test_carried_scores_only_its_random_part():
 
 def test_carried_without_a_random_part_is_deterministic():
     p = Carried(None, normal(4, 3))
-    s = draw(p, (2,))
+    s = sample(p, (2,))
     assert torch.equal(s, p.carry.expand(2, 4, 3))
     assert torch.equal(p.log_prob(s), torch.zeros(2, 4, dtype=F64))
     assert torch.equal(p.mean, p.carry)
-    assert torch.equal(place(p, noise(p, (2,))), s)
-    assert noise(p, (2,)).shape == (2, 4, 0)
+    assert torch.equal(reparametrise(p, base_noise(p, (2,))), s)
+    assert base_noise(p, (2,)).shape == (2, 4, 0)
 
 
 def test_carried_divergence_is_that_of_the_random_parts():
@@ -174,11 +174,11 @@ def test_empirical_draws_follow_its_weights():
     values = torch.tensor([[[0.0], [5.0]], [[1.0], [6.0]], [[2.0], [7.0]]], dtype=F64)
     weights = torch.tensor([[0.2, 0.0], [0.5, 1.0], [0.3, 0.0]], dtype=F64)
     p = Empirical(values, weights.log())
-    z = draw(p, (4000,), seeded())
+    z = sample(p, (4000,), seeded())
     assert z.shape == (4000, 2, 1)
     assert torch.equal(z[:, 1], torch.full((4000, 1), 6.0, dtype=F64))
     assert within(z.mean(0), p.mean, standard_error(z))
-    assert torch.equal(p.sample((2,), seeded()), draw(p, (2,), seeded()))
+    assert torch.equal(p.sample((2,), seeded()), sample(p, (2,), seeded()))
 
 
 # --- drawing -------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ KNOWN = {  # moments that torch gives wrongly or not at all
 def test_draws_have_the_moments_of_their_family(name):
     p = FAMILIES[name]
     mean, variance = KNOWN[name] if KNOWN.get(name) else (p.mean, p.variance)
-    x = draw(p, (20000,), seeded())
+    x = sample(p, (20000,), seeded())
     assert x.shape == (20000, *p.batch_shape, *p.event_shape)
     assert x.dtype == F64
     assert within(x.mean(0), mean, standard_error(x), 4.5)
@@ -226,16 +226,16 @@ def test_draws_have_the_moments_of_their_family(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_private_generator_reproduces_draws_and_leaves_the_global_one_alone(name):
     before = torch.get_rng_state()
-    a, b = (draw(FAMILIES[name], (2,), seeded(3)) for _ in range(2))
+    a, b = (sample(FAMILIES[name], (2,), seeded(3)) for _ in range(2))
     assert torch.equal(a, b)
     assert torch.equal(before, torch.get_rng_state())
-    draw(FAMILIES[name], (2,))
+    sample(FAMILIES[name], (2,))
     assert not torch.equal(before, torch.get_rng_state())
 
 
 def test_categorical_draws_follow_their_probabilities_and_skip_zeros():
     probs = torch.tensor([[0.0, 0.25, 0.75, 0.0], [1.0, 0.0, 0.0, 0.0]], dtype=F64)
-    index = draw(Categorical(probs=probs, validate_args=False), (8000,), seeded())
+    index = sample(Categorical(probs=probs, validate_args=False), (8000,), seeded())
     assert index.shape == (8000, 2)
     share = torch.nn.functional.one_hot(index, 4).to(F64)
     assert within(share.mean(0), probs, standard_error(share))
@@ -254,26 +254,28 @@ def test_draws_are_reparametrised_where_the_family_allows():
         Carried(diagonal_normal(loc, scale), loc),
     ):
         grads = torch.autograd.grad(
-            draw(p, (3,), seeded()).sum(), parameters, allow_unused=True, retain_graph=True
+            sample(p, (3,), seeded()).sum(), parameters, allow_unused=True, retain_graph=True
         )
         assert all(g is None or bool(g.isfinite().all()) for g in grads)
         assert any(g is not None for g in grads), type(p)
     for p in (Poisson(scale), NegativeBinomial(scale, logits=loc), Bernoulli(logits=loc)):
-        assert not draw(p, (3,), seeded()).requires_grad
+        assert not sample(p, (3,), seeded()).requires_grad
 
 
 def test_place_and_noise_make_the_draw():
     for name in ("Normal", "Independent", "FactorNormal", "Carried"):
         p = FAMILIES[name]
-        assert torch.equal(place(p, noise(p, (4,), seeded())), draw(p, (4,), seeded())), name
+        assert torch.equal(
+            reparametrise(p, base_noise(p, (4,), seeded())), sample(p, (4,), seeded())
+        ), name
 
 
 def test_families_that_cannot_be_drawn_say_how_to_register():
     p = Laplace(LOC, SCALE)
-    assert draw(p, (2,)).shape == (2, 2, 3)
-    with pytest.raises(TypeError, match=r"draw from Laplace .*draw\.register\(Laplace\)"):
-        draw(p, (2,), seeded())
-    for function in (lambda: noise(p, ()), lambda: place(p, LOC)):
+    assert sample(p, (2,)).shape == (2, 2, 3)
+    with pytest.raises(TypeError, match=r"draw from Laplace .*sample\.register\(Laplace\)"):
+        sample(p, (2,), seeded())
+    for function in (lambda: base_noise(p, ()), lambda: reparametrise(p, LOC)):
         with pytest.raises(TypeError, match=r"Laplace is not an affine transform of normal noise"):
             function()
 
@@ -408,7 +410,7 @@ def test_detach_keeps_the_law_and_cuts_the_graph():
         Carried(None, loc),
     ):
         q = detach(p)
-        z = draw(p, (), seeded()).detach()
+        z = sample(p, (), seeded()).detach()
         close(q.log_prob(z), p.log_prob(z).detach())
         assert not q.log_prob(z).requires_grad
     with pytest.raises(TypeError, match=r"cannot detach Laplace: register it"):
@@ -417,18 +419,18 @@ def test_detach_keeps_the_law_and_cuts_the_graph():
 
 def test_float32_stays_float32():
     p = FactorNormal(LOC.float(), normal(3, 2).float())
-    z = draw(p, (2,), seeded())
+    z = sample(p, (2,), seeded())
     assert z.dtype == p.log_prob(z).dtype == torch.float32
     t = StudentT(torch.full((3,), 0.05), torch.zeros(3), torch.ones(3))
-    assert bool(draw(t, (20000,), seeded()).isfinite().all())
-    assert math.isfinite(draw(Gamma(torch.tensor(1e-3), torch.tensor(1.0)), (), seeded()))
+    assert bool(sample(t, (20000,), seeded()).isfinite().all())
+    assert math.isfinite(sample(Gamma(torch.tensor(1e-3), torch.tensor(1.0)), (), seeded()))
 
 
 # --- cumulative ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "law",
+    "distribution",
     [
         Poisson(torch.tensor([0.3, 4.0], dtype=F64)),
         NegativeBinomial(
@@ -447,7 +449,7 @@ def test_cumulative_probabilities_of_counts_are_sums(law):
 
 
 @pytest.mark.parametrize(
-    "law",
+    "distribution",
     [
         Normal(torch.tensor(0.4, dtype=F64), 1.3),
         StudentT(torch.tensor(3.5, dtype=F64), 0.4, 1.3),

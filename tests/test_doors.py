@@ -22,9 +22,9 @@ from seqlatent.forecasting import (
     plots,
     spec_of,
 )
-from seqlatent.forecasting.models import names
-from seqlatent.forecasting.naming import check_names, check_words
-from seqlatent.forecasting.outputs import SMOOTHED
+from seqlatent.forecasting.engines.registry import names
+from seqlatent.forecasting.frames.names import check_names, check_words
+from seqlatent.forecasting.results import SMOOTHED
 
 
 def frame(ids=("a",), steps=30, **more):

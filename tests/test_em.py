@@ -15,9 +15,9 @@ from seqlatent.model import LatentModel, per_series
 from seqlatent.objectives import evidence
 from seqlatent.sequences import Sequences
 from seqlatent.training import em, fit, lbfgs
-from seqlatent.training.regressions import regressions
-from seqlatent.training.scales import scales
-from seqlatent.training.vectors import Vectors
+from seqlatent.training.em.regressions import regressions
+from seqlatent.training.em.scales import scales
+from seqlatent.training.likelihood.parameter_vectors import Vectors
 from seqlatent.transitions import (
     AR,
     Cycle,

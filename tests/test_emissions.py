@@ -7,7 +7,7 @@ import torch
 from emission_contracts import EmissionContract, seeded
 from torch import distributions
 
-from seqlatent.distributions import draw
+from seqlatent.distributions import sample
 from seqlatent.emissions.bernoulli import Bernoulli
 from seqlatent.emissions.categorical import Categorical
 from seqlatent.emissions.counts import NegativeBinomial, Poisson
@@ -187,8 +187,8 @@ def test_extreme_parameters_have_finite_densities_and_gradients(family, dtype, l
         p.net.layers[-1].bias.fill_(level)
     z = torch.zeros(2, 3, dtype=dtype, requires_grad=True)
     law = p(z, c)
-    sample = draw(law, (50,), seeded(0))
-    assert sample.isfinite().all()
+    drawn = sample(law, (50,), seeded(0))
+    assert drawn.isfinite().all()
     for value in (0.0, 1.0):
         y = torch.full((2, 1), value, dtype=dtype) * (c.scale if family in REAL else 1.0)
         observed = torch.ones_like(y, dtype=torch.bool)
@@ -210,7 +210,7 @@ def test_a_path_fed_its_own_samples_stays_finite(family):
     y, generator = torch.ones(20, 3, 1), seeded(0)
     with torch.no_grad():
         for _ in range(1000):
-            y = draw(p(z, c.replace(m=y)), (), generator).float()
+            y = sample(p(z, c.replace(m=y)), (), generator).float()
     assert y.isfinite().all()
     p.check(y, torch.ones_like(y, dtype=torch.bool))
 
@@ -255,7 +255,7 @@ def test_a_mean_is_held_where_samplers_can_count(family):
     c = Context.regular(3, dtype=float64, scale=torch.full((3, 1), 1e6, dtype=float64))
     law = constant(family, raw)(torch.zeros(3, 3, dtype=float64), c)
     torch.testing.assert_close(law.mean, torch.full((3, 1), 1e8, dtype=float64), **exact)
-    assert (draw(law, (1000,), seeded(0)) >= 0).all()
+    assert (sample(law, (1000,), seeded(0)) >= 0).all()
 
 
 def test_an_outlier_costs_student_t_its_logarithm(z, c):

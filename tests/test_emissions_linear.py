@@ -8,7 +8,7 @@ import pytest
 import torch
 from contracts import context
 
-from seqlatent.distributions import draw
+from seqlatent.distributions import sample
 from seqlatent.emissions.linear import LinearGaussian
 from seqlatent.inference import Kalman
 from seqlatent.model import LatentModel
@@ -63,7 +63,7 @@ def test_one_step_equals_all_steps(case):
     law = p(z, c)
     assert law.batch_shape == (3, 4)
     assert law.event_shape == (p.obs_dim,)
-    y = draw(law)
+    y = sample(law)
     for t in range(4):
         one = p(z[:, t], c[t])
         assert one.batch_shape == (3,)
@@ -75,7 +75,7 @@ def test_sample_axes_lead(case):
     z = torch.stack([z, 2 * z])
     law = p(z, c)
     assert law.batch_shape == (2, 3, 4)
-    y = draw(p(z[0], c))
+    y = sample(p(z[0], c))
     for i in range(2):
         torch.testing.assert_close(law.log_prob(y)[i], p(z[i], c).log_prob(y), **exact)
 
@@ -94,21 +94,21 @@ def test_it_is_the_law_of_its_matrices(case):
     torch.testing.assert_close(law.mean, mean, **exact)
     torch.testing.assert_close(law.variance, R.diagonal(dim1=-2, dim2=-1).expand_as(mean), **exact)
     reference = torch.distributions.MultivariateNormal(mean, R.expand(3, 4, p.obs_dim, p.obs_dim))
-    y = draw(law)
+    y = sample(law)
     torch.testing.assert_close(law.log_prob(y), reference.log_prob(y), **exact)
 
 
 def test_shift_and_scale_are_an_affine_map_of_the_observation(case):
     p, c, z = case
     plain = c.replace(shift=torch.zeros_like(c.shift), scale=torch.ones_like(c.scale))
-    y = draw(p(z, plain))
+    y = sample(p(z, plain))
     moved = p(z, c).log_prob(c.shift + c.scale * y)
     torch.testing.assert_close(moved, p(z, plain).log_prob(y) - c.scale.log().sum(-1), **exact)
 
 
 def test_unobserved_cells_are_integrated_out(case):
     p, c, z = case
-    y = draw(p(z, c))
+    y = sample(p(z, c))
     observed = torch.ones_like(y, dtype=torch.bool)
     observed[0, 0] = False
     observed[1, 1, 0] = False
@@ -131,7 +131,7 @@ def test_every_parameter_gets_a_finite_gradient(case):
 
 def test_copies_are_equal_and_the_state_dict_holds_all(case):
     p, c, z = case
-    y = draw(p(z, c))
+    y = sample(p(z, c))
     again = reinitialised(copy.deepcopy(p))
     again.load_state_dict(p.state_dict())
     for q in (copy.deepcopy(p), pickle.loads(pickle.dumps(p)), again):
@@ -153,7 +153,7 @@ def test_parameters_are_drawn_by_a_private_generator(case):
 def test_the_type_follows_the_inputs(dtype):
     p = LinearGaussian(2, 2, correlated=True, context_dim=1).to(dtype)
     c = Context.regular(3, 4, obs_dim=2, dtype=dtype, u=torch.randn(3, 4, 1, dtype=dtype))
-    assert draw(p(torch.zeros(3, 4, 2, dtype=dtype), c)).dtype == dtype
+    assert sample(p(torch.zeros(3, 4, 2, dtype=dtype), c)).dtype == dtype
     assert all(x.dtype == dtype for x in p.matrices(c))
 
 

@@ -6,7 +6,7 @@ from batches import close, gaps, normal, series
 from small_models import BACKBONES, ENCODERS, encoder
 
 from seqlatent.inference import Encoder, FilteringEncoder, SmoothingEncoder
-from seqlatent.inference.encoders import _mirror
+from seqlatent.inference.amortised.encoders import _mirror
 from seqlatent.networks import MinGRU
 from seqlatent.sequences import Context, Sequences
 

@@ -9,16 +9,16 @@ import torch
 from scipy import optimize, stats
 
 from seqlatent.forecasting import Columns
-from seqlatent.forecasting.anchors import Anchors, reached
-from seqlatent.forecasting.engine import Job
-from seqlatent.forecasting.frames import read
-from seqlatent.forecasting.inputs import Inputs
-from seqlatent.forecasting.mixture import allot, quantiles
-from seqlatent.forecasting.panel import Future
-from seqlatent.forecasting.scaling import Units, scales
-from seqlatent.forecasting.stages import InTurn
-from seqlatent.forecasting.transforms import Identity, Log
-from seqlatent.forecasting.windows import Numbers, Windows, batches, whole
+from seqlatent.forecasting.engines.engine import FitOptions
+from seqlatent.forecasting.engines.latent.stages import SequentialTraining
+from seqlatent.forecasting.engines.mixture import allot, quantiles
+from seqlatent.forecasting.features.anchors import Anchors, reached
+from seqlatent.forecasting.features.covariates import Inputs
+from seqlatent.forecasting.features.scaling import Units, scales
+from seqlatent.forecasting.features.transforms import Identity, Log
+from seqlatent.forecasting.features.windows import ModelData, Windows, batches, whole
+from seqlatent.forecasting.frames.panel import Future
+from seqlatent.forecasting.frames.read import read
 from seqlatent.training import Deadline
 
 
@@ -35,7 +35,7 @@ def numbers(panel, u=None, kind="standard", flags=slice(0, 0), season=1):
     u = np.zeros((panel.rows, 0)) if u is None else u
     codes = np.zeros((panel.batch, 0), dtype=np.int64)
     units = Units.of(panel, kind, season=season, context=None)
-    return Numbers(panel, u, codes, np.arange(panel.batch), units, torch.float64, flags)
+    return ModelData(panel, u, codes, np.arange(panel.batch), units, torch.float64, flags)
 
 
 def all_of(data, series, **options):
@@ -87,7 +87,7 @@ def test_past_covariates_come_one_row_late_with_a_flag():
     scaled = (np.array([1.0, 3.0]) - inputs.past_mean[0]) / inputs.past_scale[0]
     np.testing.assert_allclose(u[[1, 3], 0], scaled)
     future = Future(panel.last[:, None] + np.arange(1, 4), np.zeros((2, 3, 0)))
-    ahead = inputs.of_future(panel.clock, future, panel.real, np.array([[4.0], [7.0]]))
+    ahead = inputs.of_future(panel.time_index, future, panel.real, np.array([[4.0], [7.0]]))
     assert ahead[:, :, 1].tolist() == [[1, 0, 0], [1, 0, 0]]
     assert Inputs.from_dict(inputs.to_dict()) == inputs
 
@@ -96,7 +96,7 @@ def test_integer_times_get_the_phase_of_day_and_week():
     panel = read(frame(lengths=(400,))).panel
     hourly = Inputs.of(panel, calendar=True, season_lengths=(24,))
     assert hourly.season_lengths == (24, 168)
-    assert hourly.width(panel.clock) == 12
+    assert hourly.width(panel.time_index) == 12
     u = hourly.of_panel(panel)
     np.testing.assert_allclose(u[0], u[168], atol=1e-9)
 
@@ -275,20 +275,22 @@ def test_stages_divide_the_time_and_have_seeds_of_their_own():
     panel = read(frame()).panel
 
     def stage(models, training):
-        jobs.append(training.job)
+        jobs.append(training.fit_options)
 
     from seqlatent.emissions import Normal
-    from seqlatent.forecasting.specs import Setting, Training
+    from seqlatent.forecasting.engines.spec import DataSummary, Training
     from seqlatent.zoo import srnn
 
     models = [srnn(latent_dim=0, hidden_dim=4, emission=Normal) for _ in range(2)]
     training = Training(
-        numbers(panel), Setting(), slice(0, 0), Job(deadline=Deadline(10.0), seed=3)
+        numbers(panel), DataSummary(), slice(0, 0), FitOptions(deadline=Deadline(10.0), seed=3)
     )
-    InTurn([stage, stage], [0.25, 0.75])(models, training)
-    assert len({job.seed for job in jobs}) == 4
+    SequentialTraining([stage, stage], [0.25, 0.75])(models, training)
+    assert len({fit_options.seed for fit_options in jobs}) == 4
     # what a stage leaves of the time of its member goes to the next one
-    assert [job.deadline.total for job in jobs[:2]] == pytest.approx([1.25, 5.0], abs=0.1)
+    assert [fit_options.deadline.total for fit_options in jobs[:2]] == pytest.approx(
+        [1.25, 5.0], abs=0.1
+    )
 
 
 def phases(starts, periods, freq):

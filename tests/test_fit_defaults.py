@@ -13,10 +13,10 @@ from seqlatent.model import LatentModel
 from seqlatent.objectives import elbo, evidence
 from seqlatent.sequences import Sequences
 from seqlatent.training import History, fit, lbfgs
-from seqlatent.training.batches import Panel
-from seqlatent.training.descent import Descent
-from seqlatent.training.ranks import Ranks
-from seqlatent.training.surface import Surface, judge
+from seqlatent.training.gradient.batches import Panel
+from seqlatent.training.gradient.descent import Descent
+from seqlatent.training.gradient.ranks import Ranks
+from seqlatent.training.gradient.surface import Surface, judge
 from seqlatent.transitions import Cycle
 
 F64 = torch.float64

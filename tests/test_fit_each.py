@@ -12,7 +12,7 @@ from seqlatent.model import LatentModel, moments, per_series
 from seqlatent.objectives import elbo, evidence
 from seqlatent.sequences import Context, Sequences
 from seqlatent.training import Pool, draws_each, fit_each
-from seqlatent.training.quasi_newton import minimise
+from seqlatent.training.likelihood.quasi_newton import minimise
 from seqlatent.transitions import (
     DampedTrend,
     LocalLevel,

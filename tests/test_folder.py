@@ -15,7 +15,7 @@ from engines import ENGINES, copied, fitted, panel, rows_of
 
 from seqlatent import files
 from seqlatent.forecasting import FolderError, Forecaster, spec_of
-from seqlatent.forecasting.manifest import _digest
+from seqlatent.forecasting.storage.manifest import _digest
 
 OWN = {name: ENGINES[name]() for name in ("own", "short_own")}
 
@@ -65,7 +65,7 @@ def saved(original, tmp_path):
     [
         ({"thesis.txt": "mine"}, "thesis.txt"),
         ({"config.json": "{}", "data.csv": "1"}, "config.json"),
-        ({"config.json": '{"kind": "forecaster", "format": 2}'}, "format 3, found 2"),
+        ({"config.json": '{"kind": "forecaster", "format": 2}'}, "format 4, found 2"),
         ({"config.json": "{"}, "config.json"),
         ({"sub/config.json": "{}"}, "sub"),
     ],
@@ -190,7 +190,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("file", ["config", "tails", "model-0", "state-0"])
+@pytest.mark.parametrize("file", ["config", "last_rows", "model-0", "state-0"])
 def test_a_damaged_file_is_named(file, damage, saved):
     (path,) = saved.glob(f"{file}*")
     DAMAGE[damage](path)
@@ -208,11 +208,11 @@ def test_a_file_that_may_not_be_read_is_named(saved, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "found", [0, -5, 1, 2, 4, 99, 10**400, True, False, None, "1", "3", 3.0, [3], {}]
+    "found", [0, -5, 1, 2, 3, 5, 99, 10**400, True, False, None, "1", "4", 4.0, [4], {}]
 )
 def test_another_format_is_refused(found, saved):
     rewritten(saved, format=found)
-    with pytest.raises(FolderError, match=r"config.json: (expected|this version reads) format 3"):
+    with pytest.raises(FolderError, match=r"config.json: (expected|this version reads) format 4"):
         Forecaster.load(saved)
 
 
@@ -243,7 +243,7 @@ def test_json_that_is_no_manifest_is_refused(text, saved):
         {"ids": ["s0"]},
         {"ids": [["Nothing", 1], "s1", "s2"]},
         {"models": {}},
-        {"clock": {"kind": "x"}},
+        {"time_index": {"kind": "x"}},
         {"seed": None, "columns": None},
     ],
     ids=str,

@@ -16,7 +16,13 @@ from seqlatent.forecasting import (
     TargetError,
     TimeError,
 )
-from seqlatent.forecasting.recipes import deep_markov, deep_state, srnn, structural, vrnn
+from seqlatent.forecasting.engines.latent.recipes import (
+    deep_markov,
+    deep_state,
+    srnn,
+    structural,
+    vrnn,
+)
 
 MODELS = {
     "srnn": lambda: srnn(members=2, steps=3, latent_dim=2, hidden_dim=8),

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from seqlatent.forecasting.structural import (
-    Form,
+from seqlatent.forecasting.engines.structural import (
+    Specification,
     fit_structural,
     mixture_quantiles,
     prepared,
@@ -12,7 +12,7 @@ from seqlatent.forecasting.structural import (
 from seqlatent.model import moments
 
 LEVELS = [i / 10 for i in range(1, 10)]
-LEVEL = Form("level")
+LEVEL = Specification("level")
 
 
 def walks(batch=4, steps=30, *, seed=0):
@@ -41,7 +41,7 @@ def test_a_panel_of_every_length_and_scale_has_finite_ordered_quantiles():
     y[5, 2:] = torch.nan
     y[6, :9] = torch.nan
     y[7] = 0.0
-    fitted = fit_structural(y, 4, 3, forms=[Form("drift", ((4, 2),))])
+    fitted = fit_structural(y, 4, 3, specifications=[Specification("drift", ((4, 2),))])
     q = forecast(fitted, y, 3)
     assert bool(q.isfinite().all())
     assert bool((q.diff(dim=-1) > 0).all())
@@ -53,7 +53,10 @@ def test_a_panel_of_every_length_and_scale_has_finite_ordered_quantiles():
 @pytest.mark.slow
 def test_forecasts_do_not_depend_on_the_units():
     y = walks(3, 12)
-    q = [forecast(fit_structural(y * s, 1, 2, forms=[LEVEL]), y * s, 2) / s for s in (1.0, 1e6)]
+    q = [
+        forecast(fit_structural(y * s, 1, 2, specifications=[LEVEL]), y * s, 2) / s
+        for s in (1.0, 1e6)
+    ]
     torch.testing.assert_close(q[0], q[1], rtol=1e-6, atol=0)
 
 
@@ -61,7 +64,7 @@ def test_forecasts_do_not_depend_on_the_units():
 def test_the_same_seed_gives_the_same_forecast():
     y = walks(3, 12)
     one, two, other = (
-        forecast(fit_structural(y, 1, 2, forms=[LEVEL], seed=s), y, 2) for s in (0, 0, 1)
+        forecast(fit_structural(y, 1, 2, specifications=[LEVEL], seed=s), y, 2) for s in (0, 0, 1)
     )
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
@@ -91,15 +94,15 @@ def test_quantiles_of_a_mixture_undo_its_distribution_function():
 def test_a_factor_widens_every_form_alike():
     y = walks(4, 16)
     y[:, -5:] += 30.0
-    plain = fit_structural(y, 1, 5, forms=[LEVEL], draws=1, calibrate=False)
-    wide = fit_structural(y, 1, 5, forms=[LEVEL], draws=1)
-    assert plain.widening == 1.0
-    assert wide.widening > 1.1
-    assert wide.choice.weights == (1.0,)
+    plain = fit_structural(y, 1, 5, specifications=[LEVEL], draws=1, calibrate=False)
+    wide = fit_structural(y, 1, 5, specifications=[LEVEL], draws=1)
+    assert plain.calibration_factor == 1.0
+    assert wide.calibration_factor > 1.1
+    assert wide.stacking.weights == (1.0,)
     a, b = forecast(plain, y, 5), forecast(wide, y, 5)
     torch.testing.assert_close(
         (b[..., 8] - b[..., 0]) / (a[..., 8] - a[..., 0]),
-        torch.full((4, 5), wide.widening, dtype=torch.float64),
+        torch.full((4, 5), wide.calibration_factor, dtype=torch.float64),
         rtol=1e-3,
         atol=0,
     )

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import (
     ColumnError,
     CovariateError,
@@ -19,15 +18,16 @@ from seqlatent.forecasting.errors import (
     TargetError,
     TimeError,
 )
-from seqlatent.forecasting.frames import (
+from seqlatent.forecasting.frames.columns import Columns
+from seqlatent.forecasting.frames.read import (
+    OutputFormat,
     Statics,
-    Style,
     as_given,
     read,
     read_future,
     read_static,
 )
-from seqlatent.forecasting.tables import Table
+from seqlatent.forecasting.frames.table import Table
 
 pl = pytest.importorskip("polars")
 
@@ -47,12 +47,15 @@ def daily(ids=("a", "b"), steps=4, start="2024-01-01", freq="D", tz=None, **colu
 
 def given_back(reading, targets=("y",)):
     """The frame of a panel, rows as they came, with covariates."""
-    panel, style = reading.panel, Style.from_dict(json.loads(json.dumps(reading.style.to_dict())))
-    assert style == reading.style
+    panel, style = (
+        reading.panel,
+        OutputFormat.from_dict(json.loads(json.dumps(reading.output_format.to_dict()))),
+    )
+    assert style == reading.output_format
     rows = as_given(panel)
     data = {
         style.columns.id: panel.ids[panel.owner][rows],
-        style.columns.time: panel.clock.stamps(panel.t)[rows],
+        style.columns.time: panel.time_index.stamps(panel.t)[rows],
         **{name: panel.y[rows, i] for i, name in enumerate(targets)},
         **{name: panel.future[rows, i] for i, name in enumerate(reading.names)},
     }
@@ -63,7 +66,7 @@ def same_panel(one, other, but=""):
     """Whether panels hold the same series in the same order, wherever their rows came from."""
     for name in ("ids", "offsets", "t", "y", "future", "past", "real", "codes"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
-    assert one.clock == other.clock or but == "clock"
+    assert one.time_index == other.time_index or but == "time_index"
 
 
 IDS = {
@@ -172,7 +175,9 @@ def test_polars_in_polars_out(id, time):
     if not zone:
         ds = frame["ds"].cast(time if time == pl.Int32 else pl.Datetime("us")).to_numpy()
         other = pd.DataFrame({name: frame[name].to_list() for name in ("unique_id", "y")})
-        same_panel(read(other.assign(ds=ds)).panel, read(frame.drop("price")).panel, but="clock")
+        same_panel(
+            read(other.assign(ds=ds)).panel, read(frame.drop("price")).panel, but="time_index"
+        )
 
 
 def test_gaps_become_missing_values():
@@ -181,7 +186,7 @@ def test_gaps_become_missing_values():
     assert panel.lengths.tolist() == [5, 5]
     np.testing.assert_array_equal(panel.y[:, 0], [0, np.nan, np.nan, 3, 4, 5, 6, 7, np.nan, 9])
     assert panel.row.tolist() == [0, -1, -1, 1, 2, 3, 4, 5, -1, 6]
-    assert panel.clock.freq == "D"
+    assert panel.time_index.freq == "D"
 
 
 def test_identifiers_come_in_the_order_of_their_first_row():
@@ -248,29 +253,29 @@ def test_every_other_column_is_a_covariate_known_ahead():
 
 def test_columns_that_training_did_not_have_are_ignored():
     frame = daily(price=1.0)
-    clock = read(frame).panel.clock
-    panel = read(frame.assign(note="x"), clock=clock, names=("price",)).panel
+    time_index = read(frame).panel.time_index
+    panel = read(frame.assign(note="x"), time_index=time_index, names=("price",)).panel
     assert panel.future.shape == (8, 1)
     with pytest.raises(CovariateError, match="covariate 'price' as in training") as caught:
-        read(daily(), clock=clock, names=("price",))
+        read(daily(), time_index=time_index, names=("price",))
     assert caught.value.column == "price"
 
 
 def test_a_known_clock_is_kept():
-    clock = read(daily()).panel.clock
-    later = read(daily(start="2023-12-30", freq="2D"), clock=clock).panel
-    assert later.clock == clock
+    time_index = read(daily()).panel.time_index
+    later = read(daily(start="2023-12-30", freq="2D"), time_index=time_index).panel
+    assert later.time_index == time_index
     assert later.t[:3].tolist() == [-2, -1, 0]
     assert np.isnan(later.y[1, 0])
 
 
 def test_new_series_may_be_out_of_phase():
-    clock = read(daily(freq="h")).panel.clock
+    time_index = read(daily(freq="h")).panel.time_index
     frame = daily(("a", "c"), freq="h")
     frame["ds"] += pd.to_timedelta([0] * 4 + [15] * 4, unit="min")
-    reading = read(frame, clock=clock)
+    reading = read(frame, time_index=time_index)
     assert reading.panel.t.tolist() == [0, 1, 2, 3, 0.25, 1.25, 2.25, 3.25]
-    assert reading.panel.clock.divisions == 4
+    assert reading.panel.time_index.divisions == 4
     assert_frame_equal(given_back(reading), frame)
 
 
@@ -280,10 +285,12 @@ def test_periods(freq):
     frame = pd.DataFrame({"unique_id": "a", "ds": periods, "y": np.arange(4.0)})
     reading = read(frame)
     assert_frame_equal(given_back(reading)[["ds", "y"]], frame[["ds", "y"]])
-    ahead = reading.style.frame({"ds": reading.panel.clock.stamps(reading.panel.t + 4)})
+    ahead = reading.output_format.frame(
+        {"ds": reading.panel.time_index.stamps(reading.panel.t + 4)}
+    )
     assert ahead["ds"].tolist() == list(periods + 4)
-    assert read(frame, freq=freq).panel.clock == reading.panel.clock
-    assert read(frame.iloc[:1]).panel.clock.freq == reading.panel.clock.freq
+    assert read(frame, freq=freq).panel.time_index == reading.panel.time_index
+    assert read(frame.iloc[:1]).panel.time_index.freq == reading.panel.time_index.freq
 
 
 def test_periods_have_a_frequency_of_their_own():
@@ -291,7 +298,7 @@ def test_periods_have_a_frequency_of_their_own():
     frame["ds"] = pd.period_range("2020-01", periods=4, freq="M")
     with pytest.raises(TimeError, match=r"expected none.*'MS'.*found 'D'. Leave it out"):
         read(frame, freq="D")
-    assert read(frame, freq="irregular").panel.clock.kind == "irregular"
+    assert read(frame, freq="irregular").panel.time_index.kind == "irregular"
 
 
 def test_arrow_times():
@@ -326,18 +333,18 @@ def test_a_series_is_one_series():
     for name, id in ((None, "y"), ("sales", "sales"), (7, 7)):
         panel, style, _, _ = read(pd.Series([1, 2, 3], index=days, name=name))
         assert panel.ids.tolist() == [id]
-        assert panel.clock.freq == "W-TUE"
+        assert panel.time_index.freq == "W-TUE"
         assert list(style.frame({"unique_id": panel.ids, "ds": days[:1].to_numpy()})) == [
             "unique_id",
             "ds",
         ]
-    assert read(pd.Series([1, 2], index=[4, 6])).panel.clock.freq == 2
+    assert read(pd.Series([1, 2], index=[4, 6])).panel.time_index.freq == 2
     assert read(pd.Series([1, 2])).panel.t.tolist() == [0, 1]
     monthly = pd.Series([1.0], index=pd.period_range("2024-01", periods=1, freq="M"))
-    assert read(monthly).panel.clock.freq == "MS"
-    assert read(pd.Series([1.0], index=days[:1])).panel.clock.freq == "W-TUE"
+    assert read(monthly).panel.time_index.freq == "MS"
+    assert read(pd.Series([1.0], index=days[:1])).panel.time_index.freq == "W-TUE"
     odd = pd.date_range("2024-01-01", periods=3, freq=pd.DateOffset(days=2))  # it has no alias
-    assert read(pd.Series([1, 2, 3], index=odd)).panel.clock.freq == "2D"
+    assert read(pd.Series([1, 2, 3], index=odd)).panel.time_index.freq == "2D"
 
 
 def test_each_column_of_a_wide_frame_is_a_series():
@@ -597,7 +604,7 @@ def test_time_zones_without_a_name(monkeypatch):
     def nameless(_):
         raise TimeError("expected a time zone with a name")
 
-    monkeypatch.setattr("seqlatent.forecasting.times.zone", nameless)
+    monkeypatch.setattr("seqlatent.forecasting.frames.timestamps.zone", nameless)
     with pytest.raises(TimeError, match=r"df: column 'ds', id 'a', row 0: .* a name"):
         read(daily(tz="UTC"))
 
@@ -620,14 +627,14 @@ def test_a_grid_that_is_far_too_fine():
 
 @pytest.mark.parametrize("tz", [None, "UTC"])
 def test_stamps_of_another_kind_than_in_training(tz):
-    clock = read(daily(tz=tz)).panel.clock
+    time_index = read(daily(tz=tz)).panel.time_index
     with pytest.raises(
         TimeError, match=r"expected datetimes with.* as in training, found integers"
     ):
-        read(daily().assign(ds=np.arange(8)), clock=clock)
+        read(daily().assign(ds=np.arange(8)), time_index=time_index)
     other = daily(tz="UTC" if tz is None else None)
     with pytest.raises(TimeError, match=rf"found datetimes with.*tz_localize\({tz!r}\)") as caught:
-        read(other, clock=clock)
+        read(other, time_index=time_index)
     check(caught.value, column="ds", id="a", row=0)
 
 
@@ -677,7 +684,7 @@ def test_gaps_in_covariates(convert):
 
 def test_a_style_gives_all_kinds_of_columns():
     for frame in (daily(), pl.from_pandas(daily())):
-        style = read(frame).style
+        style = read(frame).output_format
         out = style.frame(
             {
                 "unique_id": np.array(["new", "a"], object),
@@ -697,22 +704,29 @@ def test_a_style_gives_all_kinds_of_columns():
 def test_identifiers_that_training_did_not_know():
     unseen = np.array(["a", "new"], object)
     category = daily().astype({"unique_id": "category"})
-    out = read(category).style.frame({"unique_id": unseen})
+    out = read(category).output_format.frame({"unique_id": unseen})
     assert out["unique_id"].tolist() == ["a", "new"]
     enum = pl.from_pandas(daily()).cast({"unique_id": pl.Enum(["b", "a"])})
-    assert read(enum).style.frame({"unique_id": unseen})["unique_id"].to_list() == ["a", "new"]
-    ints = read(daily((1, 2))).style.frame({"unique_id": unseen})
+    assert read(enum).output_format.frame({"unique_id": unseen})["unique_id"].to_list() == [
+        "a",
+        "new",
+    ]
+    ints = read(daily((1, 2))).output_format.frame({"unique_id": unseen})
     assert ints["unique_id"].tolist() == ["a", "new"]
 
 
 def test_stamps_too_large_for_their_type_stay_whole():
     frame = daily(("a",)).assign(ds=np.array([124, 125, 126, 127], np.int8))
     reading = read(frame)
-    ahead = reading.style.frame({"ds": reading.panel.clock.stamps(reading.panel.t + 4)})
+    ahead = reading.output_format.frame(
+        {"ds": reading.panel.time_index.stamps(reading.panel.t + 4)}
+    )
     assert ahead["ds"].tolist() == [128, 129, 130, 131]
     narrow = pl.DataFrame({"unique_id": "a", "ds": pl.Series([126, 127], dtype=pl.Int8), "y": 1.0})
     reading = read(narrow)
-    ahead = reading.style.frame({"ds": reading.panel.clock.stamps(reading.panel.t + 2)})
+    ahead = reading.output_format.frame(
+        {"ds": reading.panel.time_index.stamps(reading.panel.t + 2)}
+    )
     assert ahead["ds"].to_list() == [128, 129]
 
 
@@ -728,7 +742,7 @@ def test_days_without_a_time_cannot_hold_hours(convert):
     with pytest.raises(TimeError, match=r"dates have no time of day.*freq='h'"):
         read(convert(daily()), freq="h")
     weekly = convert(daily(freq="W-WED"))
-    assert read(weekly).panel.clock.freq == "W-WED"
+    assert read(weekly).panel.time_index.freq == "W-WED"
 
 
 # Static features
@@ -829,13 +843,13 @@ def test_static_features_stay_of_their_kind():
 
 
 def future_of(panel, h, **columns):
-    stamps = panel.clock.stamps(panel.last[:, None] + np.arange(1, h + 1))
+    stamps = panel.time_index.stamps(panel.last[:, None] + np.arange(1, h + 1))
     frame = {"unique_id": np.repeat(panel.ids, h), "ds": stamps.reshape(-1)}
     return pd.DataFrame({**frame, "price": np.arange(panel.batch * h, dtype=float), **columns})
 
 
 def ahead(frame, panel, h, names=("price",), columns=None):
-    return read_future(frame, panel.ids, panel.clock, panel.last, h, names, columns)
+    return read_future(frame, panel.ids, panel.time_index, panel.last, h, names, columns)
 
 
 @pytest.fixture
@@ -965,7 +979,7 @@ def test_future_of_an_irregular_clock():
     )
     for h in (2, None):
         future = ahead(times, panel, h)
-        assert panel.clock.stamps(future.t).tolist() == [[10, 20], [8, 9]]
+        assert panel.time_index.stamps(future.t).tolist() == [[10, 20], [8, 9]]
         assert future.u[..., 0].tolist() == [[10, 20], [8, 9]]
     assert ahead(times, panel, 1).u[..., 0].tolist() == [[10], [8]]
     with pytest.raises(CovariateError, match=r"id 'b': expected 3 rows after .*found 2") as caught:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from exact_moments import Law, joint_law, precise_moments, slopes_of
+from exact_moments import Marginals, joint_law, precise_moments, slopes_of
 from lines import Line
 from mpmath import mp
 from random_systems import Case, cases, random_case
@@ -99,7 +99,7 @@ TWICE = ("filter", "scan", "square root", "smoother", "smoother by scan")
 class Truth(NamedTuple):
     """Exact moments, of which coordinates they are determined, and how hard it is to have them."""
 
-    law: Law
+    law: Marginals
     moments: Moments
     known: Moments
     size: Tensor
@@ -119,7 +119,7 @@ def short(case: Case) -> Case:
     return case._replace(model=LinearGaussian(**parts), y=y, observed=observed)
 
 
-def spread(law: Law, steps: int) -> tuple[Moments, Moments]:
+def spread(law: Marginals, steps: int) -> tuple[Moments, Moments]:
     """The moments that filters and smoothers return, and which coordinates are known."""
     lead, size = law.mean.shape[:-2], law.mean.shape[-1] // steps
     mean, known = (x.reshape(*lead, steps + 1, steps, size) for x in (law.mean, law.known))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from exact_moments import Law, joint_law
+from exact_moments import Marginals, joint_law
 from random_regimes import AXES, INF, Switching, System, random_switching
 from random_systems import cases
 from reference import LinearGaussian
@@ -52,7 +52,7 @@ class Truth(NamedTuple):
     spread: Tensor  # (S,) of the parts of a mixture
 
 
-def laws(case: System) -> tuple[Tensor, Tensor, Law] | None:
+def laws(case: System) -> tuple[Tensor, Tensor, Marginals] | None:
     """All possible paths of regimes of one series, logarithms of their laws, and the states'."""
     model, y, observed = case.model, case.y, case.observed
     steps, size = len(y), model.log_initial.shape[-1]

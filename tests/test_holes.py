@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from seqlatent.forecasting import Forecaster
-from seqlatent.forecasting.anchors import reached
-from seqlatent.forecasting.panel import Panel
-from seqlatent.forecasting.recipes import deep_state, srnn, structural
-from seqlatent.forecasting.scaling import Units, recent, scales, span
-from seqlatent.forecasting.structural import completed, standards
+from seqlatent.forecasting.engines.latent.recipes import deep_state, srnn, structural
+from seqlatent.forecasting.features.anchors import reached
+from seqlatent.forecasting.features.scaling import Units, recent, scales, span
+from seqlatent.forecasting.features.units import completed, standards
+from seqlatent.forecasting.frames.panel import Panel
 
 SMALL = {
     "structural": lambda: structural(["level", "log drift"], draws=1, criterion="equal"),
@@ -30,7 +30,7 @@ def long(y, id="a", freq="D"):
 
 def holes(*series):
     """A panel of series of any length, NaN where they have no value."""
-    from seqlatent.forecasting.clock import Clock
+    from seqlatent.forecasting.time.index import TimeIndex
 
     lengths = np.array([len(y) for y in series])
     offsets = np.concatenate([[0], lengths.cumsum()])
@@ -38,9 +38,9 @@ def holes(*series):
     t = np.concatenate([np.arange(k) for k in lengths]).astype(float)
     y = np.concatenate(series).astype(float)[:, None]
     none, real = np.zeros((rows, 0)), np.zeros((n, 0))
-    clock = Clock.of(t.astype(int), offsets, 1)
+    time_index = TimeIndex.of(t.astype(int), offsets, 1)
     return Panel(
-        np.arange(n), offsets, t, y, none, none, real, real.astype(int), np.arange(rows), clock
+        np.arange(n), offsets, t, y, none, none, real, real.astype(int), np.arange(rows), time_index
     )
 
 

@@ -7,7 +7,7 @@ import torch
 
 from seqlatent.emissions import LinearGaussian
 from seqlatent.forecasting import Columns, Forecaster, Spec, TargetError
-from seqlatent.forecasting.recipes import srnn
+from seqlatent.forecasting.engines.latent.recipes import srnn
 from seqlatent.inference import Kalman
 from seqlatent.model import LatentModel
 from seqlatent.transitions import AR, LocalLevel, Sum
@@ -18,7 +18,7 @@ HOLES = [0, 1, 6, 11, 12, 13, 22, 23]
 
 
 def spec(targets=1, transform="none"):
-    def build(setting):
+    def build(data_summary):
         return [one() for _ in range(1 if isinstance(transform, str) else 2)]
 
     def one():
@@ -174,7 +174,7 @@ def test_logarithms_come_back_positive_with_the_mean_of_their_law():
 
 def test_draws_of_a_mixture_come_from_all_its_members():
     df = series()
-    model = Forecaster(spec(transform=lambda setting: ["none", "log"])).fit(df)
+    model = Forecaster(spec(transform=lambda data_summary: ["none", "log"])).fit(df)
     draws = model.impute(df, 4000)["y"].to_numpy().reshape(4000, -1)
     bands = model.impute(df, level=[50, 90])
     for level in (50, 90):

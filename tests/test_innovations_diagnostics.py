@@ -14,8 +14,8 @@ from statsmodels.tsa.stattools import breakvar_heteroskedasticity_test
 
 from seqlatent.emissions import LinearGaussian
 from seqlatent.forecasting import ColumnError, Columns, Forecaster, Spec, TargetError, plots
-from seqlatent.forecasting.innovations import checks, correlogram, pooled, vague
-from seqlatent.forecasting.recipes import srnn
+from seqlatent.forecasting.engines.latent.recipes import srnn
+from seqlatent.forecasting.engines.latent.residuals import checks, correlogram, pooled, vague
 from seqlatent.inference import Kalman
 from seqlatent.model import LatentModel
 from seqlatent.transitions import DampedTrend, LocalLevel, LocalLinearTrend, Seasonal, Sum
@@ -25,7 +25,7 @@ FIRST = np.array([2.0, 0.1, 0.5, 0.5, 0.5])
 
 
 def plain(parts, *, scale=NOISE, transform="none", name="plain", targets=1):
-    def build(setting):
+    def build(data_summary):
         transition = Sum(parts())
         loading = transition.loading if targets == 1 else None
         emission = LinearGaussian(
@@ -33,8 +33,8 @@ def plain(parts, *, scale=NOISE, transform="none", name="plain", targets=1):
         )
         return [LatentModel(transition, emission, Kalman())]
 
-    def several(setting):
-        return [build(setting)[0] for _ in range(1 if isinstance(transform, str) else 2)]
+    def several(data_summary):
+        return [build(data_summary)[0] for _ in range(1 if isinstance(transform, str) else 2)]
 
     return Spec(
         name,
@@ -134,7 +134,7 @@ def test_a_diffuse_start_agrees_with_statsmodels():
 @pytest.fixture(scope="module")
 def mixed():
     df = panel(holes=(5,))
-    spec = plain(trend_and_season, transform=lambda setting: ["none", "log"], name="mixed")
+    spec = plain(trend_and_season, transform=lambda data_summary: ["none", "log"], name="mixed")
     return df, Forecaster(spec).fit(df)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from engines import ENGINES, EXACT, alias, copied, fitted, panel, rows_of
 
-from seqlatent.forecasting.latent import LatentEngine
+from seqlatent.forecasting.engines.latent.engine import LatentEngine
 from seqlatent.sequences import Sequences
 
 
@@ -122,7 +122,7 @@ def test_the_state_after_many_updates_is_that_of_one_filter_over_all_rows(name):
         data = Sequences.of(
             torch.from_numpy((values[None, :, None] - units.shift[0]) / units.unit),
             t=torch.arange(first, 330.0, dtype=torch.float64),
-            codes=torch.zeros(1, len(engine.setting.code_sizes), dtype=torch.long),
+            codes=torch.zeros(1, len(engine.data_summary.code_sizes), dtype=torch.long),
             scale=torch.from_numpy(units.scale[:1] / units.unit),
         )
         whole = member.belief(data).latest

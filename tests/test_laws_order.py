@@ -6,7 +6,7 @@ import pytest
 from engines import ENGINES, SEASON, alias, copied, fitted, panel, rows_of
 
 from seqlatent.forecasting import Forecaster
-from seqlatent.forecasting.panel import order_of
+from seqlatent.forecasting.frames.panel import order_of
 
 KEYS = ["unique_id", "ds", "sample_id"]
 

@@ -7,7 +7,7 @@ import pytest
 from engines import ENGINES, SEASON, panel, rows_of
 
 from seqlatent.forecasting import Forecaster
-from seqlatent.forecasting.recipes import structural
+from seqlatent.forecasting.engines.latent.recipes import structural
 
 MODELS = {**ENGINES, "structural": lambda: structural(["damped"], draws=2, criterion="equal")}
 """The same, of which none takes logarithms."""

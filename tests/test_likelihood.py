@@ -21,8 +21,9 @@ from statsmodels.tsa.statespace.structural import UnobservedComponents
 from torch.autograd import gradcheck
 
 from seqlatent import kalman
-from seqlatent.kalman import groups, reduced
-from seqlatent.kalman.lifted import lift
+from seqlatent.kalman.likelihood import missing_patterns as groups
+from seqlatent.kalman.likelihood import moving_average as reduced
+from seqlatent.kalman.likelihood.block_model import lift
 
 
 def rng(seed=0):

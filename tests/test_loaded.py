@@ -8,7 +8,7 @@ from engines import ENGINES, SEASON, fitted, panel, rows_of
 
 from seqlatent.emissions import StudentT
 from seqlatent.forecasting import ArgumentError, FolderError, Forecaster, Spec, spec_of
-from seqlatent.forecasting.recipes import srnn
+from seqlatent.forecasting.engines.latent.recipes import srnn
 
 SLOW = ("structural", "sarimax", "vrnn", "latent_ode")
 OWN = {name: ENGINES[name]() for name in ("own", "short_own")}
@@ -54,7 +54,7 @@ def test_a_loaded_forecaster_backtests_as_the_saved_one(name, tmp_path):
     [
         lambda: spec_of("srnn", **SMALL),
         lambda: replace(spec_of("srnn", **SMALL), name="mine", context=12, scaling="level"),
-        lambda: replace(spec_of("structural", forms=("level",), draws=1), samples=7),
+        lambda: replace(spec_of("structural", specifications=("level",), draws=1), samples=7),
         lambda: ["naive", spec_of("srnn", emission="normal", **SMALL), "ets"],
     ],
 )
@@ -75,7 +75,7 @@ def test_what_a_factory_made_needs_no_spec(model, tmp_path):
     [
         OWN["own"],
         srnn(emission=Family, **SMALL),
-        replace(srnn(**SMALL), context=lambda setting: 12),
+        replace(srnn(**SMALL), context=lambda data_summary: 12),
         replace(srnn(**SMALL), train=srnn(members=1, steps=3, hidden_dim=8).train),
     ],
 )

@@ -11,8 +11,8 @@ import pytest
 import scoringrules
 from scipy import stats
 
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError, DataError, TimeError
+from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.metrics import (
     coverage,
     crps,

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from seqlatent.forecasting import Columns, Forecaster, TargetError, TimeError, spec_of
-from seqlatent.forecasting.models import names
+from seqlatent.forecasting.engines.registry import names
 
 GUIDE = Path(__file__).parent.parent / "docs" / "guide" / "forecasting.md"
 KINDS = (
@@ -19,7 +19,7 @@ KINDS = (
     "irregular times",
 )
 SMALL = {
-    "structural": {"forms": ["level"]},
+    "structural": {"specifications": ["level"]},
     "deep_state": {"steps": 2, "hidden_dim": 4},
     "srnn": {"members": 1, "steps": 2, "hidden_dim": 4},
     "vrnn": {"members": 1, "steps": 2, "hidden_dim": 4, "latent_dim": 2},

@@ -323,7 +323,7 @@ def test_a_chain_of_random_starts_is_differentiable_through_time():
 
 
 def test_the_tilted_posterior_corrects_the_start_alone():
-    from seqlatent.inference.posteriors import Tilted
+    from seqlatent.inference.amortised.tilted import Tilted
 
     p, q = build(2, diffusion=None), Tilted(5, 2).double()
     c = context(3, 7, irregular=True)

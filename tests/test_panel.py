@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqlatent.forecasting.clock import Clock
-from seqlatent.forecasting.panel import Future, Panel
+from seqlatent.forecasting.frames.panel import Future, Panel
+from seqlatent.forecasting.time.index import TimeIndex
 
-CLOCK = Clock("integer", 1, 0, unit="")
+CLOCK = TimeIndex("integer", 1, 0, unit="")
 
 
 def panel_of(lengths, seed=0):
@@ -27,7 +27,7 @@ def panel_of(lengths, seed=0):
         real=np.arange(n, dtype=float)[:, None],
         codes=np.arange(n)[:, None],
         row=np.random.default_rng(seed).permutation(rows),
-        clock=CLOCK,
+        time_index=CLOCK,
     )
 
 

@@ -20,9 +20,9 @@ from small_models import (
 from seqlatent.chain import Correction
 from seqlatent.distributions import Carried
 from seqlatent.inference import Latest, Particles
-from seqlatent.inference.backward import backward_sample
-from seqlatent.inference.cloud import particle_filter, systematic_resampling
-from seqlatent.inference.posteriors import tilt
+from seqlatent.inference.amortised.tilted import tilt
+from seqlatent.inference.particles.backward_sampling import backward_sample
+from seqlatent.inference.particles.cloud import particle_filter, systematic_resampling
 from seqlatent.model import LatentModel
 from seqlatent.objectives import elbo, evidence, fivo
 from seqlatent.sequences import Context, Sequences

@@ -13,8 +13,8 @@ from matplotlib.dates import ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 
 from seqlatent.forecasting import plots
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError, DataError, TargetError, TimeError
+from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.plots import (
     components,
     fan,

@@ -15,10 +15,17 @@ from small_models import (
 )
 from torch.distributions import Independent, StudentT
 
-from seqlatent.chain import Affine, Linear, MarkovChain, Sampled, sequential_path
+from seqlatent.chain import (
+    ConditionallyLinear,
+    DiagonalLinear,
+    MarkovChain,
+    Sampled,
+    sequential_path,
+)
 from seqlatent.distributions import Carried, FactorNormal, diagonal_normal, kl_per_dim
 from seqlatent.inference import Combiner, Parallel, Tilted
-from seqlatent.inference.posteriors import _Tilt, choose, tilt
+from seqlatent.inference.amortised.posterior import choose
+from seqlatent.inference.amortised.tilted import TiltedKernel, tilt
 from seqlatent.linalg import condition
 from seqlatent.model import LatentModel
 from seqlatent.objectives import elbo, iwae
@@ -210,18 +217,20 @@ def test_initial_weight_is_the_one_asked_for():
 def test_sampling_a_linear_tilt_in_parallel_is_sampling_it_step_by_step(transition):
     m, s = build("Tilted", transition), batch(irregular=is_irregular(transition))
     chain = m.posterior(s)
-    assert isinstance(chain.kernel, Affine if transition == "affine" else Linear)
+    assert isinstance(
+        chain.kernel, DiagonalLinear if transition == "affine" else ConditionallyLinear
+    )
     found = chain.rsample((4,), seeded())
-    close(found, sequential_path(_Tilt(m.transition), chain.context, (4,), seeded()))
-    generic = MarkovChain(_Tilt(m.transition), chain.context)
+    close(found, sequential_path(TiltedKernel(m.transition), chain.context, (4,), seeded()))
+    generic = MarkovChain(TiltedKernel(m.transition), chain.context)
     close(chain.log_prob(found), generic.log_prob(found))
 
 
 def test_parallel_is_sampled_without_a_loop_where_it_can():
     complete = batch(missing=0.0, ragged=False)
     assert isinstance(build("Parallel", "curved").posterior(complete).kernel, Sampled)
-    assert not isinstance(build("Parallel", "curved").posterior(batch()).kernel, Affine)
-    assert isinstance(build("Parallel", "affine").posterior(batch()).kernel, Affine)
+    assert not isinstance(build("Parallel", "curved").posterior(batch()).kernel, DiagonalLinear)
+    assert isinstance(build("Parallel", "affine").posterior(batch()).kernel, DiagonalLinear)
 
 
 # --- laws ----------------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from seqlatent.forecasting import Forecaster, TargetError
+from seqlatent.forecasting.engines.latent.recipes import srnn, structural
 from seqlatent.forecasting.errors import CovariateError
-from seqlatent.forecasting.frames import read
-from seqlatent.forecasting.recipes import srnn, structural
+from seqlatent.forecasting.frames.read import read
 
 
 def frame(*series):

@@ -10,7 +10,7 @@ from seqlatent.emissions import NegativeBinomial, StudentT
 from seqlatent.inference import Kalman, Parallel, Particles
 from seqlatent.memory import Memory
 from seqlatent.model import moments, one_step
-from seqlatent.objectives import elbo, foresight
+from seqlatent.objectives import elbo, rollout_crps
 
 
 def generator(seed=0):
@@ -72,7 +72,7 @@ def test_the_belief_of_a_parallel_posterior_has_the_law_of_its_paths():
 
 def test_foresight_is_minus_the_crps_of_paths_and_trains_the_memory():
     model, sequences = srnn(), data()
-    found = foresight(model, sequences, horizon=4, samples=5, generator=generator(0))
+    found = rollout_crps(model, sequences, horizon=4, samples=5, generator=generator(0))
     belief = model.belief(sequences.window(0, 8), end=True)
     y = model.forecast(
         belief,
@@ -93,12 +93,12 @@ def test_foresight_is_minus_the_crps_of_paths_and_trains_the_memory():
 
 def test_foresight_refuses_what_it_cannot_train():
     with pytest.raises(ValueError, match="past before its horizon"):
-        foresight(srnn(), data(), horizon=12)
+        rollout_crps(srnn(), data(), horizon=12)
     with pytest.raises(ValueError, match="samples must be"):
-        foresight(srnn(), data(), horizon=3, samples=1)
+        rollout_crps(srnn(), data(), horizon=3, samples=1)
     counts = Sequences.of(torch.ones(2, 9, 1).double(), u=torch.zeros(2, 9, 2).double())
     with pytest.raises(TypeError, match="no gradient"):
-        foresight(srnn(emission=NegativeBinomial), counts, horizon=3)
+        rollout_crps(srnn(emission=NegativeBinomial), counts, horizon=3)
 
 
 def test_beliefs_join_and_stand_where_they_are_told():

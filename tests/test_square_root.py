@@ -6,7 +6,7 @@ from reference import LinearGaussian, each, loop_filter, random_data, random_sys
 from torch.testing import assert_close
 
 from seqlatent import kalman
-from seqlatent.kalman.roots import root, triangular
+from seqlatent.kalman.square_roots import root, triangular
 
 F64 = torch.float64
 EXACT = {"rtol": 1e-9, "atol": 1e-10}

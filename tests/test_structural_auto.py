@@ -9,25 +9,25 @@ import pytest
 import torch
 
 from seqlatent.forecasting import Forecaster, spec_of
-from seqlatent.forecasting.recipes import structural
-from seqlatent.forecasting.structural import (
-    Choice,
-    Form,
+from seqlatent.forecasting.engines.latent.recipes import structural
+from seqlatent.forecasting.engines.structural import (
+    Specification,
+    Stacking,
     candidates,
     fit_structural,
-    form_of,
     mixture_quantiles,
+    specification_of,
 )
-from seqlatent.forecasting.structural.choice import (
+from seqlatent.forecasting.engines.structural.mixtures import crps_products, log_densities, ranks
+from seqlatent.forecasting.engines.structural.rows import hidden, prepared, without_end
+from seqlatent.forecasting.engines.structural.specifications import seasons_of
+from seqlatent.forecasting.engines.structural.stacking import (
     Block,
     by_heldout,
     by_information,
-    widening,
+    calibration_factor,
     without,
 )
-from seqlatent.forecasting.structural.forms import seasons_of
-from seqlatent.forecasting.structural.mixtures import crps_products, log_densities, ranks
-from seqlatent.forecasting.structural.rows import hidden, prepared, without_end
 from seqlatent.model import moments
 
 
@@ -57,7 +57,7 @@ def frame(y):
 
 
 def test_forms_follow_what_the_panel_allows():
-    names = [form.name for form in candidates(12, longest=60, positive=True)]
+    names = [specification.name for specification in candidates(12, longest=60, positive=True)]
     assert names == [
         "damped, season 12",
         "drift, season 12",
@@ -66,25 +66,30 @@ def test_forms_follow_what_the_panel_allows():
         "log drift, season 12",
     ]
     short = candidates(12, longest=23, positive=False)
-    assert [form.name for form in short] == ["damped", "drift", "reverting"]
+    assert [specification.name for specification in short] == ["damped", "drift", "reverting"]
     assert candidates((24, 168), longest=400, positive=True)[0].seasons == ((24, 12), (168, 6))
     assert "23 values" in seasons_of(12, 23)[1]
 
 
 def test_forms_in_words_get_seasons_unless_told_otherwise():
-    forms = candidates(
+    specifications = candidates(
         4,
         longest=40,
         positive=True,
-        forms=["level", "log drift, fixed season", "smooth, no season", Form("trend")],
+        specifications=[
+            "level",
+            "log drift, fixed season",
+            "smooth, no season",
+            Specification("trend"),
+        ],
     )
-    assert [form.name for form in forms] == [
+    assert [specification.name for specification in specifications] == [
         "level, season 4",
         "log drift, fixed season 4",
         "smooth",
         "trend",
     ]
-    assert forms[1].model(2).transition.latent_dim == 5
+    assert specifications[1].model(2).transition.latent_dim == 5
 
 
 @pytest.mark.parametrize(
@@ -99,22 +104,27 @@ def test_forms_in_words_get_seasons_unless_told_otherwise():
 )
 def test_every_trend_forecasts(trend):
     y = lines(2, 8)
-    fitted = fit_structural(y, 1, 2, forms=[trend], calibrate=False, draws=1, criterion="equal")
+    fitted = fit_structural(
+        y, 1, 2, specifications=[trend], calibrate=False, draws=1, criterion="equal"
+    )
     assert bool(torch.isfinite(fitted.histories[trend].evidence).all())
-    assert fitted.choice.reasons == ("the only one",)
+    assert fitted.stacking.reasons == ("the only one",)
 
 
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: Form("cubic"), "trend must be one of 'level'"),
-        (lambda: form_of("cubic"), "found 'cubic'"),
-        (lambda: form_of("level, hot season"), "fixed season"),
-        (lambda: candidates(1, longest=9, positive=False, forms=["log level"]), "not positive"),
-        (lambda: candidates(1, longest=9, positive=True, forms="level"), "must be a list"),
-        (lambda: candidates(1, longest=9, positive=True, forms=[]), "at least one"),
+        (lambda: Specification("cubic"), "trend must be one of 'level'"),
+        (lambda: specification_of("cubic"), "found 'cubic'"),
+        (lambda: specification_of("level, hot season"), "fixed season"),
+        (
+            lambda: candidates(1, longest=9, positive=False, specifications=["log level"]),
+            "not positive",
+        ),
+        (lambda: candidates(1, longest=9, positive=True, specifications="level"), "must be a list"),
+        (lambda: candidates(1, longest=9, positive=True, specifications=[]), "at least one"),
         (lambda: structural("level"), "'auto' or a list"),
-        (lambda: structural(forms=["level", "up"]), "found 'up'"),
+        (lambda: structural(specifications=["level", "up"]), "found 'up'"),
         (lambda: structural(criterion="cv"), "criterion must be one of 'heldout'"),
         (lambda: fit_structural(torch.zeros(2, 9), criterion="cv"), "found 'cv'"),
     ],
@@ -200,25 +210,25 @@ def test_a_biased_form_loses_its_share_and_few_series_keep_equal_ones():
 
 def test_blocks_without_values_say_nothing():
     empty = block(2)._replace(y=torch.full((2, 3), torch.nan).double())
-    shares, scores = by_heldout([empty], [False, False])
-    assert shares.tolist() == [0.5, 0.5]
+    weights, scores = by_heldout([empty], [False, False])
+    assert weights.tolist() == [0.5, 0.5]
     assert scores is None
-    assert widening([empty], [False, False], shares.expand(2, -1)) == 1.0
+    assert calibration_factor([empty], [False, False], weights.expand(2, -1)) == 1.0
 
 
 @pytest.mark.parametrize("spread", [0.5, 1.0, 1.2, 2.0])
 def test_widths_are_calibrated_to_what_was_seen(spread):
     b = block(2000, spread=spread)
-    shares = torch.full((2000, 2), 0.5).double()
-    assert widening([b], [False, False], shares) == pytest.approx(1 / spread, rel=0.05)
+    weights = torch.full((2000, 2), 0.5).double()
+    assert calibration_factor([b], [False, False], weights) == pytest.approx(1 / spread, rel=0.05)
 
 
 def test_the_ends_of_few_series_count_as_many_series_do():
     """Widths of one series that is forecast too wide at each of its ends become narrower."""
     ends = [block(1, spread=2.0)._replace(y=noise(1, 3, seed=i)) for i in range(12)]
-    shares = torch.full((1, 2), 0.5).double()
-    assert widening(ends, [False, False], shares) < 0.85
-    assert widening(ends[:2], [False, False], shares) > 0.85
+    weights = torch.full((1, 2), 0.5).double()
+    assert calibration_factor(ends, [False, False], weights) < 0.85
+    assert calibration_factor(ends[:2], [False, False], weights) > 0.85
 
 
 def test_information_criteria_weigh_fit_against_size():
@@ -248,7 +258,7 @@ def test_an_offset_changes_no_width(offset):
     widths = []
     for shift in (0.0, offset):
         fitted = fit_structural(y + shift, 1, 4, draws=1, calibrate=False, criterion="equal")
-        assert fitted.choice.forms == ("damped", "drift", "reverting")
+        assert fitted.stacking.specifications == ("damped", "drift", "reverting")
         widths.append(quantiles(fitted, y + shift, 4, [0.1, 0.9]).diff(dim=-1))
     torch.testing.assert_close(*widths, rtol=0.01, atol=0)
 
@@ -259,7 +269,7 @@ def test_a_unit_scales_forecasts(unit):
     y[2, 3:] = torch.nan
     y[1, ::2] = torch.nan
     one, other = (
-        quantiles(fit_structural(x, 1, 4, forms=["level"], draws=1), x, 4, [0.1, 0.5, 0.9])
+        quantiles(fit_structural(x, 1, 4, specifications=["level"], draws=1), x, 4, [0.1, 0.5, 0.9])
         for x in (y, y * unit)
     )
     torch.testing.assert_close(other / unit, one, rtol=1e-3, atol=1e-3)
@@ -274,16 +284,16 @@ def test_what_returns_to_its_level_is_not_forecast_as_a_walk():
     right = 2 * 1.2816 / (1 - 0.8**2) ** 0.5
     width = {}
     for trend in ("level", "reverting"):
-        fitted = fit_structural(y, 1, 24, forms=[trend], draws=1, calibrate=False)
+        fitted = fit_structural(y, 1, 24, specifications=[trend], draws=1, calibrate=False)
         width[trend] = quantiles(fitted, y, 24, [0.1, 0.9]).diff(dim=-1)[:, -1].mean().item()
     assert width["reverting"] == pytest.approx(right, rel=0.25)
     assert width["level"] > 1.5 * right
 
 
 def test_logarithms_of_which_a_series_tells_little_have_no_share_in_it():
-    shares = torch.tensor([[0.5, 0.3, 0.2]] * 2, dtype=torch.float64)
+    weights = torch.tensor([[0.5, 0.3, 0.2]] * 2, dtype=torch.float64)
     tells = torch.tensor([[True, False, True], [False, False, False]])
-    found = without(shares, tells)
+    found = without(weights, tells)
     torch.testing.assert_close(found[0], torch.tensor([5, 0, 2]).double() / 7)
     assert found[1].tolist() == [0.5, 0.3, 0.2]
 
@@ -291,7 +301,9 @@ def test_logarithms_of_which_a_series_tells_little_have_no_share_in_it():
 @pytest.mark.slow
 def test_the_mean_of_a_few_values_is_of_their_size():
     y = (100 * (0.8 * noise(1, 48, seed=3)).exp()).where(torch.arange(48) % 7 == 3, torch.nan)
-    fitted = fit_structural(y, 1, 12, forms=["level", "log drift"], draws=1, calibrate=False)
+    fitted = fit_structural(
+        y, 1, 12, specifications=["level", "log drift"], draws=1, calibrate=False
+    )
     mean, variance = moments_of(fitted, y, 12)
     log = torch.tensor([m.log for m in fitted.members])[:, None, None]
     each = torch.where(log, (mean + variance / 2).exp(), mean)
@@ -317,17 +329,17 @@ def quantiles(fitted, y, horizon, levels):
 
 @pytest.mark.slow
 def test_what_grows_is_no_level_and_the_report_says_so():
-    fitted = fit_structural(lines(), 1, 6, forms=["level", "drift"], draws=1)
-    level, drift = fitted.choice.weights
+    fitted = fit_structural(lines(), 1, 6, specifications=["level", "drift"], draws=1)
+    level, drift = fitted.stacking.weights
     assert drift > level
     assert fitted.weights.shape == (12, 2)
-    text = str(fitted.choice)
+    text = str(fitted.stacking)
     assert "drift" in text
     assert "least CRPS" in text
     assert "% above" in text
-    assert set(fitted.choice.scores) == {"CRPS", "-log score"}
-    plain = json.loads(json.dumps(fitted.choice.to_dict()))
-    assert Choice.from_dict(plain) == fitted.choice
+    assert set(fitted.stacking.scores) == {"CRPS", "-log score"}
+    plain = json.loads(json.dumps(fitted.stacking.to_dict()))
+    assert Stacking.from_dict(plain) == fitted.stacking
 
 
 @pytest.mark.parametrize("criterion", ["aic", "bic"])
@@ -336,21 +348,21 @@ def test_a_criterion_gives_each_series_its_own_shares(criterion):
     y = lines(6)
     y[:3] = 50 + noise(3, 24, seed=5)
     fitted = fit_structural(
-        y, 1, 6, forms=["level", "drift"], criterion=criterion, draws=1, calibrate=False
+        y, 1, 6, specifications=["level", "drift"], criterion=criterion, draws=1, calibrate=False
     )
     assert (fitted.weights[:3, 0] > fitted.weights[3:, 0].max()).all()
-    assert criterion.upper() in fitted.choice.scores
-    assert "% of the series" in fitted.choice.reasons[0]
+    assert criterion.upper() in fitted.stacking.scores
+    assert "% of the series" in fitted.stacking.reasons[0]
 
 
 def test_logarithms_are_left_out_with_a_reason_where_values_are_not_positive():
     y = lines(2, 9)
     y[0, 0] = 0.0
     fitted = fit_structural(y, 12, 2, criterion="equal", calibrate=False, draws=1)
-    assert [m.form.log for m in fitted.members] == [False] * 3
-    assert len(fitted.choice.left_out) == 2
-    assert "left out: no season of 12" in str(fitted.choice)
-    assert fitted.choice.weights == pytest.approx((1 / 3,) * 3)
+    assert [m.specification.log for m in fitted.members] == [False] * 3
+    assert len(fitted.stacking.left_out) == 2
+    assert "left out: no season of 12" in str(fitted.stacking)
+    assert fitted.stacking.weights == pytest.approx((1 / 3,) * 3)
 
 
 # --- Behind a forecaster -------------------------------------------------------------------------
@@ -360,7 +372,7 @@ def test_a_forecaster_reports_and_remembers_its_choice(tmp_path):
     spec = structural(["drift", "log level"], draws=1)
     model = Forecaster(spec, freq="D", season_length=1).fit(frame(lines(4, 15)))
     report = model.report()
-    assert report.forms == ("drift", "log level")
+    assert report.specifications == ("drift", "log level")
     assert sum(report.weights) == pytest.approx(1.0)
     model.save(tmp_path / "m")
     loaded = Forecaster.load(tmp_path / "m")
@@ -382,5 +394,5 @@ def test_the_plain_name_is_the_automatic_form():
 def test_several_seasons_run():
     t = torch.arange(60.0).double()
     y = 10 + torch.sin(2 * math.pi * t / 4) + torch.cos(2 * math.pi * t / 12) + 0.1 * noise(2, 60)
-    fitted = fit_structural(y, (4, 12), 4, forms=["level"], draws=1, criterion="equal")
-    assert fitted.choice.forms == ("level, season 4, season 12",)
+    fitted = fit_structural(y, (4, 12), 4, specifications=["level"], draws=1, criterion="equal")
+    assert fitted.stacking.specifications == ("level, season 4, season 12",)

@@ -633,7 +633,7 @@ def later_row(s):
 def test_infinite_variances_of_the_first_state_are_refused():
     p = SwitchingLinear([LocalLevel(initial_scale=math.inf), LocalLevel(1.0)])
     model = LatentModel(p, LinearGaussian(p.latent_dim, loading=p.loading), GPB2())
-    with pytest.raises(ValueError, match=r"proper law of its first state.*initial_scale"):
+    with pytest.raises(ValueError, match=r"proper distribution of its first state.*initial_scale"):
         model.filter(Sequences.of(torch.zeros(1, 3, 1)))
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from seqlatent.forecasting import Forecaster
-from seqlatent.forecasting.engine import Engine
+from seqlatent.forecasting.engines.engine import Engine
 from seqlatent.forecasting.errors import DataError
 from seqlatent.forecasting.threads import threads
 
@@ -84,7 +84,7 @@ def test_every_verb_runs_on_as_many_as_were_asked_for(verb, monkeypatch):
         return look
 
     kind = type(model._engines["seasonal_naive"])
-    watched = ("fit", "start", "update", "law", "paths", "score", "impute", "select")
+    watched = ("fit", "start", "update", "marginals", "paths", "score", "impute", "select")
     for name in watched:
         monkeypatch.setattr(kind, name, looking(getattr(kind, name)))
     for name in ("smooth", "components", "innovations"):

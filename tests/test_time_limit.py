@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from seqlatent.forecasting import Forecaster, forecaster, spec_of
-from seqlatent.forecasting.baselines import SeasonalNaive
-from seqlatent.forecasting.models import names
+from seqlatent.forecasting.engines.baselines import SeasonalNaive
+from seqlatent.forecasting.engines.registry import names
 from seqlatent.training import Deadline, Pace, fit_each
 
 
@@ -43,13 +43,13 @@ SMALL = {
 @pytest.mark.parametrize("limit", [1, 60])
 @pytest.mark.parametrize("name", names())
 def test_every_engine_ends_and_forecasts_through_all_verbs(name, limit, monkeypatch, tmp_path):
-    clock = Ticking()
-    monkeypatch.setattr(forecaster, "Deadline", lambda seconds: Deadline(seconds, clock))
+    time_index = Ticking()
+    monkeypatch.setattr(forecaster, "Deadline", lambda seconds: Deadline(seconds, time_index))
     model = spec_of(name, **SMALL[name]) if name in SMALL else name
     df = frame()
     fitted = Forecaster(model, time_limit=limit).fit(df)
     # a second passes with each look: what goes on looking goes on working
-    assert clock.now < 1.5 * limit + 60
+    assert time_index.now < 1.5 * limit + 60
     engine = fitted._engines[name]
     if limit == 1 and name not in ("naive", "seasonal_naive"):
         assert "time_limit" in fitted.notes[name][None]

@@ -11,7 +11,7 @@ from engines import own, panel
 from seqlatent import fit, zoo
 from seqlatent.emissions import Poisson
 from seqlatent.forecasting import Columns, Forecaster, TargetError, spec_of
-from seqlatent.forecasting.trainers import ByWindows
+from seqlatent.forecasting.engines.latent.training import WindowTraining
 from seqlatent.objectives import evidence
 from seqlatent.training import NotFinite
 
@@ -43,7 +43,7 @@ class Wrong(NoNumber):
 
 
 def trained(objective, **columns):
-    spec = replace(own(), train=ByWindows(objective, 15, lambda setting: 16))
+    spec = replace(own(), train=WindowTraining(objective, 15, lambda data_summary: 16))
     df = panel(prefix="shop ")
     kinds = pd.DataFrame({"unique_id": df["unique_id"].unique()})
     return Forecaster(spec, columns=Columns(**columns)).fit(
@@ -80,7 +80,7 @@ def test_what_the_user_wrote_is_not_put_in_other_words():
 
 def spoiled(name, monkeypatch, spoil):
     """A named model, trained on an objective that something is wrong with."""
-    from seqlatent.forecasting import trainers
+    from seqlatent.forecasting.engines.latent import training as trainers
 
     def training(model, data, objective, **options):
         def other(model, sequences, **more):
@@ -117,7 +117,7 @@ def test_parameters_that_a_law_cannot_have_are_told_in_a_line(monkeypatch):
     [
         (1.5, spec_of("srnn", steps=2, emission=Poisson), "Poisson expects counts"),
         (1e30, spec_of("srnn", steps=2), "single precision"),
-        (-1.0, spec_of("structural", forms=["log level"]), "describes logarithms"),
+        (-1.0, spec_of("structural", specifications=["log level"]), "describes logarithms"),
     ],
 )
 @pytest.mark.parametrize("targets", [["a"], ["a", "b"]])

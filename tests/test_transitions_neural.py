@@ -7,7 +7,8 @@ from torch.nn import functional
 
 from seqlatent.chain import MarkovChain
 from seqlatent.distributions import Carried
-from seqlatent.inference.posteriors import Combiner, Tilted
+from seqlatent.inference.amortised.combiner import Combiner
+from seqlatent.inference.amortised.tilted import Tilted
 from seqlatent.networks import reinitialise
 from seqlatent.sequences import Context
 from seqlatent.transitions.neural import CarriedRecurrence, Gated, InitialNormal

@@ -14,8 +14,8 @@ from seqlatent.forecasting.cli.scoring import Windows, backtested, score_table, 
 from seqlatent.forecasting.cli.sources import Sources, columns_of
 
 if TYPE_CHECKING:
-    from seqlatent.forecasting.columns import Columns
-    from seqlatent.forecasting.panel import Panel
+    from seqlatent.forecasting.frames.columns import Columns
+    from seqlatent.forecasting.frames.panel import Panel
 
 __all__ = ["DIGITS", "backtest"]
 
@@ -86,7 +86,7 @@ def backtest(
 
     seqlatent backtest sales.csv --h 14 --n-windows 3 --model srnn --model ets
     """
-    from seqlatent.forecasting.frames import read
+    from seqlatent.forecasting.frames.read import read
 
     voice = Voice(quiet)
     levels, quantiles = [80.0, 95.0] if level is None else level, quantile or []
@@ -131,7 +131,7 @@ def backtest(
             f"{counted(n_windows, 'window')} of {counted(horizon, 'step')}"
         )
         found, seconds = backtested(settings, frame, windows, voice, sources.frame("static"))
-        season = min(season_length or [panel.clock.default_season])
+        season = min(season_length or [panel.time_index.default_season])
         train = style.frame(_every_row(panel, settings.columns))
         table = score_table(found, train, settings, season=season, level=levels, seconds=seconds)
     if out is not None:
@@ -147,5 +147,5 @@ def backtest(
 def _every_row(panel: "Panel", columns: "Columns") -> dict[str, Any]:
     """Truth with a row for each step, so that a season ago is a season ago across gaps too."""
     truth = {name: panel.y[:, d] for d, name in enumerate(columns.targets)}
-    ids, stamps = panel.ids[panel.owner], panel.clock.stamps(panel.t)
+    ids, stamps = panel.ids[panel.owner], panel.time_index.stamps(panel.t)
     return {columns.id: ids, columns.time: stamps} | truth

@@ -52,7 +52,7 @@ def demo(
 
     from seqlatent.forecasting import plots
     from seqlatent.forecasting.cli.scoring import Windows, backtested, score_table, text_table
-    from seqlatent.forecasting.columns import Columns
+    from seqlatent.forecasting.frames.columns import Columns
 
     voice = Voice(quiet)
     frame = classics()

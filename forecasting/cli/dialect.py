@@ -165,9 +165,9 @@ def formats_of(cells: Iterable[str]) -> list[str]:
 
     dates = pd.Series(list(cells), dtype=object)
     return [
-        form
-        for form in FORMATS
-        if len(dates) and pd.to_datetime(dates, format=form, errors="coerce").notna().all()
+        specification
+        for specification in FORMATS
+        if len(dates) and pd.to_datetime(dates, format=specification, errors="coerce").notna().all()
     ]
 
 

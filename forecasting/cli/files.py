@@ -88,7 +88,7 @@ def check_folder(place: str | None, option: str) -> None:
     if place is None:
         return
     from seqlatent.forecasting.errors import FolderError
-    from seqlatent.forecasting.folder import require_place
+    from seqlatent.forecasting.storage.folder import require_place
 
     path = Path(place).resolve()
     try:

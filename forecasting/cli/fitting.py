@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from seqlatent.forecasting.cli.messages import usage
 
 if TYPE_CHECKING:
-    from seqlatent.forecasting.columns import Columns
     from seqlatent.forecasting.forecaster import Forecaster
+    from seqlatent.forecasting.frames.columns import Columns
 
 __all__ = ["Settings", "check_levels", "counted"]
 
@@ -64,7 +64,7 @@ class Settings(NamedTuple):
 
     def alone(self, model: str) -> "Forecaster":
         """A forecaster of one of the models, with the options that it takes."""
-        from seqlatent.forecasting.recipes import OPTIONS
+        from seqlatent.forecasting.engines.latent.recipes import OPTIONS
 
         taken = OPTIONS.get(model, ())
         members = self.members if "members" in taken else None
@@ -74,7 +74,7 @@ class Settings(NamedTuple):
         self, models: Sequence[str], members: int | None, emission: str | None
     ) -> "Forecaster":
         from seqlatent.forecasting.forecaster import Forecaster
-        from seqlatent.forecasting.naming import check_names
+        from seqlatent.forecasting.frames.names import check_names
 
         freq: Any = self.freq
         if freq is not None and freq.lstrip("-").isdigit():

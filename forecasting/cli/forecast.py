@@ -22,8 +22,8 @@ from seqlatent.forecasting.cli.reading import check_there, read_table
 from seqlatent.forecasting.cli.sources import Sources, columns_of
 
 if TYPE_CHECKING:
-    from seqlatent.forecasting.columns import Columns
     from seqlatent.forecasting.forecaster import Forecaster
+    from seqlatent.forecasting.frames.columns import Columns
 
 __all__ = ["forecast"]
 

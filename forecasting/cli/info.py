@@ -35,7 +35,7 @@ def info(
     covariates, and who wrote it.
     """
     from seqlatent.forecasting.errors import FolderError
-    from seqlatent.forecasting.folder import read_folder
+    from seqlatent.forecasting.storage.folder import read_folder
 
     place = Path(folder)
     config, groups = read_folder(place)
@@ -59,13 +59,13 @@ def info(
 
 
 def _about(place: Path, config: dict[str, Any]) -> dict[str, str]:
-    from seqlatent.forecasting.clock import Clock
+    from seqlatent.forecasting.time.index import TimeIndex
 
-    columns, clock, statics = config["columns"], config["clock"], config["statics"]
+    columns, time_index, statics = config["columns"], config["time_index"], config["statics"]
     target = columns["target"]
     targets = target if isinstance(target, str) else ", ".join(target)
     size = sum(file["size"] for file in config["files"])
-    season = config["season_length"] or [Clock.from_dict(clock).default_season]
+    season = config["season_length"] or [TimeIndex.from_dict(time_index).default_season]
     return {
         "folder": f"{place}, {_bytes(size)}, format {config['format']}",
         "written by": f"seqlatent {config['version']}, torch {config['torch']}",
@@ -73,7 +73,8 @@ def _about(place: Path, config: dict[str, Any]) -> dict[str, str]:
         "known ahead": ", ".join(config["covariates"]) or "-",
         "past only": ", ".join(columns["past"]) or "-",
         "static": ", ".join([*statics["reals"], *statics["categories"]]) or "-",
-        "frequency": f"{clock['freq'] or clock['kind']}, season of {', '.join(map(str, season))}",
+        "frequency": f"{time_index['freq'] or time_index['kind']}, season of "
+        f"{', '.join(map(str, season))}",
         "seed": f"{config['seed']}",
     }
 
@@ -107,17 +108,17 @@ def _series(config: dict[str, Any], groups: "Groups") -> "pd.DataFrame":
     import pandas as pd
 
     from seqlatent.forecasting.arguments import objects
-    from seqlatent.forecasting.identifiers import decoded
-    from seqlatent.forecasting.rows import shown
-    from seqlatent.forecasting.tails import Tails
+    from seqlatent.forecasting.errors.locate import shown
+    from seqlatent.forecasting.frames.identifiers import decoded
+    from seqlatent.forecasting.last_rows import LastRows
 
     ids = objects([decoded(code) for code in config["ids"]])
-    tails = Tails.from_tensors(ids, config["clock"], groups["tails"])
-    stamps = tails.clock.stamps(tails.t)
+    last_rows = LastRows.from_tensors(ids, config["time_index"], groups["last_rows"])
+    stamps = last_rows.time_index.stamps(last_rows.t)
     return pd.DataFrame(
         {
-            f"series ({len(tails.ids)})": [str(id) for id in tails.ids],
-            "last time": [shown(stamp, tails.clock.tz) for stamp in stamps],
+            f"series ({len(last_rows.ids)})": [str(id) for id in last_rows.ids],
+            "last time": [shown(stamp, last_rows.time_index.tz) for stamp in stamps],
         }
     )
 

@@ -24,7 +24,7 @@ from seqlatent.forecasting.errors import ColumnError, TargetError, TimeError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from seqlatent.forecasting.columns import Columns
+    from seqlatent.forecasting.frames.columns import Columns
 
 __all__ = ["check_there", "read_table"]
 
@@ -169,7 +169,7 @@ def _csv(place: str, columns: "Columns", given: Dialect) -> Source:
     return Source(frame, name, lines=lines, dialect=dialect)
 
 
-def _dated(source: Source, column: str, form: str | None) -> Source:
+def _dated(source: Source, column: str, specification: str | None) -> Source:
     """The table with text as time stamps, ISO 8601 or of a format; numbers and stamps stay."""
     import pandas as pd
 
@@ -177,19 +177,20 @@ def _dated(source: Source, column: str, form: str | None) -> Source:
     if not _is_text(text):
         return source
     there = pd.Series(text).notna()
-    if form is None:
+    if specification is None:
         stamps = _iso(source, column)
     else:
         try:
-            stamps = pd.to_datetime(text, format=form, errors="coerce")
+            stamps = pd.to_datetime(text, format=specification, errors="coerce")
         except ValueError as error:
-            raise usage(f"{form!r}: {error}.", "--date-format") from error
+            raise usage(f"{specification!r}: {error}.", "--date-format") from error
     bad = stamps.isna() & there
     if bad.any():
         row = int(bad.to_numpy().argmax())
         raise TimeError(
             f"{source.name}: column {column!r}, {source.place(row)}: expected "
-            f"{_expected(form)}, found {text[row]!r}. {_advice(pd.Series(text[there]), form)}",
+            f"{_expected(specification)}, found {text[row]!r}. "
+            f"{_advice(pd.Series(text[there]), specification)}",
             column=column,
             row=row,
         )
@@ -215,18 +216,20 @@ def _iso(source: Source, column: str) -> "pd.Series":
     return pd.to_datetime(text, format="ISO8601", errors="coerce", utc=utc)
 
 
-def _expected(form: str | None) -> str:
-    if form is not None:
-        return f"a date written as {form}"
+def _expected(specification: str | None) -> str:
+    if specification is not None:
+        return f"a date written as {specification}"
     return "an integer or a date such as 2024-01-31 or 2024-01-31T12:00"
 
 
-def _advice(dates: "pd.Series", form: str | None) -> str:
+def _advice(dates: "pd.Series", specification: str | None) -> str:
     """What to do about dates that cannot be read."""
-    ways = [f"--date-format '{way}'" for way in formats_of(dates.astype(str)) if way != form]
+    ways = [
+        f"--date-format '{way}'" for way in formats_of(dates.astype(str)) if way != specification
+    ]
     if ways:
         return f"Say how dates are written, {' or '.join(ways[:2])}, or use ISO 8601."
-    if form is not None:
+    if specification is not None:
         return "Correct it, or give another --date-format."
     return "Write dates in this way (ISO 8601), or say how they are written with --date-format."
 

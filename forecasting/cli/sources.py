@@ -13,7 +13,7 @@ from seqlatent.forecasting.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from seqlatent.forecasting.columns import Columns
+    from seqlatent.forecasting.frames.columns import Columns
 
 __all__ = ["Source", "Sources", "columns_of"]
 
@@ -131,7 +131,7 @@ def columns_of(
     Raises:
         typer.BadParameter: If a name is empty or has two roles.
     """
-    from seqlatent.forecasting.columns import Columns
+    from seqlatent.forecasting.frames.columns import Columns
 
     target = targets or ["y"]
     try:

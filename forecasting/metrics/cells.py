@@ -9,12 +9,12 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError, DataError, TimeError
-from seqlatent.forecasting.rows import plain
-from seqlatent.forecasting.times import times_of
+from seqlatent.forecasting.errors.locate import plain
+from seqlatent.forecasting.frames.columns import Columns
+from seqlatent.forecasting.frames.timestamps import times_of
+from seqlatent.forecasting.frames.wide import lengthen
 from seqlatent.forecasting.values import floats, missing, several, told, warn_of_digits
-from seqlatent.forecasting.wide import lengthen
 from seqlatent.spelling import meant
 
 __all__ = [

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import DataError
+from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.metrics.cells import Cells, Loss, aliases, numbers
 
 __all__ = ["log_score", "negative_log"]

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from seqlatent.forecasting.arguments import one_level
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError
+from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.metrics.cells import Cells, Loss, aliases, interval_columns
 from seqlatent.forecasting.metrics.point import naive_scale, scaled
 

@@ -6,8 +6,8 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError, DataError, TimeError
+from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.metrics.cells import (
     TARGET,
     codes,

@@ -9,8 +9,8 @@ import pandas as pd
 import scoringrules
 import torch
 
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import DataError, TimeError
+from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.metrics.cells import TARGET, Cells, Loss, aliases, values
 
 __all__ = ["Paths"]

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from seqlatent.forecasting.arguments import whole
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import DataError
+from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.metrics.cells import (
     TARGET,
     Cells,

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from seqlatent.forecasting.arguments import one_quantile, quantiles_of
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ArgumentError, ColumnError
+from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.metrics.cells import Cells, Loss, aliases, quantile_column, ratio
 
 __all__ = [

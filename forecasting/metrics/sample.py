@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from seqlatent.forecasting.arguments import real
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError
+from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.metrics.cells import Cells, Loss, aliases
 from seqlatent.forecasting.metrics.paths import Paths
 from seqlatent.forecasting.metrics.quantile import quantile_levels, weighted

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from seqlatent.forecasting.arguments import levels_of
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError
+from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.metrics.cells import (
     Cells,
     Loss,

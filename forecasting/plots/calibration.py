@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError, TargetError
+from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.plots.rows import DEFAULT, Rows, drawn_levels, listed, models_of
 from seqlatent.forecasting.plots.style import (
     COLORS,
@@ -38,9 +38,9 @@ def pit_histogram(
 ) -> "Axes":
     """Histogram of the probability integral transforms of what was observed.
 
-    It is flat if the predictive laws are right; bars high at both ends say that they are too
-    narrow, in the middle too wide, on one side biased. The grey band holds 95 % of the bars of a
-    calibrated model, as many as there are cells, one independent of the other.
+    It is flat if the predictive distributions are right; bars high at both ends say that they are
+    too narrow, in the middle too wide, on one side biased. The grey band holds 95 % of the bars of
+    a calibrated model, as many as there are cells, one independent of the other.
 
     Args:
         scores: What ``score`` returned.

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqlatent.forecasting.columns import Columns
+from seqlatent.forecasting.engines.latent.residuals import correlogram
 from seqlatent.forecasting.errors import ColumnError, TargetError
-from seqlatent.forecasting.innovations import correlogram
+from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.plots.rows import DEFAULT, Rows, choose, listed
 from seqlatent.forecasting.plots.style import (
     COLORS,
@@ -162,7 +162,7 @@ def _density(ax: "Axes", z: np.ndarray) -> None:
 
 
 def _quantiles(ax: "Axes", z: np.ndarray) -> None:
-    """Sorted innovations against where those of a standard normal law lie."""
+    """Sorted innovations against where those of a standard normal distribution lie."""
     from scipy.special import ndtri
     from scipy.stats import beta
 

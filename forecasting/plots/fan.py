@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError
+from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.plots.past import LEAST, draw_past, past_of
 from seqlatent.forecasting.plots.rows import DEFAULT, Rows, choose, drawn_levels, models_of
 from seqlatent.forecasting.plots.style import (

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import DataError
+from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.plots.rows import DEFAULT, Rows, models_of
 from seqlatent.forecasting.plots.style import COLORS, LINES, MARKERS, new_axes, tidy
 

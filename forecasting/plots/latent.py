@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import DataError
+from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.plots import parts
 from seqlatent.forecasting.plots.past import past_of
 from seqlatent.forecasting.plots.rows import DEFAULT, Rows, choose, drawn_levels, listed
@@ -41,7 +41,7 @@ def components(
     levels: Any = None,
     history: Any = None,
     last: int | None = None,
-    form: str | None = None,
+    specification: str | None = None,
     target: str | None = None,
     columns: Columns = DEFAULT,
     axes: Any = None,
@@ -60,7 +60,7 @@ def components(
         levels: Levels of the bands in per cent; None takes all there are.
         history: What was observed, drawn as dots over the signal.
         last: Rows to show; None shows all.
-        form: Form, where each tells its own components.
+        specification: Form, where each tells its own components.
         target: Target, where there are several that tell components.
         columns: Names of the columns.
         axes: Axes to draw on, in reading order; None stacks new ones.
@@ -73,7 +73,7 @@ def components(
             several series or models must be named.
     """
     kinds = ("signal", "component")
-    told = form, target
+    told = specification, target
     return _panels(
         smoothed, kinds, model, id, names, levels, history, last, columns, axes, told=told
     )

@@ -10,15 +10,18 @@ from seqlatent.forecasting.plots.rows import TARGET, Rows, choose
 __all__ = ["as_states", "base", "last_observed", "observed"]
 
 
-def as_states(rows: Rows, form: str | None, target: str | None) -> Rows:
+def as_states(rows: Rows, specification: str | None, target: str | None) -> Rows:
     """Components of one form and target under the names that states have; else the rows themselves.
 
     Coefficients are states, which nobody draws unless they are named.
     """
     if "component" not in rows.names:
         return rows
-    if "form" in rows.names:
-        rows = rows.where("form", choose(form, rows.values("form"), "form", "components"))
+    if "specification" in rows.names:
+        rows = rows.where(
+            "specification",
+            choose(specification, rows.values("specification"), "specification", "components"),
+        )
     if TARGET in rows.names:
         rows = rows.about(target)[0]
     name = nw.col("component")

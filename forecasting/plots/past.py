@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from seqlatent.forecasting.errors import TimeError
-from seqlatent.forecasting.plots.rows import Rows, Times
-from seqlatent.forecasting.plots.style import GREY, INK, line
+from seqlatent.forecasting.plots.rows import Rows
+from seqlatent.forecasting.plots.style import GREY, INK, Times, line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,21 +3,21 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import narwhals as nw
 import numpy as np
 from narwhals.exceptions import NarwhalsError
 
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ArgumentError, ColumnError, DataError, TimeError
-from seqlatent.forecasting.plots.style import COLORS
-from seqlatent.forecasting.times import times_of
+from seqlatent.forecasting.frames.columns import Columns
+from seqlatent.forecasting.frames.timestamps import times_of
+from seqlatent.forecasting.frames.wide import lengthen
+from seqlatent.forecasting.plots.style import COLORS, Times
 from seqlatent.forecasting.values import floats, missing, several, told
-from seqlatent.forecasting.wide import lengthen
 from seqlatent.spelling import meant
 
-__all__ = ["DEFAULT", "Rows", "Times", "choose", "drawn_levels", "listed", "models_of"]
+__all__ = ["DEFAULT", "Rows", "choose", "drawn_levels", "listed", "models_of"]
 
 DEFAULT = Columns()
 # Which target a row is about, in frames of several targets.
@@ -26,20 +26,6 @@ TARGET = "target"
 DERIVED = re.compile(r"(.+?)(?:-(?:lo|hi)-\d+(?:\.\d+)?|-mean|-median|-pit|-log_score|_ql0?\.\d+)")
 INTERVAL = re.compile(r"(.+)-(lo|hi)-(\d+(?:\.\d+)?)")
 QUANTILE = re.compile(r"(.+)_ql(0?\.\d+)")
-
-
-class Times(NamedTuple):
-    """Time stamps as positions on an axis.
-
-    Attributes:
-        x: Numbers as they are, or days since 1970 in UTC ``(R,)``.
-        date: Whether they are dates.
-        zone: Time zone of the dates, or None.
-    """
-
-    x: np.ndarray
-    date: bool
-    zone: str | None
 
 
 @dataclass(frozen=True)

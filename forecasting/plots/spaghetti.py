@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqlatent.forecasting.columns import Columns
 from seqlatent.forecasting.errors import ColumnError
+from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.plots.past import LEAST, Past, draw_past, past_of
 from seqlatent.forecasting.plots.rows import DEFAULT, Rows, choose
 from seqlatent.forecasting.plots.style import COLORS, legend, line, new_axes, tidy, time_axis

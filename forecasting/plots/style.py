@@ -1,7 +1,7 @@
 """Style of the pictures: colours, lines and axes, set on what is drawn and nowhere else."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -9,14 +9,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from seqlatent.forecasting.plots.rows import Times
-
 __all__ = [
     "COLORS",
     "GREY",
     "INK",
     "LINES",
     "MARKERS",
+    "Times",
     "band",
     "broken",
     "greyed",
@@ -36,6 +35,20 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1)), "-")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK, GREY = "#1a1a1a", "#777777"
+
+
+class Times(NamedTuple):
+    """Time stamps as positions on an axis.
+
+    Attributes:
+        x: Numbers as they are, or days since 1970 in UTC ``(R,)``.
+        date: Whether they are dates.
+        zone: Time zone of the dates, or None.
+    """
+
+    x: np.ndarray
+    date: bool
+    zone: str | None
 
 
 def tint(color: str, strength: float) -> tuple[float, float, float]:
@@ -105,7 +118,7 @@ def tidy(ax: "Axes", *, title: str = "", xlabel: str = "", ylabel: str = "") -> 
         ax.set_title(title, loc="left", fontsize=10, color=INK)
 
 
-def time_axis(ax: "Axes", times: "Times", label: str, *, ticks: int = 8) -> None:
+def time_axis(ax: "Axes", times: Times, label: str, *, ticks: int = 8) -> None:
     """Marks the dates concisely, or the integers as integers, and names the axis."""
     if not times.date:
         from matplotlib.ticker import MaxNLocator

@@ -1,7 +1,15 @@
 """Chains: distributions over whole latent paths. The prior is one, and so is every posterior."""
 
 from seqlatent.chain.chain import Chain, MarkovChain
-from seqlatent.chain.kernels import Affine, Correction, Kernel, Linear, Marginal, Sampled, Stepped
+from seqlatent.chain.kernels import (
+    ConditionallyLinear,
+    Correction,
+    DiagonalLinear,
+    FusedSteps,
+    Kernel,
+    Marginal,
+    Sampled,
+)
 from seqlatent.chain.paths import (
     affine_path,
     first_state,
@@ -11,15 +19,15 @@ from seqlatent.chain.paths import (
 )
 
 __all__ = [
-    "Affine",
     "Chain",
+    "ConditionallyLinear",
     "Correction",
+    "DiagonalLinear",
+    "FusedSteps",
     "Kernel",
-    "Linear",
     "Marginal",
     "MarkovChain",
     "Sampled",
-    "Stepped",
     "affine_path",
     "first_state",
     "sample_path",

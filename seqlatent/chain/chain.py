@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from seqlatent.chain.kernels import Correction, Kernel, Sampled
 from seqlatent.chain.paths import sample_path
-from seqlatent.distributions import draw, noise
+from seqlatent.distributions import base_noise, sample
 from seqlatent.sequences import Context
 
 __all__ = ["Chain", "MarkovChain"]
@@ -39,7 +39,7 @@ class Chain(ABC):
     def conditionals(
         self, z: Float[Tensor, "*S B T K"], prior: tuple[Distribution, Distribution] | None = None
     ) -> tuple[Distribution, Distribution]:
-        """Laws of step 1, batch ``(B,)``, and of the others given the path, ``(*S, B, T-1)``.
+        """Distributions: step 1, batch ``(B,)``; others, given the path, ``(*S, B, T-1)``.
 
         Args:
             z: Path.
@@ -81,28 +81,30 @@ class MarkovChain(Chain):
             z, own = self.kernel.path(self.context, shape, generator)
             self._drawn = None if own is None else (z, None, own)
             return z
-        z = self._walked(shape, generator) if torch.is_grad_enabled() else None
+        z = self._fused_path(shape, generator) if torch.is_grad_enabled() else None
         return sample_path(self.kernel, self.context, shape, generator) if z is None else z
 
-    def _walked(self, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor | None:
+    def _fused_path(
+        self, shape: tuple[int, ...], generator: torch.Generator | None
+    ) -> Tensor | None:
         kernel, (first, rest) = self.kernel, self.context.ends
         if not isinstance(kernel, Correction) or len(rest.shape) != 2 or rest.shape[-1] == 0:
             return None
-        walk = kernel.walk(rest, Size(shape).numel())
-        if walk is None:
+        sampler = kernel.fused_sampler(rest, Size(shape).numel())
+        if sampler is None:
             return None
         p = kernel.transition.initial(first)
         q = kernel.correct(p, None, first)
-        z = draw(q, shape, generator)
-        eps = [noise(q, shape, generator).flatten(0, -2) for _ in range(rest.shape[-1])]
-        values = walk.path(z.flatten(0, -2), torch.stack(eps))
+        z = sample(q, shape, generator)
+        eps = [base_noise(q, shape, generator).flatten(0, -2) for _ in range(rest.shape[-1])]
+        values = sampler.path(z.flatten(0, -2), torch.stack(eps))
         batch = (*shape, rest.shape[0])
-        z, *laws = (x.unflatten(1, batch).movedim(0, -2) for x in values)
-        p_rest, q_rest = kernel.along(z[..., 1:, :], tuple(laws))
+        z, *parameters = (x.unflatten(1, batch).movedim(0, -2) for x in values)
+        p_rest, q_rest = kernel.along(z[..., 1:, :], tuple(parameters))
         self._drawn = z, None if p_rest is None else (p, p_rest), (q, q_rest)
         return z
 
-    def laws(
+    def both_conditionals(
         self, z: Tensor, transition: Kernel
     ) -> tuple[tuple[Distribution, Distribution], tuple[Distribution, Distribution]]:
         """Conditionals of the transition and of the chain itself along a path.

@@ -7,10 +7,18 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from seqlatent.fused import FusedSampler, Steps
 from seqlatent.sequences import Context
-from seqlatent.walks import CarriedSteps, GatedSteps, Walk
 
-__all__ = ["Affine", "Correction", "Kernel", "Linear", "Marginal", "Sampled", "Stepped"]
+__all__ = [
+    "ConditionallyLinear",
+    "Correction",
+    "DiagonalLinear",
+    "FusedSteps",
+    "Kernel",
+    "Marginal",
+    "Sampled",
+]
 
 
 @runtime_checkable
@@ -18,15 +26,15 @@ class Kernel(Protocol):
     """The conditionals of a Markov chain: a transition, or a transition corrected by data."""
 
     def initial(self, c: Context) -> Distribution:
-        """Law of the first state, event ``(K,)``."""
+        """Distribution of the first state, event ``(K,)``."""
         ...
 
     def __call__(self, z: Tensor, c: Context) -> Distribution:
-        """Law of the next state given the last, for one step or for all steps at once."""
+        """Distribution of the next state given the last, for one step or for all steps at once."""
         ...
 
 
-class Affine(ABC):
+class DiagonalLinear(ABC):
     """A kernel whose coordinates evolve independently and linearly: sampled without a loop."""
 
     @abstractmethod
@@ -45,21 +53,22 @@ class Sampled(ABC):
     def path(
         self, context: Context, shape: tuple[int, ...], generator: torch.Generator | None
     ) -> tuple[Tensor, tuple[Distribution, Distribution] | None]:
-        """Draws reparametrised paths ``(*shape, B, T, K)``, and gives its laws along them if known.
+        """Draws reparametrised paths ``(*shape, B, T, K)``, and gives its conditionals if known.
 
-        The laws are those of the first step and of the others, as in :meth:`Chain.conditionals`.
+        The distributions are those of the first step and of the others, as in
+        :meth:`Chain.conditionals`.
         """
 
 
 class Marginal(ABC):
-    """A kernel that knows the normal law of every state by itself, its coordinates independent."""
+    """A kernel that knows the normal marginal of every state, its coordinates independent."""
 
     @abstractmethod
     def marginals(self, c: Context) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every state ``(..., T, K)``."""
 
 
-class Linear(ABC):
+class ConditionallyLinear(ABC):
     """A kernel that is linear in the last state with matrices: sampled by a matrix recurrence."""
 
     @abstractmethod
@@ -71,19 +80,19 @@ class Linear(ABC):
         """``F (..., K, K)``, ``b (..., K)``, ``G (..., K, R)`` of ``z_t = F z_{t-1} + b + G e``."""
 
 
-class Stepped(ABC):
+class FusedSteps(ABC):
     """A transition whose steps and their derivatives are written by hand."""
 
     @abstractmethod
-    def steps(self, c: Context, samples: int) -> GatedSteps | CarriedSteps:
+    def steps(self, c: Context, samples: int) -> Steps:
         """The steps in a context of several, for a number of samples of each series."""
 
     def along(self, z: Tensor) -> Distribution | None:
-        """Laws of states that the steps led to, where the states themselves show them."""
+        """Distributions of states that the steps led to, where the states themselves show them."""
         return None
 
     @property
-    def faithful(self) -> bool:
+    def steps_follow_forward(self) -> bool:
         """Whether the steps are those of ``forward``: a subclass may have changed that alone."""
         homes = [
             next(kind for kind in type(self).__mro__ if name in vars(kind))
@@ -105,23 +114,23 @@ class Correction(ABC):
         self.needs_prior = needs_prior
 
     def initial(self, c: Context) -> Distribution:
-        """Law of the first state."""
+        """Distribution of the first state."""
         return self.correct(self.transition.initial(c), None, c)
 
     def __call__(self, z: Tensor, c: Context) -> Distribution:
-        """Law of the next state given the last."""
+        """Distribution of the next state given the last."""
         return self.correct(self.transition(z, c) if self.needs_prior else None, z, c)
 
     @abstractmethod
     def correct(self, p: Distribution | None, z: Tensor | None, c: Context) -> Distribution:
-        """The corrected law, from the transition's ``p`` and the last state, None at first."""
+        """The corrected conditional, from the transition's ``p`` and the last state, or None."""
 
-    def walk(self, c: Context, samples: int) -> Walk | None:
+    def fused_sampler(self, c: Context, samples: int) -> FusedSampler | None:
         """Steps with derivatives written by hand, None where there are none."""
         return None
 
     def along(
-        self, z: Tensor, laws: tuple[Tensor, ...]
+        self, z: Tensor, parameters: tuple[Tensor, ...]
     ) -> tuple[Distribution | None, Distribution]:
-        """The transition's laws, if known, and the corrected ones of a path that the walk drew."""
+        """The transition's conditionals, if known, and the corrected ones of a drawn path."""
         raise NotImplementedError

@@ -6,9 +6,16 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, Independent
 
-from seqlatent.chain.kernels import Affine, Kernel, Linear
+from seqlatent.chain.kernels import ConditionallyLinear, DiagonalLinear, Kernel
 from seqlatent.derivatives import first_order
-from seqlatent.distributions import Carried, draw, noise, place, require_proper, standard_normal
+from seqlatent.distributions import (
+    Carried,
+    base_noise,
+    reparametrise,
+    require_proper,
+    sample,
+    standard_normal,
+)
 from seqlatent.recurrence import affine_recurrence, linear_recurrence
 from seqlatent.sequences import Context
 
@@ -30,20 +37,20 @@ def sample_path(
         shape: Leading sample shape.
         generator: Source of randomness.
         start: State before the first step ``(*shape, B, K)``, and which series have one ``(B,)``;
-            the others start from the initial law.
+            the others start from the initial distribution.
     """
     if start is None or not bool(start[1].any()):
-        if isinstance(kernel, Affine):
+        if isinstance(kernel, DiagonalLinear):
             return affine_path(kernel, context, shape, generator)[0]
-        if isinstance(kernel, Linear):
+        if isinstance(kernel, ConditionallyLinear):
             return _linear_path(kernel, context, shape, generator)
-    elif isinstance(kernel, Linear) and bool(start[1].all()):
+    elif isinstance(kernel, ConditionallyLinear) and bool(start[1].all()):
         return _continued_path(kernel, context, start[0], generator)
     return sequential_path(kernel, context, shape, generator, start)
 
 
 def _continued_path(
-    kernel: Linear, context: Context, before: Tensor, generator: torch.Generator | None
+    kernel: ConditionallyLinear, context: Context, before: Tensor, generator: torch.Generator | None
 ) -> Tensor:
     F, b, G = kernel.matrices(context)
     *leading, steps = context.shape
@@ -54,7 +61,10 @@ def _continued_path(
 
 
 def affine_path(
-    kernel: Affine, context: Context, shape: tuple[int, ...], generator: torch.Generator | None
+    kernel: DiagonalLinear,
+    context: Context,
+    shape: tuple[int, ...],
+    generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor]:
     """Paths of independent coordinates that move linearly, by one recurrence, and their noise."""
     loc, scale = kernel.initial_affine(context[0])
@@ -69,7 +79,10 @@ def affine_path(
 
 
 def _linear_path(
-    kernel: Linear, context: Context, shape: tuple[int, ...], generator: torch.Generator | None
+    kernel: ConditionallyLinear,
+    context: Context,
+    shape: tuple[int, ...],
+    generator: torch.Generator | None,
 ) -> Tensor:
     loc, start_factor = kernel.initial_moments(context[0])
     require_proper(start_factor)
@@ -116,7 +129,7 @@ def sequential_path(
         shape: Leading sample shape.
         generator: Source of randomness.
         start: State before the first step ``(*shape, B, K)``, and which series have one ``(B,)``;
-            the others start from the initial law.
+            the others start from the initial distribution.
     """
     steps = context.unbind()
     z = first_state(kernel, steps[0], Size(shape), generator, start)
@@ -125,23 +138,23 @@ def sequential_path(
     if not _is_pathwise(kernel(z, steps[1])):
         path = [z]
         for c in steps[1:]:
-            path.append(draw(kernel(path[-1], c), (), generator))
+            path.append(sample(kernel(path[-1], c), (), generator))
         return torch.stack(path, -2)
     record = torch.is_grad_enabled()
     previous, following, eps = [], [], []
     state = z
     for c in (c.detach() for c in steps[1:]):
         state = state.detach().requires_grad_(record)
-        law = kernel(state, c)
+        distribution = kernel(state, c)
         previous.append(state)
-        eps.append(noise(law, (), generator))
-        state = place(law, eps[-1])
+        eps.append(base_noise(distribution, (), generator))
+        state = reparametrise(distribution, eps[-1])
         following.append(state)
     if not record:
         return torch.stack([z, *following], -2)
     with torch.no_grad():
         before = torch.stack(previous, -2)
-    again = place(kernel(before, context[1:]), torch.stack(eps, -2))
+    again = reparametrise(kernel(before, context[1:]), torch.stack(eps, -2))
     return _Adjoint.apply(z, again, previous, following)
 
 
@@ -152,23 +165,25 @@ def first_state(
     generator: torch.Generator | None,
     start: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Draws the first state: from the initial law or, where there is a past, from its end."""
+    """Draws the first state: initially or, where there is a past, from its end."""
     if start is None or not bool(start[1].any()):
-        return draw(kernel.initial(c), shape, generator)
+        return sample(kernel.initial(c), shape, generator)
     state, started = start
     moved = kernel(state, c)
     if bool(started.all()):
-        return draw(moved, (), generator)
+        return sample(moved, (), generator)
     fresh = kernel.initial(c)
-    return torch.where(started[:, None], draw(moved, (), generator), draw(fresh, shape, generator))
+    return torch.where(
+        started[:, None], sample(moved, (), generator), sample(fresh, shape, generator)
+    )
 
 
-def _is_pathwise(law: Distribution) -> bool:
-    if isinstance(law, Carried) and law.base is not None:
-        return _is_pathwise(law.base)
-    if isinstance(law, Independent):
-        return _is_pathwise(law.base_dist)
-    return noise.dispatch(type(law)) is not noise.dispatch(object)
+def _is_pathwise(distribution: Distribution) -> bool:
+    if isinstance(distribution, Carried) and distribution.base is not None:
+        return _is_pathwise(distribution.base)
+    if isinstance(distribution, Independent):
+        return _is_pathwise(distribution.base_dist)
+    return base_noise.dispatch(type(distribution)) is not base_noise.dispatch(object)
 
 
 class _Adjoint(torch.autograd.Function):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqlatent.chain import Linear
+from seqlatent.chain import ConditionallyLinear
 from seqlatent.emissions.emission import LinearEmission
 from seqlatent.inference import Amortised, Kalman, Particles
 from seqlatent.model import LatentModel
@@ -144,7 +144,9 @@ def inference_gap(
         z = q.rsample((samples,), generator)
         log_weights = (model.log_joint(z, sequences, q.context) - q.log_prob(z)).sum(-1)
         iwae, iwae_error = _log_mean(log_weights)
-        exact = isinstance(model.transition, Linear) and isinstance(model.emission, LinearEmission)
+        exact = isinstance(model.transition, ConditionallyLinear) and isinstance(
+            model.emission, LinearEmission
+        )
         if exact:
             evidence = Kalman().filter(model, sequences).log_evidence.sum(-1)
             evidence_error = torch.zeros_like(evidence)

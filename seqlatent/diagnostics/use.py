@@ -27,8 +27,8 @@ class LatentUse:
 
     Args:
         kl: Mean divergence of posterior from prior, in nats, per step and latent dimension ``(T,
-            K)``; one column where the laws do not factorise over dimensions. Zero at steps of which
-            no series has anything to say.
+            K)``; one column where the distributions do not factorise over dimensions. Zero at steps
+            of which no series has anything to say.
         kl_per_step: Mean divergence of an informed step, all dimensions together, in nats.
         kl_share: Divergence as a share of divergence plus size of the observation log score.
         activity: Share of the variance of each latent that differences between data explain
@@ -203,8 +203,8 @@ def _informed(sequences: Sequences, q: Chain) -> Tensor:
 def _activity(q: Chain, prior: Chain, z: Tensor, informed: Tensor) -> Tensor:
     p = prior.conditionals(z)
     columns = []
-    for law, before in zip(q.conditionals(z, p), p, strict=True):
-        mean, variance = _moments(law)
+    for distribution, before in zip(q.conditionals(z, p), p, strict=True):
+        mean, variance = _moments(distribution)
         columns.append((mean - _moments(before)[0], variance))
     # how far the posterior moves a step, and how far it lets it vary
     shift, spread = (_all_steps(first, rest, z) for first, rest in zip(*columns, strict=True))
@@ -215,13 +215,13 @@ def _activity(q: Chain, prior: Chain, z: Tensor, informed: Tensor) -> Tensor:
     return explained / (explained + spread.mean((0, 1))).clamp_min(torch.finfo(z.dtype).tiny)
 
 
-def _moments(law: Distribution) -> tuple[Tensor, Tensor]:
+def _moments(distribution: Distribution) -> tuple[Tensor, Tensor]:
     """Mean and variance of the random part of a state."""
-    if isinstance(law, Carried):
-        if law.base is None:
-            return law.carry[..., :0], law.carry[..., :0]
-        law = law.base
-    return law.mean, law.variance
+    if isinstance(distribution, Carried):
+        if distribution.base is None:
+            return distribution.carry[..., :0], distribution.carry[..., :0]
+        distribution = distribution.base
+    return distribution.mean, distribution.variance
 
 
 def _all_steps(first: Tensor, rest: Tensor, z: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from seqlatent.distributions.masking import masked_log_prob
 from seqlatent.distributions.normals import CovarianceNormal, FactorNormal, diagonal_normal
 from seqlatent.distributions.probabilities import Cumulative, cumulative
 from seqlatent.distributions.regimes import OneHot, Selected, Switched, regime_of
-from seqlatent.distributions.sampling import draw, noise, place, standard_normal
+from seqlatent.distributions.sampling import base_noise, reparametrise, sample, standard_normal
 
 __all__ = [
     "Carried",
@@ -24,15 +24,15 @@ __all__ = [
     "OneHot",
     "Selected",
     "Switched",
+    "base_noise",
     "cumulative",
     "detach",
     "diagonal_normal",
-    "draw",
     "kl_per_dim",
     "masked_log_prob",
-    "noise",
-    "place",
     "regime_of",
+    "reparametrise",
     "require_proper",
+    "sample",
     "standard_normal",
 ]

@@ -1,4 +1,4 @@
-"""Carried, the law of a state of which a part is a memory of the past."""
+"""Carried, the distribution of a state of which a part is a memory of the past."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -7,7 +7,7 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
-from seqlatent.distributions.sampling import draw, noise, place
+from seqlatent.distributions.sampling import base_noise, reparametrise, sample
 
 __all__ = ["Carried"]
 
@@ -19,7 +19,7 @@ class Carried(Distribution):
     density of its own. With ``base=None`` the whole state is deterministic.
 
     Args:
-        base: Law of the random part, event ``(K,)``, or None.
+        base: Distribution of the random part, event ``(K,)``, or None.
         carry: Deterministic part ``(..., M)``.
 
     Example:
@@ -60,7 +60,9 @@ class Carried(Distribution):
     ) -> Tensor:
         carry = self.carry.expand(*sample_shape, *self.carry.shape)
         return (
-            carry if self.base is None else _beside(draw(self.base, sample_shape, generator), carry)
+            carry
+            if self.base is None
+            else _beside(sample(self.base, sample_shape, generator), carry)
         )
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -69,23 +71,23 @@ class Carried(Distribution):
         return self.base.log_prob(value[..., : self.random_dim])
 
 
-@noise.register
+@base_noise.register
 def _(
     distribution: Carried, shape: Sequence[int] = (), generator: torch.Generator | None = None
 ) -> Tensor:
     if distribution.base is None:
         return distribution.carry.new_zeros(Size(shape) + distribution.batch_shape + (0,))
-    return noise(distribution.base, shape, generator)
+    return base_noise(distribution.base, shape, generator)
 
 
-@place.register
+@reparametrise.register
 def _(distribution: Carried, eps: Tensor) -> Tensor:
     if distribution.base is None:
         return distribution.carry.expand(*eps.shape[:-1], -1)
-    return _beside(place(distribution.base, eps), distribution.carry)
+    return _beside(reparametrise(distribution.base, eps), distribution.carry)
 
 
-@draw.register
+@sample.register
 def _(
     distribution: Carried, shape: Sequence[int] = (), generator: torch.Generator | None = None
 ) -> Tensor:

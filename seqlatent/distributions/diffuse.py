@@ -9,7 +9,7 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
 from seqlatent.distributions.divergences import detach
-from seqlatent.distributions.sampling import draw
+from seqlatent.distributions.sampling import sample
 from seqlatent.linalg import cholesky
 
 __all__ = ["DiffuseNormal", "require_proper"]
@@ -79,7 +79,7 @@ class DiffuseNormal(Distribution):
 
 
 def require_proper(factor: Tensor) -> None:
-    """Verifies that a law can be drawn from.
+    """Verifies that a distribution can be drawn from.
 
     Raises:
         ValueError: If its factor has an infinity.
@@ -96,7 +96,7 @@ def require_proper(factor: Tensor) -> None:
         )
 
 
-@draw.register
+@sample.register
 def _(
     distribution: DiffuseNormal,
     shape: Sequence[int] = (),

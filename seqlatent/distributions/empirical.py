@@ -1,4 +1,4 @@
-"""Empirical, the law of weighted particles."""
+"""Empirical, the distribution of weighted particles."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -7,7 +7,7 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
-from seqlatent.distributions.sampling import draw, uniform
+from seqlatent.distributions.sampling import sample, uniform
 
 __all__ = ["Empirical"]
 
@@ -57,7 +57,7 @@ class Empirical(Distribution):
     def sample(
         self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
     ) -> Tensor:
-        return draw(self, sample_shape, generator)
+        return sample(self, sample_shape, generator)
 
     def quantile(self, q: float) -> Tensor:
         """Smallest particle whose cumulative weight reaches ``q``, per coordinate ``(..., K)``."""
@@ -67,7 +67,7 @@ class Empirical(Distribution):
         return ordered.gather(0, index)[0]
 
 
-@draw.register
+@sample.register
 def _(
     distribution: Empirical, shape: Sequence[int] = (), generator: torch.Generator | None = None
 ) -> Tensor:

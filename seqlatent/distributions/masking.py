@@ -22,7 +22,7 @@ def masked_log_prob(
     """Log density of the observed cells of a vector, the others integrated out; ``(*S, B, T)``.
 
     Args:
-        distribution: Law of the vector, event ``(D,)``.
+        distribution: Distribution of the vector, event ``(D,)``.
         y: Values, any finite number where unobserved.
         observed: Which cells count.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, Independent, Normal, constraints
 
-from seqlatent.distributions.sampling import draw, noise, place, standard_normal
+from seqlatent.distributions.sampling import base_noise, reparametrise, sample, standard_normal
 from seqlatent.linalg import cholesky, factor
 
 __all__ = ["CovarianceNormal", "FactorNormal", "diagonal_normal"]
@@ -33,8 +33,8 @@ class FactorNormal(Distribution):
 
     A structural state moves on a subspace (a seasonal pattern shifts, one noise enters), so its
     covariance is singular. ``log_prob`` is the density on that subspace, with the
-    pseudo-determinant; two laws with the same column span are comparable. Columns of ``factor``
-    must be linearly independent.
+    pseudo-determinant; two distributions with the same column span are comparable. Columns of
+    ``factor`` must be linearly independent.
 
     Args:
         loc: Mean ``(..., K)``.
@@ -74,7 +74,7 @@ class FactorNormal(Distribution):
     def rsample(
         self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
     ) -> Tensor:
-        return place(self, noise(self, sample_shape, generator))
+        return reparametrise(self, base_noise(self, sample_shape, generator))
 
     def log_prob(self, value: Tensor) -> Tensor:
         G = self.factor
@@ -89,7 +89,7 @@ class FactorNormal(Distribution):
         return -0.5 * eps.square().sum(-1) - log_det - 0.5 * G.shape[-1] * _LOG_2PI
 
 
-@noise.register
+@base_noise.register
 def _(
     distribution: FactorNormal,
     shape: Sequence[int] = (),
@@ -99,12 +99,12 @@ def _(
     return standard_normal(size, distribution.loc, generator)
 
 
-@place.register
+@reparametrise.register
 def _(distribution: FactorNormal, eps: Tensor) -> Tensor:
     return distribution.loc + (distribution.factor @ eps[..., None])[..., 0]
 
 
-@draw.register
+@sample.register
 def _(
     distribution: FactorNormal,
     shape: Sequence[int] = (),
@@ -154,7 +154,7 @@ class CovarianceNormal(Distribution):
         return FactorNormal(self.loc, L).log_prob(value)
 
 
-@draw.register
+@sample.register
 def _(
     distribution: CovarianceNormal,
     shape: Sequence[int] = (),

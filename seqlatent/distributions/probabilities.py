@@ -36,7 +36,7 @@ def cumulative(distribution: Distribution, y: Tensor) -> Cumulative | None:
     """Probabilities below and at each cell, without a gradient; None without a closed form.
 
     Args:
-        distribution: Law of the cells, independent of each other.
+        distribution: Distribution of the cells, independent of each other.
         y: Values, broadcastable against the cells.
 
     Example:

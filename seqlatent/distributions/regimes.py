@@ -1,4 +1,4 @@
-"""Laws of a state with a regime: mixtures that know their component, and the choice of one."""
+"""Distributions of a state with a regime: mixtures that know their component, and one chosen."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -10,13 +10,13 @@ from torch.distributions import Distribution, constraints
 
 from seqlatent.distributions.divergences import detach
 from seqlatent.distributions.masking import masked_log_prob
-from seqlatent.distributions.sampling import draw, uniform
+from seqlatent.distributions.sampling import sample, uniform
 
 __all__ = ["OneHot", "Selected", "Switched", "regime_of"]
 
 
 class OneHot(Distribution):
-    """Law of a regime as a one-hot vector.
+    """Distribution of a regime as a one-hot vector.
 
     Args:
         log_prob: Logarithms of the probabilities ``(..., S)``, normalised here; -inf is never.
@@ -52,7 +52,7 @@ class OneHot(Distribution):
     def sample(
         self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
     ) -> Tensor:
-        return draw(self, sample_shape, generator)
+        return sample(self, sample_shape, generator)
 
     def log_prob(self, value: Tensor) -> Tensor:
         return _chosen(self.logits, value.argmax(-1))
@@ -64,13 +64,13 @@ def regime_of(z: Tensor, states: int) -> Tensor:
 
 
 class Switched(Distribution):
-    r"""Law of a state :math:`[s, z]` of a one-hot regime and a vector whose law it decides.
+    r"""Distribution of a state :math:`[s, z]`: a one-hot regime, and a vector that depends on it.
 
     .. math:: p(s = i) = \pi_i, \qquad z \mid s = i \sim p_i
 
     Args:
         log_prob: Logarithms of the probabilities of the regimes ``(..., S)``.
-        parts: Law of the vector in each regime, event ``(K,)``.
+        parts: Distribution of the vector in each regime, event ``(K,)``.
 
     Example:
         >>> normal = seqlatent.distributions.diagonal_normal
@@ -112,7 +112,7 @@ class Switched(Distribution):
     def sample(
         self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
     ) -> Tensor:
-        return draw(self, sample_shape, generator).detach()
+        return sample(self, sample_shape, generator).detach()
 
     def log_prob(self, value: Tensor) -> Tensor:
         index, z = regime_of(value, self.states), value[..., self.states :]
@@ -121,11 +121,11 @@ class Switched(Distribution):
 
 
 class Selected(Distribution):
-    """Law of an observation in a regime that is known: one of several.
+    """Distribution of an observation in a regime that is known: one of several.
 
     Args:
         index: Regime ``(...)``.
-        parts: Laws, one for each regime, of the same event.
+        parts: Distributions, one for each regime, of the same event.
 
     Example:
         >>> normal = seqlatent.distributions.diagonal_normal
@@ -159,7 +159,7 @@ class Selected(Distribution):
     def sample(
         self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
     ) -> Tensor:
-        return draw(self, sample_shape, generator).detach()
+        return sample(self, sample_shape, generator).detach()
 
     def log_prob(self, value: Tensor) -> Tensor:
         return _pick([p.log_prob(value) for p in self.parts], self.index, 0)
@@ -180,7 +180,7 @@ def _chosen(log_prob: Tensor, index: Tensor) -> Tensor:
     return log_prob.expand(*batch, log_prob.shape[-1]).gather(-1, index)[..., 0]
 
 
-@draw.register
+@sample.register
 def _(
     distribution: OneHot,
     shape: Sequence[int] = (),
@@ -193,16 +193,16 @@ def _(
     return torch.nn.functional.one_hot(index, cdf.shape[-1]).to(cdf.dtype)
 
 
-@draw.register
+@sample.register
 def _(
     distribution: Switched, shape: Sequence[int] = (), generator: torch.Generator | None = None
 ) -> Tensor:
-    regime = draw(distribution.regime, shape, generator)
+    regime = sample(distribution.regime, shape, generator)
     values = [_drawn(p, shape, distribution.batch_shape, generator) for p in distribution.parts]
     return torch.cat([regime, _pick(values, regime.argmax(-1), 1)], -1)
 
 
-@draw.register
+@sample.register
 def _(
     distribution: Selected, shape: Sequence[int] = (), generator: torch.Generator | None = None
 ) -> Tensor:
@@ -218,7 +218,7 @@ def _drawn(
     lacking = len(batch) - len(part.batch_shape)
     if part.batch_shape != batch[lacking:]:
         part, lacking = part.expand(batch), 0
-    return draw(part, (*shape, *batch[:lacking]), generator)
+    return sample(part, (*shape, *batch[:lacking]), generator)
 
 
 @masked_log_prob.register

@@ -20,7 +20,7 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
-__all__ = ["draw", "noise", "place", "standard_normal", "uniform"]
+__all__ = ["base_noise", "reparametrise", "sample", "standard_normal", "uniform"]
 
 
 def standard_normal(shape: Size, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -36,7 +36,7 @@ def uniform(shape: Size, like: Tensor, generator: torch.Generator | None) -> Ten
 
 
 @singledispatch
-def noise(
+def base_noise(
     distribution: Distribution,
     shape: Sequence[int] = (),
     generator: torch.Generator | None = None,
@@ -50,37 +50,37 @@ def noise(
 
 
 @singledispatch
-def place(distribution: Distribution, eps: Tensor) -> Tensor:
+def reparametrise(distribution: Distribution, eps: Tensor) -> Tensor:
     """Turns standard normal noise into a reparametrised sample of the distribution."""
     raise TypeError(f"{type(distribution).__name__} is not an affine transform of normal noise.")
 
 
-@noise.register
+@base_noise.register
 def _(
     distribution: Independent, shape: Sequence[int] = (), generator: torch.Generator | None = None
 ) -> Tensor:
-    return noise(distribution.base_dist, shape, generator)
+    return base_noise(distribution.base_dist, shape, generator)
 
 
-@noise.register
+@base_noise.register
 def _(
     distribution: Normal, shape: Sequence[int] = (), generator: torch.Generator | None = None
 ) -> Tensor:
     return standard_normal(Size(shape) + distribution.batch_shape, distribution.loc, generator)
 
 
-@place.register
+@reparametrise.register
 def _(distribution: Independent, eps: Tensor) -> Tensor:
-    return place(distribution.base_dist, eps)
+    return reparametrise(distribution.base_dist, eps)
 
 
-@place.register
+@reparametrise.register
 def _(distribution: Normal, eps: Tensor) -> Tensor:
     return torch.addcmul(distribution.loc, distribution.scale, eps)
 
 
 @singledispatch
-def draw(
+def sample(
     distribution: Distribution,
     shape: Sequence[int] = (),
     generator: torch.Generator | None = None,
@@ -98,7 +98,7 @@ def draw(
     if generator is not None:
         raise TypeError(
             f"cannot draw from {type(distribution).__name__} with a private generator: register a "
-            f"sampler with seqlatent.distributions.draw.register({type(distribution).__name__}), "
+            f"sampler with seqlatent.distributions.sample.register({type(distribution).__name__}), "
             "or pass generator=None."
         )
     return (
@@ -108,21 +108,21 @@ def draw(
     )
 
 
-@draw.register
+@sample.register
 def _(
     distribution: Independent, shape: Sequence[int] = (), generator: torch.Generator | None = None
 ) -> Tensor:
-    return draw(distribution.base_dist, shape, generator)
+    return sample(distribution.base_dist, shape, generator)
 
 
-@draw.register
+@sample.register
 def _(
     distribution: Normal, shape: Sequence[int] = (), generator: torch.Generator | None = None
 ) -> Tensor:
-    return place(distribution, noise(distribution, shape, generator))
+    return reparametrise(distribution, base_noise(distribution, shape, generator))
 
 
-@draw.register
+@sample.register
 def _(
     distribution: MultivariateNormal,
     shape: Sequence[int] = (),
@@ -148,7 +148,7 @@ def _poisson(rate: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.poisson(rate, generator=generator)
 
 
-@draw.register
+@sample.register
 def _(
     distribution: Gamma, shape: Sequence[int] = (), generator: torch.Generator | None = None
 ) -> Tensor:
@@ -156,7 +156,7 @@ def _(
     return _standard_gamma(distribution.concentration.expand(full), generator) / distribution.rate
 
 
-@draw.register
+@sample.register
 def _(
     distribution: StudentT, shape: Sequence[int] = (), generator: torch.Generator | None = None
 ) -> Tensor:
@@ -168,7 +168,7 @@ def _(
     return distribution.loc + distribution.scale * eps * ratio
 
 
-@draw.register
+@sample.register
 def _(
     distribution: Poisson, shape: Sequence[int] = (), generator: torch.Generator | None = None
 ) -> Tensor:
@@ -177,7 +177,7 @@ def _(
     )
 
 
-@draw.register
+@sample.register
 def _(
     distribution: NegativeBinomial,
     shape: Sequence[int] = (),
@@ -189,7 +189,7 @@ def _(
         return _poisson(gamma * distribution.logits.exp(), generator)
 
 
-@draw.register
+@sample.register
 def _(
     distribution: Bernoulli, shape: Sequence[int] = (), generator: torch.Generator | None = None
 ) -> Tensor:
@@ -199,7 +199,7 @@ def _(
     )
 
 
-@draw.register
+@sample.register
 def _(
     distribution: Categorical, shape: Sequence[int] = (), generator: torch.Generator | None = None
 ) -> Tensor:
@@ -209,27 +209,27 @@ def _(
     return index.clamp(max=cdf.shape[-1] - 1)
 
 
-@draw.register
+@sample.register
 def _(
     distribution: MixtureSameFamily,
     shape: Sequence[int] = (),
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    chosen = draw(distribution.mixture_distribution, shape, generator)
-    values = draw(distribution.component_distribution, shape, generator)
+    chosen = sample(distribution.mixture_distribution, shape, generator)
+    values = sample(distribution.component_distribution, shape, generator)
     axis = -1 - len(distribution.event_shape)
     index = chosen.reshape(*chosen.shape, 1, *(1 for _ in distribution.event_shape))
     index = index.expand(*chosen.shape, 1, *distribution.event_shape)
     return values.gather(axis, index).squeeze(axis)
 
 
-@draw.register
+@sample.register
 def _(
     distribution: TransformedDistribution,
     shape: Sequence[int] = (),
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    x = draw(distribution.base_dist, shape, generator)
+    x = sample(distribution.base_dist, shape, generator)
     for transform in distribution.transforms:
         x = transform(x)
     return x  # type: ignore[return-value]

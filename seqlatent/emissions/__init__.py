@@ -1,4 +1,4 @@
-"""Emissions: laws of an observation given the latent state."""
+"""Emissions: distributions of an observation given the latent state."""
 
 from seqlatent.emissions.anchored import AnchoredNet
 from seqlatent.emissions.bernoulli import Bernoulli

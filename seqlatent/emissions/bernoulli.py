@@ -45,5 +45,5 @@ class Bernoulli(NeuralEmission):
     ) -> None:
         super().__init__(latent_dim, obs_dim, 1, context_dim, hidden)
 
-    def law(self, raw: Float[Tensor, "*S D 1"], c: Context) -> distributions.Bernoulli:
+    def distribution(self, raw: Float[Tensor, "*S D 1"], c: Context) -> distributions.Bernoulli:
         return distributions.Bernoulli(logits=raw[..., 0], validate_args=False)

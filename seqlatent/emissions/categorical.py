@@ -52,7 +52,7 @@ class Categorical(NeuralEmission):
         super().__init__(latent_dim, obs_dim, categories, context_dim, hidden)
         self.support = constraints.integer_interval(0, categories - 1)
 
-    def law(self, raw: Float[Tensor, "*S D P"], c: Context) -> distributions.Categorical:
+    def distribution(self, raw: Float[Tensor, "*S D P"], c: Context) -> distributions.Categorical:
         return distributions.Categorical(logits=raw, validate_args=False)
 
     def extra_repr(self) -> str:

@@ -55,7 +55,7 @@ class Poisson(NeuralEmission):
     ) -> None:
         super().__init__(latent_dim, obs_dim, 1, context_dim, hidden)
 
-    def law(self, raw: Float[Tensor, "*S D 1"], c: Context) -> distributions.Poisson:
+    def distribution(self, raw: Float[Tensor, "*S D 1"], c: Context) -> distributions.Poisson:
         return distributions.Poisson(_mean(raw[..., 0], c), validate_args=False)
 
 
@@ -103,7 +103,9 @@ class NegativeBinomial(NeuralEmission):
     ) -> None:
         super().__init__(latent_dim, obs_dim, 2, context_dim, hidden)
 
-    def law(self, raw: Float[Tensor, "*S D 2"], c: Context) -> distributions.NegativeBinomial:
+    def distribution(
+        self, raw: Float[Tensor, "*S D 2"], c: Context
+    ) -> distributions.NegativeBinomial:
         mean, dispersion = raw.unbind(-1)
         dispersion = positive(dispersion, _LEAST_DISPERSION).clamp(max=_MOST_DISPERSION)
         # a probability of success would round to 1; its logit does not

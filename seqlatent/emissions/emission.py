@@ -1,4 +1,4 @@
-"""Emission, the law of an observation given the latent state."""
+"""Emission, the distribution of an observation given the latent state."""
 
 from abc import ABC, abstractmethod
 
@@ -26,7 +26,7 @@ def _in_words(support: constraints.Constraint) -> str:
 
 
 class Emission(nn.Module, ABC):
-    r"""Law of an observation :math:`p(y_t \mid z_t, c_t)`, in the units of the data.
+    r"""Distribution of an observation :math:`p(y_t \mid z_t, c_t)`, in the units of the data.
 
     ``forward`` does one step ``(*S, B, K)`` or all steps ``(*S, B, T, K)`` in one call and returns
     a distribution with event ``(D,)``. Real-valued families apply ``c.shift`` and ``c.scale`` as an
@@ -42,7 +42,7 @@ class Emission(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, z: Tensor, c: Context) -> Distribution:
-        """Law of the observation of each step."""
+        """Distribution of the observation of each step."""
 
     def log_prob(self, y: Tensor, observed: Tensor, z: Tensor, c: Context) -> Tensor:
         """Log density of each step ``(*S, B, T)``; missing cells are integrated out."""

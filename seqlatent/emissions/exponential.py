@@ -6,7 +6,7 @@ import torch
 from torch import Size, Tensor, distributions, nn
 from torch.distributions import Distribution, constraints
 
-from seqlatent.distributions import draw
+from seqlatent.distributions import sample
 from seqlatent.distributions.sampling import standard_normal
 from seqlatent.emissions.linear import RowLoading
 from seqlatent.emissions.signals import Derivatives, LinearSignal
@@ -38,7 +38,7 @@ class LinearPoisson(LinearSignal):
 
     support = constraints.nonnegative_integer
 
-    def law(self, signal: Tensor, c: Context) -> Distribution:
+    def distribution(self, signal: Tensor, c: Context) -> Distribution:
         return _Poisson(signal + c.scale.log())
 
     def guess(self, y: Tensor, c: Context) -> Tensor:
@@ -107,7 +107,7 @@ class LinearNegativeBinomial(LinearSignal):
             )
         self._start("log_dispersion", torch.full((obs_dim,), float(dispersion)).log())
 
-    def law(self, signal: Tensor, c: Context) -> Distribution:
+    def distribution(self, signal: Tensor, c: Context) -> Distribution:
         dispersion = self.dispersion(c)
         # a probability of success would round to 1; its logit does not
         logits = signal + c.scale.log() + dispersion.log()
@@ -121,11 +121,13 @@ class LinearNegativeBinomial(LinearSignal):
         return (y + 0.5).log() - c.scale.log()
 
     def derivatives(self, y: Tensor, signal: Tensor, c: Context) -> Derivatives:
-        law = self.law(signal, c)
-        assert isinstance(law, distributions.NegativeBinomial)
-        total = law.total_count + y
-        mean = total * law.logits.sigmoid()
-        return Derivatives(law.log_prob(y), y - mean, mean * (-law.logits).sigmoid())
+        distribution = self.distribution(signal, c)
+        assert isinstance(distribution, distributions.NegativeBinomial)
+        total = distribution.total_count + y
+        mean = total * distribution.logits.sigmoid()
+        return Derivatives(
+            distribution.log_prob(y), y - mean, mean * (-distribution.logits).sigmoid()
+        )
 
 
 class LinearBernoulli(LinearSignal):
@@ -147,7 +149,7 @@ class LinearBernoulli(LinearSignal):
 
     support = constraints.boolean
 
-    def law(self, signal: Tensor, c: Context) -> Distribution:
+    def distribution(self, signal: Tensor, c: Context) -> Distribution:
         return distributions.Bernoulli(logits=signal, validate_args=False)
 
     def guess(self, y: Tensor, c: Context) -> Tensor:
@@ -160,7 +162,7 @@ class LinearBernoulli(LinearSignal):
 
 
 class _Poisson(distributions.Poisson):
-    """Poisson law by its log rate, whose density does not underflow with the rate."""
+    """Poisson distribution by its log rate, whose density does not underflow with the rate."""
 
     def __init__(self, log_rate: Tensor) -> None:
         self.log_rate = log_rate
@@ -174,10 +176,10 @@ class _Poisson(distributions.Poisson):
 
 
 class _NegativeBinomial(distributions.NegativeBinomial):
-    """Negative binomial law whose samples are bounded."""
+    """Negative binomial distribution whose samples are bounded."""
 
 
-@draw.register
+@sample.register
 def _(
     distribution: _Poisson, shape: Sequence[int] = (), generator: torch.Generator | None = None
 ) -> Tensor:
@@ -185,7 +187,7 @@ def _(
     return _counts(rate, generator)
 
 
-@draw.register
+@sample.register
 def _(
     distribution: _NegativeBinomial,
     shape: Sequence[int] = (),
@@ -194,13 +196,13 @@ def _(
     full = Size(shape) + distribution.batch_shape
     with torch.no_grad():
         total = distribution.total_count.expand(full)
-        gamma = draw(distributions.Gamma(total, torch.ones_like(total), False), (), generator)
+        gamma = sample(distributions.Gamma(total, torch.ones_like(total), False), (), generator)
         return _counts(gamma * distribution.logits.exp().clamp(max=_MOST), generator)
 
 
 def _counts(rate: Tensor, generator: torch.Generator | None) -> Tensor:
     """Poisson counts; beyond what samplers count, rounded normal draws of the same moments."""
-    few = draw(distributions.Poisson(rate.clamp(max=_EXACT), False), (), generator)
+    few = sample(distributions.Poisson(rate.clamp(max=_EXACT), False), (), generator)
     if not bool((rate > _EXACT).any()):
         return few
     rate = rate.clamp(max=_MOST)

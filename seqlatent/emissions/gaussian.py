@@ -46,7 +46,7 @@ class Normal(NeuralEmission):
     ) -> None:
         super().__init__(latent_dim, obs_dim, 2, context_dim, hidden)
 
-    def law(self, raw: Float[Tensor, "*S D 2"], c: Context) -> distributions.Normal:
+    def distribution(self, raw: Float[Tensor, "*S D 2"], c: Context) -> distributions.Normal:
         loc, scale = raw.unbind(-1)
         return distributions.Normal(
             c.shift + c.scale * loc, c.scale * positive(scale, _FLOOR), validate_args=False

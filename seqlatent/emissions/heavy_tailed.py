@@ -53,7 +53,7 @@ class StudentT(NeuralEmission):
     ) -> None:
         super().__init__(latent_dim, obs_dim, 3, context_dim, hidden)
 
-    def law(self, raw: Float[Tensor, "*S D 3"], c: Context) -> distributions.StudentT:
+    def distribution(self, raw: Float[Tensor, "*S D 3"], c: Context) -> distributions.StudentT:
         loc, scale, df = raw.unbind(-1)
         return distributions.StudentT(
             positive(df.clamp(max=_MOST_DF), _LEAST_DF),

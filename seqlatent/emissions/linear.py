@@ -140,12 +140,12 @@ class LinearGaussian(LinearEmission):
                 "pass the covariance of the noise, not its factor."
             )
         d, R = d.to(H), R.to(H)
-        law = cls(latent_dim, obs_dim)
-        law.independent = bool((R.diag().diag() == R).all())
-        law.noise = _Covariance(R, diagonal=law.independent, learn=learn)
+        distribution = cls(latent_dim, obs_dim)
+        distribution.independent = bool((R.diag().diag() == R).all())
+        distribution.noise = _Covariance(R, diagonal=distribution.independent, learn=learn)
         for name, x in (("H", H), ("d", d)):
-            law._hold(name, x, learn=learn)
-        return law
+            distribution._hold(name, x, learn=learn)
+        return distribution
 
     def tabulate(self, series: int) -> None:
         """Gives each of so many series offset and noise of its own, and one more to all others.

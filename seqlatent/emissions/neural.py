@@ -23,9 +23,9 @@ class NeuralEmission(Emission):
     .. math:: \theta_t = \operatorname{MLP}([z_t, m_t, u_t]), \qquad
         y_{t,d} \sim p(\,\cdot \mid \theta_{t,d}, \mathrm{shift}_d, \mathrm{scale}_d)
 
-    Dimensions are independent given the state. A subclass supplies ``law``. The network's outputs
-    are held within a million scales of zero, so a long path that feeds its own samples back stays
-    finite.
+    Dimensions are independent given the state. A subclass supplies ``distribution``. The network's
+    outputs are held within a million scales of zero, so a long path that feeds its own samples back
+    stays finite.
 
     Args:
         latent_dim: Width ``K`` of the state that is read, with what it carries; 0 without a latent.
@@ -60,8 +60,8 @@ class NeuralEmission(Emission):
         self.net: nn.Module = MLP(latent_dim + context_dim, hidden, obs_dim * size)
 
     @abstractmethod
-    def law(self, raw: Float[Tensor, "*S D P"], c: Context) -> Distribution:
-        """Law of each cell, batch ``(*S, B, T, D)``, from its ``P`` unbounded parameters."""
+    def distribution(self, raw: Float[Tensor, "*S D P"], c: Context) -> Distribution:
+        """Distribution of each cell, batch ``(*S, B, T, D)``, from ``P`` unbounded parameters."""
 
     def forward(self, z: Tensor, c: Context) -> Distribution:
         found = (z.shape[-1], c.m.shape[-1] + c.u.shape[-1])
@@ -74,7 +74,9 @@ class NeuralEmission(Emission):
             )
         raw = self.net(c.features(z)).clamp(-_BOUND, _BOUND)
         return Independent(
-            self.law(raw.unflatten(-1, (self.obs_dim, self.size)), c), 1, validate_args=False
+            self.distribution(raw.unflatten(-1, (self.obs_dim, self.size)), c),
+            1,
+            validate_args=False,
         )
 
     def extra_repr(self) -> str:

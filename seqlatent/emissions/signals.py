@@ -26,13 +26,13 @@ class Derivatives(NamedTuple):
 
 
 class LinearSignal(Emission):
-    r"""Emission that is a law of one linear signal for each observed dimension.
+    r"""Emission that is a distribution of one linear signal for each observed dimension.
 
     .. math:: x_t = H z_t + d(c_t), \qquad y_{t,i} \sim p(\,\cdot \mid x_{t,i})
 
     H is learned, or fixed by the loading of a structural transition, so that level, season and
     regression add up to a log rate or to log odds. Dimensions are independent given the state. A
-    subclass supplies ``law``; what :class:`~seqlatent.inference.Laplace` needs of it, two
+    subclass supplies ``distribution``; what :class:`~seqlatent.inference.Laplace` needs of it, two
     derivatives in the signal, is taken by autograd where a subclass does not write them out.
 
     Args:
@@ -96,8 +96,8 @@ class LinearSignal(Emission):
         self.reset_parameters()
 
     @abstractmethod
-    def law(self, signal: Tensor, c: Context) -> Distribution:
-        """Law of each cell, batch ``(*S, B, T, D)``, given its signal."""
+    def distribution(self, signal: Tensor, c: Context) -> Distribution:
+        """Distribution of each cell, batch ``(*S, B, T, D)``, given its signal."""
 
     def guess(self, y: Tensor, c: Context) -> Tensor:
         """A finite signal under which each value is likely: where a search for a mode starts."""
@@ -107,7 +107,7 @@ class LinearSignal(Emission):
         """Log density of each cell and its first two derivatives; they are differentiable too."""
         with torch.enable_grad():
             free = signal if signal.requires_grad else signal.detach().requires_grad_()
-            log_prob = self.law(free, c).log_prob(y)
+            log_prob = self.distribution(free, c).log_prob(y)
             (slope,) = torch.autograd.grad(log_prob.sum(), free, create_graph=True)
             curvature = None
             if slope.requires_grad:
@@ -136,7 +136,7 @@ class LinearSignal(Emission):
         return (H @ z[..., None])[..., 0] + d
 
     def forward(self, z: Tensor, c: Context) -> Distribution:
-        return Independent(self.law(self.signal(z, c), c), 1, validate_args=False)
+        return Independent(self.distribution(self.signal(z, c), c), 1, validate_args=False)
 
     def read(self, name: str, c: Context) -> Tensor:
         """A parameter, or each series' row of it."""

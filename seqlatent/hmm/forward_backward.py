@@ -22,7 +22,7 @@ __all__ = [
 
 
 class Filtered(NamedTuple):
-    """Logarithms of the law of each state given the observations up to its step, and before it.
+    """Log probabilities of each state given the observations up to its step, and before it.
 
     ``log_evidence`` is log p(y_t | y_<t) per step. It is -inf where no state explains a step; the
     filter then goes on as if the step were missing.
@@ -34,7 +34,7 @@ class Filtered(NamedTuple):
 
 
 class Smoothed(NamedTuple):
-    """Logarithms of the law of each state, and of each pair of neighbours, given everything.
+    """Log probabilities of each state, and of each pair of neighbours, given everything.
 
     ``log_pair[t, i, j]`` is log p(s_t = i, s_{t+1} = j | y): one fewer than there are steps.
     """
@@ -45,14 +45,14 @@ class Smoothed(NamedTuple):
 
 
 class Kernels(NamedTuple):
-    """Logarithms of a Markov chain's first law and of its T - 1 transition matrices."""
+    """Logarithms of a Markov chain's first distribution and of its T - 1 transition matrices."""
 
     log_initial: Float[Tensor, "*L S"]
     log_transition: Float[Tensor, "*L U S S"]
 
 
 def filter(log_initial: Tensor, log_transition: Tensor, log_likelihood: Tensor) -> Filtered:
-    r"""Filtered laws of the states of a hidden Markov model.
+    r"""Filtered distributions of the states of a hidden Markov model.
 
     .. math::
         p(s_t = j \mid y_{1:t}) \propto p(y_t \mid s_t = j) \sum_i p(s_t = j \mid s_{t-1} = i)\,
@@ -63,7 +63,7 @@ def filter(log_initial: Tensor, log_transition: Tensor, log_likelihood: Tensor) 
     Autograd sees none of it: the gradient is one backward loop.
 
     Args:
-        log_initial: Logarithms of the law of the first state; -inf is impossible.
+        log_initial: Logarithms of the distribution of the first state; -inf is impossible.
         log_transition: ``[i, j]`` is log p(s_t = j | s_{t-1} = i), the same at all steps or of the
             transition into each step; that of the first is not used.
         log_likelihood: log p(y_t | s_t) for every state; zeros where nothing was observed, -inf
@@ -91,7 +91,7 @@ def filter(log_initial: Tensor, log_transition: Tensor, log_likelihood: Tensor) 
 
 
 def filter_scan(log_initial: Tensor, log_transition: Tensor, log_likelihood: Tensor) -> Filtered:
-    r"""Filtered laws by an associative scan of products of matrices of logarithms.
+    r"""Filtered distributions by an associative scan of products of matrices of logarithms.
 
     Arguments, shapes and results are those of :func:`filter`; the number of rounds is logarithmic
     in time, the work :math:`S` times that of the loop.
@@ -131,7 +131,7 @@ def log_evidence(log_initial: Tensor, log_transition: Tensor, log_likelihood: Te
 
 
 def smoother(log_initial: Tensor, log_transition: Tensor, log_likelihood: Tensor) -> Smoothed:
-    r"""Laws of the states and of pairs of neighbours, given everything.
+    r"""Distributions of the states and of pairs of neighbours, given everything.
 
     .. math::
         p(s_t \mid y_{1:T}) \propto p(s_t \mid y_{1:t})\, \beta_t(s_t), \qquad
@@ -153,7 +153,7 @@ def smoother(log_initial: Tensor, log_transition: Tensor, log_likelihood: Tensor
 
 
 def smoother_scan(log_initial: Tensor, log_transition: Tensor, log_likelihood: Tensor) -> Smoothed:
-    """Smoothed laws by two associative scans; all else is as in :func:`smoother`.
+    """Smoothed distributions by two associative scans; all else is as in :func:`smoother`.
 
     Example:
         >>> start, stay = torch.tensor([0.5, 0.5]).log(), torch.tensor([[0.9, 0.1], [0.1, 0.9]])

@@ -296,7 +296,8 @@ def _logarithmic_adjoint(
     M: Tensor, f: Tensor, r: Tensor, k: Tensor, of_r: Tensor | None, scan: bool
 ) -> tuple[Tensor, Tensor]:
     p = f.exp()
-    # The law of the state before, given the state after; nothing leads to an impossible one.
+    # The distribution of the state before, given the state after; nothing leads to an impossible
+    # one.
     possible = r[1:].clamp_min(torch.finfo(r.dtype).min)[..., None, :]
     W = (f[:-1, :, :, None] + M - possible).exp_()
     b = p * k

@@ -1,7 +1,12 @@
 """Inference: from observations to a chain over latent paths, exact, amortised or by particles."""
 
-from seqlatent.inference.amortised import Amortised
-from seqlatent.inference.anchored import AnchoredParallel, KalmanBackbone
+from seqlatent.inference.amortised.amortised import Amortised
+from seqlatent.inference.amortised.combiner import Combiner
+from seqlatent.inference.amortised.encoders import Encoder, FilteringEncoder, SmoothingEncoder
+from seqlatent.inference.amortised.parallel import Parallel
+from seqlatent.inference.amortised.posterior import Posterior
+from seqlatent.inference.amortised.structural_core import AnchoredParallel, KalmanBackbone
+from seqlatent.inference.amortised.tilted import Tilted
 from seqlatent.inference.approximate import (
     Approximate,
     Extended,
@@ -9,12 +14,10 @@ from seqlatent.inference.approximate import (
     MomentMatching,
     Unscented,
 )
-from seqlatent.inference.encoders import Encoder, FilteringEncoder, SmoothingEncoder
-from seqlatent.inference.exact import Kalman, Prior
-from seqlatent.inference.forward_backward import ForwardBackward
-from seqlatent.inference.inference import Inference, Latest, States
-from seqlatent.inference.particles import Particles
-from seqlatent.inference.posteriors import Combiner, Parallel, Posterior, Tilted
+from seqlatent.inference.base import Inference, Latest, States
+from seqlatent.inference.hmm import ForwardBackward
+from seqlatent.inference.kalman import Kalman, Prior
+from seqlatent.inference.particles.particles import Particles
 from seqlatent.inference.switching import GPB2, IMM, RaoBlackwell
 
 __all__ = [

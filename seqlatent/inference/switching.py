@@ -1,4 +1,4 @@
-"""Inference in switching linear systems, by mixtures of normal laws."""
+"""Inference in switching linear systems, by mixtures of normal distributions."""
 
 from abc import abstractmethod
 
@@ -10,8 +10,8 @@ from seqlatent.chain import Chain
 from seqlatent.distributions import CovarianceNormal, Switched, regime_of
 from seqlatent.emissions.emission import LinearEmission
 from seqlatent.emissions.regimes import ByRegime
-from seqlatent.inference.forward_backward import check_count, kept
-from seqlatent.inference.inference import Generative, Inference, Latest, States, at, position
+from seqlatent.inference.base import Generative, Inference, Latest, States, at, position
+from seqlatent.inference.hmm import check_count, kept
 from seqlatent.sequences import Context, Sequences
 from seqlatent.transitions.regimes import Regimes, SwitchingLinear
 
@@ -21,8 +21,9 @@ __all__ = ["GPB2", "IMM", "RaoBlackwell", "Switching"]
 class Switching(Inference):
     """What the inferences of switching linear systems share.
 
-    The law of the state is a mixture of normal laws, each in a regime; between two runs it is held
-    as it is. The posterior over whole paths is not given, only the law of each state.
+    The distribution of the state is a mixture of normal distributions, each in a regime; between
+    two runs it is held as it is. The posterior over whole paths is not given, only the distribution
+    of each state.
     """
 
     def check(self, model: Generative) -> None:
@@ -50,7 +51,8 @@ class Switching(Inference):
 
     def forward(self, model: Generative, sequences: Sequences, c: Context | None = None) -> Chain:
         raise TypeError(
-            f"{type(self).__name__} gives the law of each state and the evidence, not a chain over "
+            f"{type(self).__name__} gives the distribution of each state and the evidence, not a "
+            "chain over "
             "paths: use the objective evidence, smooth(), or Particles to draw paths."
         )
 
@@ -104,7 +106,7 @@ class Switching(Inference):
     ) -> States:
         c = model.context(sequences) if c is None else c
         filtered = self._filtered(model, sequences, c, None, generator).filtered
-        return States(_law(*filtered[:3]), filtered.log_evidence)
+        return States(_distribution(*filtered[:3]), filtered.log_evidence)
 
     def smooth(
         self,
@@ -120,7 +122,7 @@ class Switching(Inference):
         assert isinstance(transition, SwitchingLinear)
         M = transition.regimes.log_transition(c)
         smoothed = switching.smoother(M, *transition.matrices(c), filtered)
-        return States(_law(*smoothed), filtered.log_evidence)
+        return States(_distribution(*smoothed), filtered.log_evidence)
 
     def latest(
         self,
@@ -144,11 +146,11 @@ class Switching(Inference):
 
 
 class IMM(Switching):
-    r"""Interacting multiple models: one normal law per regime, mixed before each step.
+    r"""Interacting multiple models: one normal distribution per regime, mixed before each step.
 
     The cheapest filter of a switching linear system, and a good one. Its evidence is an
-    approximation, exact with one regime, and can be trained by ``evidence``. Smoothed laws are
-    Kim's.
+    approximation, exact with one regime, and can be trained by ``evidence``. Smoothed distributions
+    are Kim's.
 
     Example:
         >>> model = seqlatent.zoo.switching(states=2)
@@ -173,8 +175,8 @@ class IMM(Switching):
 class GPB2(Switching):
     r"""Generalised pseudo-Bayes of order two: the filter and smoother of Kim (1994).
 
-    One normal law per regime, each of which goes into every next regime before those that meet are
-    merged. The usual choice to estimate a switching linear system by ``evidence``.
+    One normal distribution per regime, each of which goes into every next regime before those that
+    meet are merged. The usual choice to estimate a switching linear system by ``evidence``.
 
     Example:
         >>> model = seqlatent.zoo.switching(states=2)
@@ -199,9 +201,9 @@ class RaoBlackwell(Switching):
 
     Its evidence is unbiased, and exact while there are no more paths of regimes than particles. To
     check an approximation, or to filter when regimes are remembered for long; the gradient of its
-    evidence leaves out the choice of particles, so train with :class:`GPB2`. Smoothed laws come
-    from as many paths of regimes, drawn backwards, along which the state is smoothed exactly; they
-    have no gradient.
+    evidence leaves out the choice of particles, so train with :class:`GPB2`. Smoothed distributions
+    come from as many paths of regimes, drawn backwards, along which the state is smoothed exactly;
+    they have no gradient.
 
     Args:
         n: Number of particles, and of paths.
@@ -246,7 +248,7 @@ class RaoBlackwell(Switching):
         system = self._system(model, sequences, c)
         paths = switching.sample_paths(*system, cloud=cloud, paths=self.n, generator=generator)
         smoothed = paths.smoothed(cloud.filtered.log_prob.shape[-1])
-        return States(_law(*smoothed), cloud.filtered.log_evidence)
+        return States(_distribution(*smoothed), cloud.filtered.log_evidence)
 
     def extra_repr(self) -> str:
         return f"{self.n}"
@@ -264,13 +266,13 @@ def _emission(emission: object, c: Context, states: int) -> tuple[Tensor, Tensor
     return H, d.unsqueeze(-2) + named, R
 
 
-def _law(log_prob: Tensor, mean: Tensor, cov: Tensor) -> Switched:
+def _distribution(log_prob: Tensor, mean: Tensor, cov: Tensor) -> Switched:
     parts = zip(mean.unbind(-2), cov.unbind(-3), strict=True)
     return Switched(log_prob, [CovarianceNormal(m, P) for m, P in parts])
 
 
 def _as_cloud(filtered: "switching.Filtered") -> "switching.Cloud":
-    """The mixture of a filter that keeps one law per regime."""
+    """The mixture of a filter that keeps one distribution per regime."""
     log_prob, mean, cov, _ = filtered
     regime = torch.arange(log_prob.shape[-1], device=log_prob.device).expand(log_prob.shape)
     return switching.Cloud(filtered, log_prob, regime, mean, cov)

@@ -1,9 +1,12 @@
 """Exact inference in linear-Gaussian state space models: pure functions on tensors."""
 
-from seqlatent.kalman.information import filter_information
-from seqlatent.kalman.initial import VAGUE, prior, widened
-from seqlatent.kalman.likelihood import log_likelihood
-from seqlatent.kalman.paths import (
+from seqlatent.kalman.diffuse.initialisation import VAGUE, prior, widened
+from seqlatent.kalman.likelihood.log_likelihood import log_likelihood
+from seqlatent.kalman.moments.information import filter_information
+from seqlatent.kalman.moments.parallel_scan import filter_scan, smoother_scan
+from seqlatent.kalman.moments.sequential import Filtered, filter, smoother
+from seqlatent.kalman.moments.square_root import filter_square_root
+from seqlatent.kalman.posterior_path import (
     Kernels,
     Potentials,
     Smoothed,
@@ -12,9 +15,6 @@ from seqlatent.kalman.paths import (
     potentials,
     sample_paths,
 )
-from seqlatent.kalman.scan import filter_scan, smoother_scan
-from seqlatent.kalman.sequential import Filtered, filter, smoother
-from seqlatent.kalman.square_root import filter_square_root
 
 __all__ = [
     "VAGUE",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seqlatent.capacity import brief, shortage
 from seqlatent.files import write_whole
-from seqlatent.inference.inference import Latest
+from seqlatent.inference.base import Latest
 from seqlatent.sequences import Sequences
 
 __all__ = ["Belief", "continuing", "upcoming"]

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from seqlatent.chain import Chain, MarkovChain, first_state, sample_path
-from seqlatent.distributions import draw
+from seqlatent.distributions import sample
 from seqlatent.emissions.emission import Emission
-from seqlatent.inference.inference import Inference, Latest, States, at, position
+from seqlatent.inference.base import Inference, Latest, States, at, position
 from seqlatent.memory import Memory, NoMemory
 from seqlatent.model.belief import Belief, continuing, require_room, upcoming
 from seqlatent.sequences import Context, Sequences
-from seqlatent.transitions.transition import LinearTransition, Transition, Widened
+from seqlatent.transitions.transition import LargeVarianceStart, LinearTransition, Transition
 
 __all__ = ["LatentModel", "Paths"]
 
@@ -43,8 +43,8 @@ class LatentModel(nn.Module):
     LatentModel of the same parts.
 
     Args:
-        transition: Law of the latent path.
-        emission: Law of the observations.
+        transition: Distribution of the latent path.
+        emission: Distribution of the observations.
         inference: Kalman, Amortised, Particles or Prior.
         memory: Features of the past; none by default.
 
@@ -126,11 +126,11 @@ class LatentModel(nn.Module):
         )
 
     def prior(self, sequences: Sequences) -> Chain:
-        """Law of the latent path before ``y`` is seen, given covariates, times and memory."""
+        """Distribution of the latent path before ``y`` is seen, given covariates, times, memory."""
         return MarkovChain(self.transition, self.context(sequences))
 
     def posterior(self, sequences: Sequences) -> Chain:
-        """Law of the latent path given all of ``y``, as the inference has it."""
+        """Distribution of the latent path given all of ``y``, as the inference has it."""
         return self.inference(self, sequences)
 
     def log_joint(self, z: Tensor, sequences: Sequences, c: Context | None = None) -> Tensor:
@@ -337,22 +337,22 @@ class LatentModel(nn.Module):
         transition = self.transition
         if belief.latest.mean is not None and isinstance(transition, LinearTransition):
             # A series of which nothing was observed is forecast too, from a vague first state.
-            transition = Widened(transition)
+            transition = LargeVarianceStart(transition)
         if self.memory.out_dim == 0:
             z = sample_path(transition, c, (n,), generator, (state, started))
-            return Paths(_float(draw(self.emission(z, c), (), generator), c), z)
+            return Paths(_float(sample(self.emission(z, c), (), generator), c), z)
         steps = c.unbind()
         # All paths start from the same past: its features are computed once, not once per path.
         advance = self.memory.advance(belief.memory)
         now = steps[0].replace(m=advance(belief.y, belief.observed, steps[0]))
         state = first_state(transition, now, torch.Size((n,)), generator, (state, started))
-        y = _float(draw(self.emission(state, now), (), generator), now)
+        y = _float(sample(self.emission(state, now), (), generator), now)
         observed = torch.ones_like(y, dtype=torch.bool)
         ys, zs = [y], [state]
         for now in steps[1:]:
             now = now.replace(m=advance(y, observed, now))
-            state = draw(self.transition(state, now), (), generator)
-            y = _float(draw(self.emission(state, now), (), generator), now)
+            state = sample(self.transition(state, now), (), generator)
+            y = _float(sample(self.emission(state, now), (), generator), now)
             ys.append(y)
             zs.append(state)
         return Paths(torch.stack(ys, -2), torch.stack(zs, -2))

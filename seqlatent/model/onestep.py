@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from seqlatent.chain import MarkovChain
-from seqlatent.distributions import cumulative, draw
+from seqlatent.distributions import cumulative, sample
 from seqlatent.emissions.emission import LinearEmission
 from seqlatent.inference import Amortised, ForwardBackward, Kalman, Particles
 from seqlatent.inference.switching import Switching
@@ -26,7 +26,7 @@ class OneStep(NamedTuple):
         below: ``P(Y_t < y_t | y_{<t})`` of each cell ``(B, T, D)``.
         equal: ``P(Y_t = y_t | y_{<t})``, which is 0 for a density.
         innovation: Distance of each cell from its mean, in standard deviations, where the
-            predictive law is normal and known; else None.
+            predictive distribution is normal and known; else None.
         drawn: Whether the probabilities are shares of draws of :math:`y_t`.
     """
 
@@ -46,7 +46,7 @@ def one_step(
     first: int = 0,
     generator: torch.Generator | None = None,
 ) -> OneStep:
-    r"""Predictive law of each observation, evaluated at what was observed.
+    r"""Predictive distribution of each observation, evaluated at what was observed.
 
     .. math:: p(y_t \mid y_{<t}) = \int p(y_t \mid z_t, c_t)\, p(z_t \mid z_{t-1}, c_t)\,
         p(z_{t-1} \mid y_{<t})\, dz
@@ -60,7 +60,7 @@ def one_step(
         model: The model.
         sequences: Observations.
         samples: States, and observations, per step.
-        first: First step that is wanted: only the law of it and of later ones is returned.
+        first: First step that is wanted: only the distribution of it and of later ones is returned.
         generator: Source of randomness.
 
     Example:
@@ -87,7 +87,7 @@ def one_step(
     # step by step: how much noise a step takes must not move that of the steps before it
     drawn = torch.stack(
         [
-            draw(model.emission(z[..., t, :], now), (copies,), generator).flatten(0, 1).to(y)
+            sample(model.emission(z[..., t, :], now), (copies,), generator).flatten(0, 1).to(y)
             for t, now in enumerate(c.unbind())
         ],
         -2,
@@ -130,9 +130,9 @@ def _predicted(
         filters = isinstance(inference, Particles | ForwardBackward | Switching)
         particles = inference if filters else Particles(samples)
         marginals = particles.filter(model, sequences, c=c, generator=generator).marginals
-        z = draw(marginals, (samples,), generator)
-    first = draw(model.transition.initial(c[0]), (samples,), generator)
+        z = sample(marginals, (samples,), generator)
+    first = sample(model.transition.initial(c[0]), (samples,), generator)
     if sequences.steps == 1:
         return first[..., None, :]
-    rest = draw(model.transition(z[..., :-1, :], c[1:]), (), generator)
+    rest = sample(model.transition(z[..., :-1, :], c[1:]), (), generator)
     return torch.cat([first[..., None, :], rest], -2)

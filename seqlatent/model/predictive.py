@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from seqlatent.chain import Linear
+from seqlatent.chain import ConditionallyLinear
 from seqlatent.emissions.emission import LinearEmission
 from seqlatent.kalman import widened
 from seqlatent.model.belief import Belief, require_room
@@ -27,8 +27,8 @@ def moments(
     .. math:: y_{T+h} \mid y_{1:T} \sim N(H m_h + d,\; H P_h H^\top + R), \quad
         m_h = F m_{h-1} + b, \quad P_h = F P_{h-1} F^\top + Q
 
-    The predictive law is normal, so these are all of its quantiles; joint futures of several steps
-    are those of :meth:`LatentModel.forecast`.
+    The predictive distribution is normal, so these are all of its quantiles; joint futures of
+    several steps are those of :meth:`LatentModel.forecast`.
 
     Args:
         model: A model with linear transition and emission, whose memory, if it has one, reads known
@@ -58,7 +58,7 @@ def moments(
         Time Series Analysis by State Space Methods (Durbin & Koopman, 2012), section 4.11.
     """
     transition, emission = model.transition, model.emission
-    if not isinstance(transition, Linear) or not isinstance(emission, LinearEmission):
+    if not isinstance(transition, ConditionallyLinear) or not isinstance(emission, LinearEmission):
         raise TypeError(
             "exact moments need a linear transition and a linear emission, found "
             f"{type(transition).__name__} and {type(emission).__name__}; use forecast, which "
@@ -67,7 +67,8 @@ def moments(
     if model.memory.reads_values:
         raise TypeError(
             f"the memory {type(model.memory).__name__} reads what is yet to be observed, so that "
-            "the predictive law is no normal law; use forecast, which samples, or a memory of "
+            "the predictive distribution is no normal distribution; use forecast, which samples, "
+            "or a memory of "
             "known inputs, CausalMemory(lags=())."
         )
     latest = belief.latest

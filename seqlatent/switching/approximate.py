@@ -1,4 +1,4 @@
-"""Filters that keep one normal law per regime, and the smoother that goes back over them."""
+"""Filters that keep one normal per regime, and the smoother that goes back over them."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqlatent.kalman.elements import align, rest, symmetric
+from seqlatent.kalman.system import align, rest, symmetric
 from seqlatent.switching.system import (
     Branches,
     Filtered,
@@ -26,7 +26,7 @@ __all__ = ["Smoothed", "gpb2", "imm", "smoother"]
 
 
 class Smoothed(NamedTuple):
-    """Laws of regime and state given everything; moments are those of the state in a regime."""
+    """Distributions of regime and state given everything; moments are within a regime."""
 
     log_prob: Float[Tensor, "*L T S"]
     mean: Float[Tensor, "*L T S K"]
@@ -49,20 +49,21 @@ def imm(
     *,
     start: Start | None = None,
 ) -> Filtered:
-    r"""Interacting multiple models: a Kalman filter per regime, whose laws are mixed at each step.
+    r"""Interacting multiple models: a Kalman filter per regime, mixed at each step.
 
     .. math::
         z_t = F_{s_t} z_{t-1} + b_{s_t} + N(0, Q_{s_t}), \quad
         y_t = H_{s_t} z_t + d_{s_t} + N(0, R_{s_t}), \quad
         p(s_t = j \mid s_{t-1} = i) = M_{ij}
 
-    The exact law has one normal per path of regimes. Here those that meet in a regime are replaced
-    by one of their mean and covariance, before the step is made: :math:`S` Kalman steps. Exact with
-    one regime, and for the regimes where the state says nothing of them. Nearly as good as
+    The exact distribution has one normal per path of regimes. Here those that meet in a regime are
+    replaced by one of their mean and covariance, before the step is made: :math:`S` Kalman steps.
+    Exact with one regime, and for the regimes where the state says nothing of them. Nearly as good
+    as
     :func:`gpb2` at a fraction of the cost. Autograd records the loop.
 
     Args:
-        log_initial: Logarithms of the law of the first regime.
+        log_initial: Logarithms of the distribution of the first regime.
         log_transition: ``[i, j]`` is log p(s_t = j | s_{t-1} = i).
         F: Transition of the state into step t; unused at the first step, but finite.
         b: Offset of the transition.
@@ -115,12 +116,12 @@ def gpb2(
     *,
     start: Start | None = None,
 ) -> Filtered:
-    r"""Generalised pseudo-Bayes of order two: each regime's law goes into each next regime.
+    r"""Generalised pseudo-Bayes of order two: each regime goes into each next one.
 
-    :math:`S^2` Kalman steps; those that end in one regime are then replaced by a normal law of
-    their mean and covariance. Its evidence is exact for two steps and nearly so for more: it is the
-    filter of Kim (1994), by whose likelihood switching models are commonly estimated. Arguments and
-    shapes are those of :func:`imm`. Autograd records the loop.
+    :math:`S^2` Kalman steps; those that end in one regime are then replaced by a normal
+    distribution of their mean and covariance. Its evidence is exact for two steps and nearly so for
+    more: it is the filter of Kim (1994), by whose likelihood switching models are commonly
+    estimated. Arguments and shapes are those of :func:`imm`. Autograd records the loop.
 
     Example:
         >>> one, zero, half = torch.ones(2, 1, 1), torch.zeros(2, 1), torch.full((2,), 0.5).log()
@@ -164,7 +165,7 @@ def _one_per_regime(branches: Branches, moments: tuple[Tensor, Tensor, Tensor]) 
 def smoother(
     log_transition: Tensor, F: Tensor, b: Tensor, Q: Tensor, filtered: Filtered
 ) -> Smoothed:
-    r"""Smoothed laws of regime and state, from those of a filter.
+    r"""Smoothed distributions of regime and state, from those of a filter.
 
     .. math::
         p(s_t = j, s_{t+1} = k \mid y_{1:T}) &\approx p(s_{t+1} = k \mid y_{1:T})\,

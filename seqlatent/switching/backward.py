@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seqlatent import kalman
-from seqlatent.kalman.elements import innovation_factor
+from seqlatent.kalman.system import innovation_factor
 from seqlatent.switching.approximate import Smoothed
 from seqlatent.switching.rao_blackwell import Cloud
 from seqlatent.switching.system import System, collapse, shared, system
@@ -16,14 +16,14 @@ __all__ = ["Paths", "sample_paths"]
 
 
 class Paths(NamedTuple):
-    """Paths of regimes drawn from the posterior, and the law of the state along each of them."""
+    """Paths of regimes drawn from the posterior, and the state's distribution along each."""
 
     regime: Int[Tensor, "*L n T"]
     mean: Float[Tensor, "*L n T K"]
     cov: Float[Tensor, "*L n T K K"]
 
     def smoothed(self, states: int) -> Smoothed:
-        """Laws of regime and state at each step, over the paths.
+        """Distributions of regime and state at each step, over the paths.
 
         Args:
             states: Number of regimes.
@@ -136,7 +136,7 @@ def _backward(s: System, t: int, regime: Tensor, J: Tensor, h: Tensor) -> tuple[
 
 
 def _overlap(s: System, m: Tensor, P: Tensor, J: Tensor, h: Tensor) -> Tensor:
-    """Log integral of each particle's law times each path's potential ``(*L, paths, n)``."""
+    """Log integral of each particle times each path's potential ``(*L, paths, n)``."""
     m, P, J, h = m.unsqueeze(-3), P.unsqueeze(-4), J.unsqueeze(-3), h.unsqueeze(-2)
     Jm = (J @ m[..., None])[..., 0]
     far = h - Jm

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from seqlatent.kalman.elements import align, innovation_factor, symmetric
+from seqlatent.kalman.system import align, innovation_factor, symmetric
 from seqlatent.linalg import mask_rows
 
 __all__ = ["Branches", "Filtered", "Mixture", "Start", "System", "run", "system"]
@@ -17,7 +17,7 @@ _LOG_2PI = math.log(2 * math.pi)
 
 
 class Filtered(NamedTuple):
-    """Laws of regime and state given the observations up to each step.
+    """Distributions of regime and state given the observations up to each step.
 
     ``log_prob`` is the logarithm of the probability of each regime; mean and cov are those of the
     state in that regime; ``log_evidence`` is log p(y_t | y_<t) per step.
@@ -30,7 +30,7 @@ class Filtered(NamedTuple):
 
 
 class Mixture(NamedTuple):
-    """A mixture of normal laws, each in a regime: what is known after a step."""
+    """A mixture of normal distributions, each in a regime: what is known after a step."""
 
     log_weights: Float[Tensor, "*L n"]
     regime: Int[Tensor, "*L n"]
@@ -246,7 +246,7 @@ def predicted(
 def collapse(
     shares: Float[Tensor, "*x n S"], mean: Float[Tensor, "*y n _s K"], cov: Tensor
 ) -> tuple[Float[Tensor, "*z S K"], Float[Tensor, "*z S K K"]]:
-    """Moments of mixtures over the axis ``n`` of normal laws."""
+    """Moments of mixtures over the axis ``n`` of normal distributions."""
     centre = (shares[..., None] * mean).sum(-3)
     far = mean - centre.unsqueeze(-3)
     spread = cov + far[..., :, None] * far[..., None, :]

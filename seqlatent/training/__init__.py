@@ -1,14 +1,14 @@
 """Training: a model, data and an objective in, fitted weights and a history out."""
 
 from seqlatent.training.deadline import Deadline, Pace
-from seqlatent.training.descent import NotFinite
-from seqlatent.training.each import EachHistory, draws_each, fit_each
-from seqlatent.training.errors import Estimates, StandardErrors, standard_errors
-from seqlatent.training.expectation import EMHistory, em
+from seqlatent.training.em.em import EMHistory, em
+from seqlatent.training.gradient.descent import NotFinite
+from seqlatent.training.gradient.loop import fit
+from seqlatent.training.gradient.plan import cosine, lbfgs
 from seqlatent.training.history import History
-from seqlatent.training.loop import fit
-from seqlatent.training.plan import cosine, lbfgs
-from seqlatent.training.pooling import Pool
+from seqlatent.training.likelihood.per_series import EachHistory, draws_each, fit_each
+from seqlatent.training.likelihood.population_prior import Pool
+from seqlatent.training.likelihood.standard_errors import Estimates, StandardErrors, standard_errors
 
 __all__ = [
     "Deadline",

@@ -1,4 +1,4 @@
-"""Transitions: laws of the next latent state."""
+"""Transitions: distributions of the next latent state."""
 
 from seqlatent.transitions.anchored import Anchored
 from seqlatent.transitions.contextual import ContextAffine, ContextualNoise

@@ -1,4 +1,4 @@
-"""Linear laws whose parameters follow the context: memory features and covariates."""
+"""Linear distributions whose parameters follow the context: memory features and covariates."""
 
 import math
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ _UNIT = math.log(math.e - 1)
 
 
 class ContextualNoise(LinearTransition, Initialised):
-    r"""A linear law whose noises grow or shrink with the context.
+    r"""A linear distribution whose noises grow or shrink with the context.
 
     .. math:: z_t = F z_{t-1} + b + G \operatorname{diag}(w(c_t))\, \varepsilon_t, \qquad
         w(c) = \operatorname{softplus}(W [m, u] + \operatorname{softplus}^{-1}(1))
 
-    At the start :math:`w = 1`, the law inside. A memory that has read many series thus says how
-    fast the level of this one moves now: a deep state-space model.
+    At the start :math:`w = 1`, the distribution inside. A memory that has read many series thus
+    says how fast the level of this one moves now: a deep state-space model.
 
     Args:
-        inner: The law whose noises are scaled.
+        inner: The distribution whose noises are scaled.
         context_dim: Width of ``[m, u]``, at least 1.
         initial: Whether the context also shifts the mean of the first state.
 
@@ -36,7 +36,7 @@ class ContextualNoise(LinearTransition, Initialised):
         ``forward``: z ``(*S, B, T, K)`` -> Distribution, batch ``(*S, B, T)``, event ``(K,)``.
 
     Raises:
-        TypeError: If the law inside is not linear.
+        TypeError: If the distribution inside is not linear.
         ValueError: If there is no context, or no noise to scale.
 
     Example:
@@ -63,14 +63,16 @@ class ContextualNoise(LinearTransition, Initialised):
         if isinstance(context_dim, bool) or not isinstance(context_dim, int) or context_dim < 1:
             raise ValueError(
                 "context_dim must be the width of [m, u], an integer of at least 1, found "
-                f"{context_dim!r}; without memory and covariates use the law inside."
+                f"{context_dim!r}; without memory and covariates use the distribution inside."
             )
         probe = next(chain(inner.parameters(), inner.buffers()), torch.empty(0))
         c = Context.regular(1, u=probe.new_zeros(1, context_dim), dtype=probe.dtype)
         c = c.replace(dt=c.dt.to(probe), m=c.m.to(probe))
         noises = inner.matrices(c)[2].shape[-1]
         if noises == 0:
-            raise ValueError("the law inside has no noise to scale; give it one, e.g. scale=0.1.")
+            raise ValueError(
+                "the distribution inside has no noise to scale; give it one, e.g. scale=0.1."
+            )
         self.inner = inner
         self.latent_dim = inner.latent_dim
         self.handles_gaps = inner.handles_gaps

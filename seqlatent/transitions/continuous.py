@@ -1,4 +1,4 @@
-"""Linear laws in continuous time: exact over any gap."""
+"""Linear distributions in continuous time: exact over any gap."""
 
 import math
 from collections.abc import Iterable
@@ -94,7 +94,7 @@ class OrnsteinUhlenbeck(DiagonalTransition, Component, Initialised):
 
 
 def _root(x: Tensor) -> Tensor:
-    """Square root whose slope at 0, the law over no gap at all, is 0 and not infinite."""
+    """Square root whose slope at 0, the distribution over no gap at all, is 0 and not infinite."""
     return torch.where(x > 0, x.clamp_min(torch.finfo(x.dtype).tiny).sqrt(), 0 * x)
 
 
@@ -104,10 +104,10 @@ class LinearSDE(LinearTransition, Initialised):
     .. math:: dz = (A z + a)\,dt + L\,dW
 
     The stable form has :math:`A = S - \tfrac12 L L^\top` with :math:`S` skew-symmetric, whose
-    stationary law is :math:`N(\mu, I)`, from which it starts; :math:`a = -A\mu`. After a change of
-    coordinates, which an emission with free loadings absorbs, that is every stable equation whose
-    noise reaches all directions. The free form learns :math:`A`, :math:`a`, :math:`L` and the law
-    of the first state. For matrices that are known, see :meth:`of`.
+    stationary distribution is :math:`N(\mu, I)`, from which it starts; :math:`a = -A\mu`. After a
+    change of coordinates, which an emission with free loadings absorbs, that is every stable
+    equation whose noise reaches all directions. The free form learns :math:`A`, :math:`a`,
+    :math:`L` and the distribution of the first state. For matrices that are known, see :meth:`of`.
 
     The matrix exponential is taken once for each gap that differs from the others.
 
@@ -195,11 +195,11 @@ class LinearSDE(LinearTransition, Initialised):
         a, LLT, m0, P0 = (x.to(A) for x in (a, LLT, m0, P0))
         for name, x in (("LLT", LLT), ("P0", P0)):
             require_symmetric(name, x)
-        law = cls(size, stable=False)
-        law.diffusion = Factor(LLT, learn=learn, what="diffusion L L^T")
-        law.spread = Factor(P0, learn=learn, what="initial covariance P0")
+        distribution = cls(size, stable=False)
+        distribution.diffusion = Factor(LLT, learn=learn, what="diffusion L L^T")
+        distribution.spread = Factor(P0, learn=learn, what="initial covariance P0")
         for name, x in (("A", A), ("a", a), ("m0", m0)):
-            law.start(name, x, learn=learn)
+            distribution.start(name, x, learn=learn)
         _, Q = van_loan(A, LLT, A.new_ones(()))
         rank = int(torch.linalg.matrix_rank(Q, hermitian=True))
         if rank < size:
@@ -208,7 +208,7 @@ class LinearSDE(LinearTransition, Initialised):
                 f"unit step has rank {rank} of {size}. Give LLT a small variance there, or leave "
                 "out of the state what has no noise."
             )
-        return law
+        return distribution
 
     def drift(self) -> tuple[Tensor, Tensor]:
         r"""Drift :math:`A` ``(K, K)`` and its offset :math:`a` ``(K,)``."""

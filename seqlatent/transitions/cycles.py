@@ -28,8 +28,8 @@ class Cycle(Structural):
         s^2(\Delta) = \sigma^2 \frac{1 - \rho^{2\Delta}}{1 - \rho^2}, \quad \lambda = 2 \pi / p
 
     with the rotation R of :class:`TrigonometricSeasonal`. Period and damping are learned. The first
-    state follows the stationary law :math:`N(0, \sigma^2 / (1 - \rho^2))`, or a vague one. Without
-    damping, :math:`\rho = 1`, or without noise there is no stationary law.
+    state follows the stationary distribution :math:`N(0, \sigma^2 / (1 - \rho^2))`, or a vague one.
+    Without damping, :math:`\rho = 1`, or without noise there is no stationary distribution.
 
     Args:
         period: Initial period :math:`p`, more than 2 steps.
@@ -37,7 +37,7 @@ class Cycle(Structural):
         damping: Initial :math:`\rho` in (0, 1); None for a cycle that never dies.
         bounds: Between which periods the learned one stays, of 2 steps and more.
         initial_scale: Standard deviation of the first state, in units of the standardised series;
-            None for that of the stationary law, or 10 where there is none.
+            None for that of the stationary distribution, or 10 where there is none.
         learn_initial: Whether the mean of the first state is learned, or 0.
 
     Shape:
@@ -151,7 +151,7 @@ class AR(Structural):
         z_t = [x_t, \dots, x_{t-p+1}]
 
     The coefficients are functions of partial autocorrelations :math:`r_j = \tanh(\cdot)`, so that
-    it is stationary whatever the parameters. The first state follows the stationary law.
+    it is stationary whatever the parameters. The first state follows the stationary distribution.
 
     Args:
         order: Number of lags :math:`p`.

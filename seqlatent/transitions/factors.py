@@ -27,7 +27,7 @@ class VectorAR(LinearTransition, Initialised):
 
     The coefficients are functions of partial autocorrelations, matrices with singular values below
     one, so that it is stationary whatever the parameters. The first state follows the stationary
-    law. Factors of a panel have noises of unit variance: their size is in the loadings.
+    distribution. Factors of a panel have noises of unit variance: their size is in the loadings.
 
     Args:
         size: Coordinates ``N`` of the vector.

@@ -11,7 +11,7 @@ __all__ = ["LinearGaussian"]
 
 
 class LinearGaussian(LinearTransition, Initialised):
-    r"""A linear Gaussian law that is the same at every step.
+    r"""A linear Gaussian distribution that is the same at every step.
 
     .. math:: z_1 \sim N(m_0, P_0), \quad z_t = F z_{t-1} + b + N(0, Q)
 
@@ -56,7 +56,7 @@ class LinearGaussian(LinearTransition, Initialised):
         *,
         learn: bool = False,
     ) -> "LinearGaussian":
-        r"""Builds the law from its matrices.
+        r"""Builds the distribution from its matrices.
 
         Args:
             F: Transition matrix.
@@ -91,9 +91,9 @@ class LinearGaussian(LinearTransition, Initialised):
             require(name, x, shape, f"F is {size} x {size}")
         for name, x in (("Q", Q), ("P0", P0)):
             require_symmetric(name, x)
-        law = cls(size)
-        law._hold(F, b.to(F), Q.to(F), m0.to(F), P0.to(F), learn=learn, diagonal=False)
-        return law
+        distribution = cls(size)
+        distribution._hold(F, b.to(F), Q.to(F), m0.to(F), P0.to(F), learn=learn, diagonal=False)
+        return distribution
 
     def _hold(
         self,

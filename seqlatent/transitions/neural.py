@@ -5,13 +5,14 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.nn import functional
 
-from seqlatent.chain import Stepped
+from seqlatent.chain import FusedSteps
 from seqlatent.distributions import Carried, diagonal_normal
+from seqlatent.fused import by_step
 from seqlatent.networks import MLP, Linear
 from seqlatent.sequences import Context
 from seqlatent.transitions.parameters import Initialised
+from seqlatent.transitions.steps import CarriedSteps, GatedSteps
 from seqlatent.transitions.transition import Transition
-from seqlatent.walks import CarriedSteps, GatedSteps, by_step
 
 __all__ = ["CarriedRecurrence", "Gated", "InitialNormal"]
 
@@ -19,7 +20,7 @@ _FLOOR = 1e-4  # least standard deviation of a latent: keeps densities finite, a
 
 
 class InitialNormal(Initialised):
-    r"""A learned normal law of the first state, whose mean moves linearly with the context.
+    r"""A learned normal first state, whose mean moves linearly with the context.
 
     .. math:: z_1 \sim N(\mu + W [m_1, u_1],\ \sigma)
 
@@ -55,7 +56,7 @@ class InitialNormal(Initialised):
         return diagonal_normal(loc.expand(shape), self.log_scale.exp().expand(shape))
 
 
-class Gated(Transition, Stepped):
+class Gated(Transition, FusedSteps):
     r"""A gate between a linear and a nonlinear move of the state, as in deep Markov models.
 
     .. math::
@@ -133,7 +134,7 @@ class Gated(Transition, Stepped):
         return sizes(self, "latent_dim", "context_dim", "hidden_dim", "handles_gaps")
 
 
-class CarriedRecurrence(Transition, Initialised, Stepped):
+class CarriedRecurrence(Transition, Initialised, FusedSteps):
     r"""A random latent :math:`z` beside a recurrent memory :math:`h` of all latents before it.
 
     .. math:: h_t = \operatorname{GRU}([\phi(z_{t-1}), m_t, u_t], h_{t-1}), \qquad
@@ -148,7 +149,7 @@ class CarriedRecurrence(Transition, Initialised, Stepped):
         random_dim: Width of :math:`z`, at least 1.
         carry_dim: Width of :math:`h`, at least 1.
         context_dim: Width of memory and covariates, ``M + U``.
-        hidden: Widths of the hidden layers of the law of :math:`z` given :math:`h`.
+        hidden: Widths of the hidden layers of the distribution of :math:`z` given :math:`h`.
         handles_gaps: Whether the logarithm of the gap is an input.
 
     Attributes:
@@ -201,9 +202,9 @@ class CarriedRecurrence(Transition, Initialised, Stepped):
     def forward(self, z: Tensor, c: Context) -> Distribution:
         previous, carry = z.split((self.random_dim, self.carry_dim), -1)
         x = _inputs(self, functional.silu(self.embed(previous)), c, self.context_dim)
-        return self._law(self._advance(x, carry))
+        return self._distribution(self._advance(x, carry))
 
-    def _law(self, carry: Tensor) -> Carried:
+    def _distribution(self, carry: Tensor) -> Carried:
         loc, scale = self.head(carry).chunk(2, -1)
         return Carried(diagonal_normal(loc, functional.softplus(scale) + _FLOOR), carry)
 
@@ -221,7 +222,7 @@ class CarriedRecurrence(Transition, Initialised, Stepped):
         return CarriedSteps(known, joint, torch.cat([self.embed.bias, self.carry_gates.bias]), into)
 
     def along(self, z: Tensor) -> Carried:
-        return self._law(z[..., self.random_dim :])
+        return self._distribution(z[..., self.random_dim :])
 
     def extra_repr(self) -> str:
         return sizes(self, "random_dim", "carry_dim", "context_dim", "handles_gaps")

@@ -87,7 +87,7 @@ class NeuralODE(Transition):
     latent ODE, whose conditionals are :class:`~seqlatent.distributions.Carried` without a random
     part. It has no way to take up a later surprise; with noise, every observation corrects the
     path. The flow over a gap is the flow over its parts; the noise enters at the end of a gap, so
-    splitting one with an unobserved step changes the law a little.
+    splitting one with an unobserved step changes the distribution a little.
 
     Every series has its own gap: the equation is solved in the time :math:`\tau = s / \Delta_t`, in
     which all gaps are one long. A method with fixed steps cuts each gap into

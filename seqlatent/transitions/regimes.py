@@ -1,4 +1,4 @@
-"""Regimes: a state that is one of several, by itself or beside a vector whose law it decides."""
+"""Regimes: a state that is one of several, by itself or beside a vector that depends on it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from seqlatent.chain import Linear
+from seqlatent.chain import ConditionallyLinear
 from seqlatent.distributions import OneHot, Switched, regime_of
 from seqlatent.sequences import Context
 from seqlatent.transitions.linear import require
@@ -24,9 +24,9 @@ class Regimes(Transition, Initialised):
     .. math:: p(s_1 = i) = \pi_i, \qquad p(s_t = j \mid s_{t-1} = i) =
         \operatorname{softmax}_j(A_{ij} + w_{ij}^\top c_t)
 
-    The state is a one-hot vector, so that an emission reads it like any other. Law of the first
-    regime and transitions are learned; at the start every regime is as likely, and likely to stay.
-    With a context, transitions follow memory and covariates; w is 0 at the start. For
+    The state is a one-hot vector, so that an emission reads it like any other. Distribution of the
+    first regime and transitions are learned; at the start every regime is as likely, and likely to
+    stay. With a context, transitions follow memory and covariates; w is 0 at the start. For
     probabilities that are known, see :meth:`of`.
 
     Args:
@@ -72,7 +72,7 @@ class Regimes(Transition, Initialised):
 
         Args:
             P: Transition matrix, ``P[i, j]`` the probability of j after i; 0 is never.
-            initial: Law of the first regime; the stationary one by default.
+            initial: Distribution of the first regime; the stationary one by default.
             learn: Whether they are starting values of parameters, or fixed.
 
         Shape:
@@ -80,7 +80,7 @@ class Regimes(Transition, Initialised):
 
         Raises:
             TypeError: If an argument is no floating tensor.
-            ValueError: If a shape does not fit, or a row is no probability law.
+            ValueError: If a shape does not fit, or a row is no probability distribution.
 
         Example:
             >>> p = Regimes.of(torch.tensor([[0.9, 0.1], [0.3, 0.7]]))
@@ -96,13 +96,13 @@ class Regimes(Transition, Initialised):
                     f"{name} must have rows of probabilities that sum to one, found "
                     f"{x.tolist()}; P[i, j] is the probability of j after i."
                 )
-        law = cls(len(P))
-        law.start("initial_logits", initial.to(P).log(), learn=learn)
-        law.start("transition_logits", P.log(), learn=learn)
-        return law
+        distribution = cls(len(P))
+        distribution.start("initial_logits", initial.to(P).log(), learn=learn)
+        distribution.start("transition_logits", P.log(), learn=learn)
+        return distribution
 
     def log_initial(self, c: Context) -> Tensor:
-        """Logarithms of the law of the first regime ``(S,)``."""
+        """Logarithms of the distribution of the first regime ``(S,)``."""
         return self.initial_logits.log_softmax(-1)
 
     def log_transition(self, c: Context) -> Tensor:
@@ -120,7 +120,7 @@ class Regimes(Transition, Initialised):
         return OneHot(self.rows(regime_of(z, self.latent_dim), c))
 
     def rows(self, regime: Tensor, c: Context) -> Tensor:
-        """Logarithms ``(..., S)`` of the law of the regime after ``regime (...)``."""
+        """Logarithms ``(..., S)`` of the distribution of the regime after ``regime (...)``."""
         M = self.log_transition(c)
         if M.dim() == 2:
             return M[regime]
@@ -167,7 +167,7 @@ class _Behind:
 
 
 class SwitchingLinear(Transition):
-    r"""A linear Gaussian law whose matrices a hidden regime decides.
+    r"""A linear Gaussian distribution whose matrices a hidden regime decides.
 
     .. math:: z_t = F_{s_t} z_{t-1} + b_{s_t} + G_{s_t} \varepsilon_t, \qquad
         s_t \sim \text{Regimes}
@@ -208,7 +208,7 @@ class SwitchingLinear(Transition):
         regimes: Regimes | None = None,
     ) -> None:
         super().__init__()
-        wrong = [type(part).__name__ for part in parts if not isinstance(part, Linear)]
+        wrong = [type(part).__name__ for part in parts if not isinstance(part, ConditionallyLinear)]
         if wrong or not parts:
             raise TypeError(
                 "SwitchingLinear needs linear transitions, one for each regime, found "
@@ -248,19 +248,19 @@ class SwitchingLinear(Transition):
 
     def initial(self, c: Context) -> Distribution:
         log_prob = self.regimes.log_initial(c).expand(*c.shape, self.states)
-        return Switched(log_prob, [part.initial(c) for part in self._laws()])
+        return Switched(log_prob, [part.initial(c) for part in self._distributions()])
 
     def forward(self, z: Tensor, c: Context) -> Distribution:
         log_prob = self.regimes.rows(regime_of(z, self.states), c)
         inner = z[..., self.states :]
         return Switched(log_prob, [part(inner, c) for part in self.parts])
 
-    def _laws(self) -> list[Transition]:
+    def _distributions(self) -> list[Transition]:
         return [part for part in self.parts if isinstance(part, Transition)]
 
     def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
         """``F (..., S, K, K)``, ``b (..., S, K)`` and covariance ``Q (..., S, K, K)``."""
-        found = [part.matrices(c) for part in self.parts if isinstance(part, Linear)]
+        found = [part.matrices(c) for part in self.parts if isinstance(part, ConditionallyLinear)]
         F, b, G = zip(*found, strict=True)
         return stacked(F, 2), stacked(b, 1), stacked([g @ g.mT for g in G], 2)
 
@@ -270,11 +270,14 @@ class SwitchingLinear(Transition):
         Raises:
             ValueError: If a first state is diffuse.
         """
-        found = [part.initial_moments(c) for part in self.parts if isinstance(part, Linear)]
+        found = [
+            part.initial_moments(c) for part in self.parts if isinstance(part, ConditionallyLinear)
+        ]
         m0, G0 = zip(*found, strict=True)
         if not all(bool(g.detach().isfinite().all()) for g in G0):
             raise ValueError(
-                "a switching model needs a proper law of its first state, found an infinite "
+                "a switching model needs a proper distribution of its first state, found an "
+                "infinite "
                 "variance; give the components an initial_scale, such as 10."
             )
         return stacked(m0, 1), stacked([g @ g.mT for g in G0], 2)
@@ -289,7 +292,7 @@ def stacked(values: Sequence[Tensor], event: int) -> Tensor:
 
 
 def _stationary(P: Tensor) -> Tensor:
-    """The law that the chain leaves as it is, where there is one."""
+    """The distribution that the chain leaves as it is, where there is one."""
     eye = torch.eye(len(P), dtype=P.dtype, device=P.device)
     ones = torch.ones(1, len(P), dtype=P.dtype, device=P.device)
     target = torch.cat([torch.zeros_like(eye[0]), ones[0, :1]])

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from seqlatent.chain import Linear
+from seqlatent.chain import ConditionallyLinear
 from seqlatent.linalg import broadcast_shapes
 from seqlatent.sequences import Context
 from seqlatent.transitions.parameters import Initialised, Number, positive
@@ -75,7 +75,7 @@ class Loading:
         return constant + padded[..., index]
 
 
-class Component(Transition, Linear):
+class Component(Transition, ConditionallyLinear):
     """A linear transition that says how its state enters an observation.
 
     States are in units of the standardised series: an emission multiplies by the series' scale.
@@ -88,7 +88,7 @@ class Component(Transition, Linear):
 
 
 class Structural(LinearTransition, Component, Initialised):
-    r"""A component that knows nothing of its first state but a vague normal law.
+    r"""A component that knows nothing of its first state but a vague normal distribution.
 
     .. math:: z_1 \sim N(m, \operatorname{diag}(s_0^2))
 

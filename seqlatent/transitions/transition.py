@@ -1,4 +1,4 @@
-"""Transition, the law of the next latent state, and its linear kinds."""
+"""Transition, the distribution of the next latent state, and its linear kinds."""
 
 from abc import ABC, abstractmethod
 
@@ -6,16 +6,16 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from seqlatent.chain import Affine, Linear, Sampled
+from seqlatent.chain import ConditionallyLinear, DiagonalLinear, Sampled
 from seqlatent.distributions import DiffuseNormal, FactorNormal, diagonal_normal
 from seqlatent.kalman import widened
 from seqlatent.sequences import Context
 
-__all__ = ["DiagonalTransition", "LinearTransition", "NoLatent", "Transition", "Widened"]
+__all__ = ["DiagonalTransition", "LargeVarianceStart", "LinearTransition", "NoLatent", "Transition"]
 
 
 class Transition(nn.Module, ABC):
-    r"""Law of the latent path: its first state, and each next state given the last.
+    r"""Distribution of the latent path: its first state, and each next state given the last.
 
     .. math:: p(z_1 \mid c_1), \quad p(z_t \mid z_{t-1}, c_t)
 
@@ -25,7 +25,7 @@ class Transition(nn.Module, ABC):
 
     Attributes:
         latent_dim: Width ``K`` of the state, with what it carries.
-        handles_gaps: Whether the law reads ``c.dt``; if not, irregular times are refused.
+        handles_gaps: Whether the distribution reads ``c.dt``; if not, irregular times are refused.
     """
 
     latent_dim: int
@@ -33,14 +33,14 @@ class Transition(nn.Module, ABC):
 
     @abstractmethod
     def initial(self, c: Context) -> Distribution:
-        """Law of the first state; ``c`` is the context of the first step."""
+        """Distribution of the first state; ``c`` is the context of the first step."""
 
     @abstractmethod
     def forward(self, z: Tensor, c: Context) -> Distribution:
-        """Law of the next state given the last one ``z`` and the context of the next step."""
+        """Distribution of the next state given the last one and the context of the next step."""
 
 
-class LinearTransition(Transition, Linear):
+class LinearTransition(Transition, ConditionallyLinear):
     r"""Transition that is linear and Gaussian given its context.
 
     .. math:: z_1 \sim N(m_0, G_0 G_0^\top), \quad z_t = F_t z_{t-1} + b_t + G_t \varepsilon_t
@@ -63,7 +63,7 @@ class LinearTransition(Transition, Linear):
         return FactorNormal(loc + b, G)
 
 
-class Widened(LinearTransition):
+class LargeVarianceStart(LinearTransition):
     """A linear transition whose first state has the standard deviation 1e4 where it is diffuse.
 
     Args:
@@ -77,16 +77,16 @@ class Widened(LinearTransition):
         self.handles_gaps = transition.handles_gaps
 
     def matrices(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
-        assert isinstance(self.transition, Linear)
+        assert isinstance(self.transition, ConditionallyLinear)
         return self.transition.matrices(c)
 
     def initial_moments(self, c: Context) -> tuple[Tensor, Tensor]:
-        assert isinstance(self.transition, Linear)
+        assert isinstance(self.transition, ConditionallyLinear)
         m0, G0 = self.transition.initial_moments(c)
         return m0, widened(G0)
 
 
-class DiagonalTransition(Transition, Affine, Linear):
+class DiagonalTransition(Transition, DiagonalLinear, ConditionallyLinear):
     r"""Transition whose coordinates evolve independently and linearly, given the context.
 
     .. math:: z_t = a_t \odot z_{t-1} + b_t + s_t \odot \varepsilon_t

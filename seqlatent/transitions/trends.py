@@ -81,7 +81,7 @@ class LocalLinearTrend(Structural):
         \nu_t = \nu_{t-1} + \sigma_\nu \eta_t
 
     With ``level_scale=None`` the trend is smooth. In continuous time the slope drives the level
-    within a step too, which defines the law over a gap of any length:
+    within a step too, which defines the distribution over a gap of any length:
 
     .. math:: d\mu = \nu\,dt + \sigma_\mu\,dW, \qquad d\nu = \sigma_\nu\,dV
 

@@ -1,4 +1,4 @@
-"""Nearly exact inference of linear Gaussian states that are observed through other laws."""
+"""Nearly exact inference of linear Gaussian states that are not observed as such."""
 
 from seqlatent.inference.approximate.extended import Extended
 from seqlatent.inference.approximate.laplace import Laplace

@@ -18,7 +18,7 @@ from seqlatent.inference.approximate.sites import (
     exact_sites,
     support,
 )
-from seqlatent.inference.inference import Generative, Latest, States, at, position
+from seqlatent.inference.base import Generative, Latest, States, at, position
 from seqlatent.linalg import condition, factor
 from seqlatent.sequences import Context, Sequences
 
@@ -77,12 +77,12 @@ class View:
         self.size = 1
         self.y, self.observed = y[:, cell : cell + 1], observed[:, cell : cell + 1]
 
-    def law(self, xi: Tensor) -> torch.distributions.Distribution:
-        """Law of all cells given coordinates ``(..., B, M)``."""
+    def distribution(self, xi: Tensor) -> torch.distributions.Distribution:
+        """Distribution of all cells given coordinates ``(..., B, M)``."""
         if self.h is None:
             return self.emission(self.centre + (self.G @ xi[..., None])[..., 0], self.c)
         assert isinstance(self.emission, LinearSignal)
-        return self.emission.law(self._signal(xi), self.c)
+        return self.emission.distribution(self._signal(xi), self.c)
 
     def _signal(self, xi: Tensor) -> Tensor:
         moved = self.centre[..., self.cell, None] + self.G * xi
@@ -93,10 +93,10 @@ class View:
 
     def log_prob(self, xi: Tensor) -> Tensor:
         """Log density of what was observed ``(..., B)``."""
-        law = self.law(xi)
+        distribution = self.distribution(xi)
         if self.h is None:
-            return masked_log_prob(law, self._all, self._seen)
-        found = law.log_prob(self._all)[..., self.cell]
+            return masked_log_prob(distribution, self._all, self._seen)
+        found = distribution.log_prob(self._all)[..., self.cell]
         return torch.where(self.observed[..., 0], found, 0.0)
 
     def start(self) -> Tensor:
@@ -121,8 +121,8 @@ class View:
 
     def moments(self, xi: Tensor) -> tuple[Tensor, Tensor]:
         """Means and variances of the observations ``(..., B, R)``."""
-        law, tiny = self.law(xi), torch.finfo(xi.dtype).tiny
-        mean, variance = law.mean, law.variance
+        distribution, tiny = self.distribution(xi), torch.finfo(xi.dtype).tiny
+        mean, variance = distribution.mean, distribution.variance
         if self.h is not None:
             part = slice(self.cell, self.cell + 1)
             mean, variance = mean[..., part], variance[..., part]

@@ -1,4 +1,4 @@
-"""Laplace's approximation: a normal law at the mode of the whole path."""
+"""Laplace's approximation: a normal distribution at the mode of the whole path."""
 
 import math
 
@@ -21,7 +21,7 @@ from seqlatent.inference.approximate.sites import (
     log_normal,
     support,
 )
-from seqlatent.inference.inference import Generative, Latest, States
+from seqlatent.inference.base import Generative, Latest, States
 from seqlatent.sequences import Context, Sequences
 
 __all__ = ["Laplace"]
@@ -31,7 +31,7 @@ _RECORDED = 30
 
 
 class Laplace(Approximate):
-    r"""Posterior of counts and events on a linear state: the mode of the path, and a normal law.
+    r"""Posterior of counts and events on a linear state: the mode of the path, and its curvature.
 
     .. math:: \hat z = \arg\max_z \log p(z) + \log p(y \mid z), \quad
         \log p(y) \approx \log \tilde p(y)
@@ -239,7 +239,7 @@ class _Newton:
 
     def log_ratio(self, x: Tensor, sites: Sites) -> Tensor:
         """What the log density of the emission exceeds that of sites by ``(*S, B, T)``."""
-        log_prob = self.emission.law(x, self.c).log_prob(self.y)
+        log_prob = self.emission.distribution(x, self.c).log_prob(self.y)
         own = torch.where(self.observed, log_prob, 0.0).sum(-1)
         return own - log_normal(sites.y - x, sites.R, self.observed)
 
@@ -267,7 +267,7 @@ class _Newton:
 
     def objective(self, z: Tensor, x: Tensor) -> Tensor:
         """Log density of paths and observations ``(B,)``, up to a constant."""
-        log_prob = self.emission.law(x, self.c).log_prob(self.y)
+        log_prob = self.emission.distribution(x, self.c).log_prob(self.y)
         own = torch.where(self.observed, log_prob, 0.0).sum((-2, -1))
         found = own + _log_prior(self.prior, z)
         return torch.where(found.isnan(), -torch.inf, found)

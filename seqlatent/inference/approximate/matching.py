@@ -6,7 +6,7 @@ from torch import Tensor
 from seqlatent.inference.approximate.extended import climb, objective
 from seqlatent.inference.approximate.filtering import Match, MomentFilter, View
 from seqlatent.inference.approximate.sites import Approximate
-from seqlatent.inference.inference import Generative
+from seqlatent.inference.base import Generative
 
 __all__ = ["MomentMatching"]
 
@@ -15,7 +15,7 @@ _PASSES = 3
 
 
 class MomentMatching(MomentFilter):
-    r"""Assumed density filter: after each observation the normal law of the exact moments.
+    r"""Assumed density filter: after each observation the normal distribution of the exact moments.
 
     .. math:: E(x \mid y) = \frac1Z \int x\, p(y \mid x)\, N(x; a, s)\, dx
 
@@ -70,7 +70,7 @@ class MomentMatching(MomentFilter):
             log_weight = log_weight + (weights.log() + nodes.square() / 2)[:, None]
             evidence = log_weight.logsumexp(0)
             share = log_weight.softmax(0)
-            # moments of the nodes, so that a sharp law far from zero keeps its digits
+            # moments of the nodes, so that a sharp distribution far from zero keeps its digits
             shift = (share * nodes[:, None]).sum(0)
             spread = (share * (nodes[:, None] - shift).square()).sum(0)
             mean, variance = mean + root * shift, variance * spread
@@ -92,7 +92,7 @@ def _as_observation(view: View, mean: Tensor, variance: Tensor, evidence: Tensor
 
 
 def gauss_hermite(points: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of a standard normal law, from the Jacobi matrix of its polynomials."""
+    """Nodes and weights for a standard normal, from the Jacobi matrix of its polynomials."""
     off = torch.arange(1, points, dtype=torch.float64).sqrt()
     nodes, vectors = torch.linalg.eigh(off.diag(1) + off.diag(-1))
     return nodes.to(like), vectors[0].square().to(like)

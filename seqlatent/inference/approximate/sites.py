@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from seqlatent import kalman
-from seqlatent.chain import Chain, Linear
+from seqlatent.chain import Chain, ConditionallyLinear
 from seqlatent.distributions import CovarianceNormal, masked_log_prob
 from seqlatent.emissions.emission import LinearEmission
 from seqlatent.emissions.signals import LinearSignal
-from seqlatent.inference.exact import PosteriorChain
-from seqlatent.inference.inference import Generative, Inference, States
+from seqlatent.inference.base import Generative, Inference, States
+from seqlatent.inference.kalman import PosteriorChain
 from seqlatent.sequences import Context, Sequences
 
 __all__ = ["Approximate", "Dynamics", "Sites", "dynamics_of", "log_normal", "support"]
@@ -57,7 +57,7 @@ def dynamics_of(model: Generative, c: Context) -> Dynamics:
         ValueError: If the variance of the first state is infinite.
     """
     transition = model.transition
-    assert isinstance(transition, Linear)
+    assert isinstance(transition, ConditionallyLinear)
     prior = Dynamics(*transition.matrices(c), *transition.initial_moments(c[0]))
     if not bool(prior.G0.isfinite().all()):
         raise ValueError(
@@ -86,8 +86,8 @@ def log_normal(
     if R.shape[-1] == 1 or bool((diagonal.diag_embed() == R).all()):
         terms = residual.square() / diagonal + (2 * torch.pi * diagonal).log()
         return -0.5 * torch.where(seen, terms, 0.0).sum(-1)
-    law = MultivariateNormal(torch.zeros_like(residual), R, validate_args=False)
-    return masked_log_prob(law, residual, seen)
+    distribution = MultivariateNormal(torch.zeros_like(residual), R, validate_args=False)
+    return masked_log_prob(distribution, residual, seen)
 
 
 def exact_sites(model: Generative, sequences: Sequences, c: Context) -> Sites:
@@ -107,7 +107,7 @@ class Approximate(Inference):
 
     def check(self, model: Generative) -> None:
         name = type(self).__name__
-        if not isinstance(model.transition, Linear):
+        if not isinstance(model.transition, ConditionallyLinear):
             raise TypeError(
                 f"{name} needs a linear Gaussian transition, found "
                 f"{type(model.transition).__name__}; use Amortised (a trained encoder) or "

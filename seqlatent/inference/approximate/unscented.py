@@ -24,7 +24,8 @@ class Unscented(MomentFilter):
 
     Args:
         alpha: Spread of the points.
-        beta: Weight of the middle point in the covariance: 2 suits a normal law and a small alpha.
+        beta: Weight of the middle point in the covariance: 2 suits a normal distribution and a
+            small alpha.
         kappa: Secondary spread; None is ``max(3 - M, 0)``, which with ``alpha=1, beta=0`` matches
             four moments.
         iterations: How often points are placed; 1 is the classical filter, with points of the

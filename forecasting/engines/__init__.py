@@ -1,0 +1,1 @@
+"""Engines: what fits a panel, keeps states of its series and draws their futures."""

@@ -1,0 +1,214 @@
+"""Engine, what stands behind a forecaster: fitted once on a panel, then a state for each series."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from seqlatent.forecasting.frames.panel import Future, Panel
+from seqlatent.training import Deadline
+
+if TYPE_CHECKING:
+    from seqlatent.forecasting.engines.contributions import Contributions
+
+__all__ = ["Engine", "FitOptions", "Marginals", "OutOfTime", "Packed", "Scores", "Smoothed"]
+
+
+class OutOfTime(Exception):
+    """An engine that cannot be fitted in the time that there is; the text says why."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What an engine is told when it is fitted.
+
+    Args:
+        season_lengths: Steps of each season, shortest first; empty for none.
+        seed: Seed of everything random.
+        deadline: By when fitting ends.
+        progress: Whether to show progress.
+        device: Where to compute.
+    """
+
+    season_lengths: tuple[int, ...] = ()
+    seed: int = 0
+    deadline: Deadline = field(default_factory=Deadline)
+    progress: bool = False
+    device: str = "cpu"
+
+    @property
+    def time_limit(self) -> float | None:
+        """Seconds that are left, or None."""
+        return None if self.deadline.never else max(self.deadline.left, 0.0)
+
+
+class Marginals(NamedTuple):
+    """Marginal distribution of each forecast cell.
+
+    Attributes:
+        quantiles: At the levels asked for ``(Q, N, H, D)``.
+        mean: Means ``(N, H, D)``.
+    """
+
+    quantiles: np.ndarray
+    mean: np.ndarray
+
+
+class Smoothed(NamedTuple):
+    """Latent states and components given all rows of a panel.
+
+    Attributes:
+        names: Name of each of the ``K`` states and components.
+        kinds: ``"state"``, ``"component"`` or ``"signal"`` of each.
+        mean: Means ``(R, K)``.
+        scale: Standard deviations ``(R, K)``.
+    """
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    mean: np.ndarray
+    scale: np.ndarray
+
+
+class Scores(NamedTuple):
+    """How each row was predicted from the rows before it; NaN where nothing was observed.
+
+    Attributes:
+        log_score: Log predictive density or probability of each row, targets jointly ``(R,)``.
+        pit: Probability integral transform of each cell ``(R, D)``, randomised for counts.
+    """
+
+    log_score: np.ndarray
+    pit: np.ndarray
+
+
+class Packed(NamedTuple):
+    """What an engine has learned, as a folder holds it.
+
+    Attributes:
+        config: Plain values, for JSON.
+        tensors: Arrays by their names.
+    """
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+class Engine(ABC):
+    """A model behind a forecaster. All arrays are in the units of the data.
+
+    A state is opaque: whatever says all about the past of the series of a panel, in their order.
+
+    Attributes:
+        samples: Sample paths from which marginals are computed unless told otherwise.
+        named: Whether it has named components.
+        burn: First observations of a series that are foreseen by a vague first state alone.
+        stopped: What the deadline left undone in all series alike, in words.
+        doubtful: Whether that leaves open whether it is better than a naive forecast.
+        with_history: Seconds that the start of all series takes, where there is a deadline.
+    """
+
+    samples: int = 200
+    named: bool = False
+    burn: int = 0
+    stopped: str = ""
+    doubtful: bool = False
+    with_history: float = 0.0
+
+    @abstractmethod
+    def fit(self, panel: Panel, fit_options: FitOptions) -> None:
+        """Learns from a panel."""
+
+    @abstractmethod
+    def start(self, panel: Panel, seed: int) -> Any:
+        """State of the series after all rows of a panel; they may be new."""
+
+    @abstractmethod
+    def update(self, state: Any, panel: Panel, seed: int) -> Any:
+        """State after new rows; the panel holds, for the same series, the rows that follow."""
+
+    @abstractmethod
+    def select(self, state: Any, index: np.ndarray) -> Any:
+        """State of some of the series, in the order of ``index``."""
+
+    @abstractmethod
+    def join(self, states: Sequence[Any]) -> Any:
+        """State of all series of several states, one after the other."""
+
+    @abstractmethod
+    def paths(self, state: Any, future: Future, n: int, seed: int) -> np.ndarray:
+        """Joint sample paths ``(n, N, H, D)``."""
+
+    def marginals(
+        self, state: Any, future: Future, levels: Sequence[int | float], n: int, seed: int
+    ) -> Marginals:
+        """Marginals, from ``n`` sample paths unless the engine has them in closed form."""
+        paths = self.paths(state, future, n, seed)
+        return Marginals(np.quantile(paths, np.asarray(levels), axis=0), paths.mean(0))
+
+    def smooth(self, panel: Panel, seed: int) -> Smoothed:
+        """Latent states and components given all rows."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no latent state to smooth; use 'structural', 'srnn' or "
+            "another latent model."
+        )
+
+    def components(
+        self,
+        panel: Panel,
+        future: Future | None,
+        levels: Sequence[float],
+        *,
+        filtered: bool,
+        specifications: bool,
+    ) -> tuple[Panel, "list[Contributions]"]:
+        """Named components of all rows, future ones included, and their quantiles."""
+        raise TypeError(
+            f"components need a structural model, found {type(self).__name__}; use 'structural' or "
+            "'deep_state', or a Spec whose transition is a Sum([LocalLevel(), ...])."
+        )
+
+    def innovations(self, panel: Panel, seed: int) -> np.ndarray:
+        """Normal scores of the one-step predictions ``(R, D)``, NaN where nothing was observed."""
+        tiny = np.finfo(np.float64).eps / 2
+        from scipy.special import ndtri
+
+        return ndtri(np.clip(self.score(panel, seed).pit, tiny, 1 - tiny))
+
+    def completed(
+        self, panel: Panel, levels: Sequence[float], n: int, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean ``(R, D)`` and quantiles ``(Q, R, D)`` of every cell given all rows.
+
+        From ``n`` draws unless the engine has them in closed form; observed cells are themselves.
+        """
+        draws = self.impute(panel, n, seed)
+        return draws.mean(0), np.quantile(draws, np.asarray(levels), axis=0)
+
+    @abstractmethod
+    def impute(self, panel: Panel, n: int, seed: int) -> np.ndarray:
+        """Draws ``(n, R, D)`` of every cell given all rows; observed cells stay as they are."""
+
+    @abstractmethod
+    def score(self, panel: Panel, seed: int) -> Scores:
+        """One-step predictive scores of every row."""
+
+    @abstractmethod
+    def packed(self) -> Packed:
+        """All that was learned, to be saved."""
+
+    @classmethod
+    @abstractmethod
+    def unpacked(cls, packed: Packed) -> "Engine":
+        """Reads what :meth:`packed` gave."""
+
+    @abstractmethod
+    def pack(self, state: Any) -> dict[str, Tensor]:
+        """A state as tensors, to be saved."""
+
+    @abstractmethod
+    def unpack(self, tensors: Mapping[str, Tensor]) -> Any:
+        """Reads what :meth:`pack` gave."""

@@ -1,0 +1,1 @@
+"""The engine of latent models: an ensemble, its training, and what it says of the past."""

@@ -1,0 +1,338 @@
+"""Specs, what a forecaster needs to know of a latent model: how to build, feed and train it."""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import partial, wraps
+from types import MethodType
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqlatent import emissions
+from seqlatent.emissions import Emission
+from seqlatent.forecasting.arguments import flag, real, whole
+from seqlatent.forecasting.engines.engine import FitOptions
+from seqlatent.forecasting.errors import ArgumentError, FolderError
+from seqlatent.forecasting.features.windows import ModelData
+from seqlatent.forecasting.values import scalar, several
+from seqlatent.model import LatentModel
+from seqlatent.spelling import meant
+from seqlatent.training import Deadline
+
+__all__ = [
+    "EMISSIONS",
+    "DataSummary",
+    "Spec",
+    "Trainer",
+    "Training",
+    "register",
+    "spec_of",
+    "zoo_names",
+]
+
+EMISSIONS: dict[str, Callable[..., Emission]] = {
+    "normal": emissions.Normal,
+    "student_t": emissions.StudentT,
+    "poisson": emissions.Poisson,
+    "negative_binomial": emissions.NegativeBinomial,
+    "bernoulli": emissions.Bernoulli,
+}
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What is known of the data when a model is built.
+
+    Args:
+        obs_dim: Targets ``D``.
+        covariate_dim: Covariates ``U``, calendar and season phases included.
+        code_sizes: Categories of each static code.
+        season_lengths: Steps of each season, shortest first.
+        series: Series in the training panel.
+        rows: Rows of a typical series (the median).
+        irregular: Whether gaps between rows differ.
+        longest: Values of the series that has most.
+        counts: Whether every target is a count, and small enough to be treated as one.
+        least: Least value of all.
+        varied: Whether a series varies by more than a small part of its level, so that logarithms
+            say something else than the values.
+    """
+
+    obs_dim: int = 1
+    covariate_dim: int = 0
+    code_sizes: tuple[int, ...] = ()
+    season_lengths: tuple[int, ...] = ()
+    series: int = 1
+    rows: int = 100
+    irregular: bool = False
+    longest: int = 100
+    counts: bool = False
+    least: float = 1.0
+    varied: bool = True
+
+    @property
+    def season(self) -> int:
+        """The shortest season, 1 where there is none."""
+        return self.season_lengths[0] if self.season_lengths else 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> "DataSummary":
+        """Reads what :meth:`to_dict` wrote."""
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in config.items()
+        }
+        return cls(**plain)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a trainer gets.
+
+    Args:
+        model_data: The panel as the model reads it.
+        data_summary: What the models were built for.
+        flags: Where past covariates and their flags lie in ``u``.
+        fit_options: Seed, time limit, progress, device.
+        summary: Where a trainer leaves what it found, as plain values for JSON.
+        each: Seconds that each member costs after training, where there is a deadline; that of the
+            fit leaves time for all of them.
+        steps: Steps that members made, and were to make, in each stage; by their place in memory.
+        said: What a trainer left undone for want of time, in words.
+        spared: The same, of what leaves a model that is good enough.
+    """
+
+    model_data: ModelData
+    data_summary: DataSummary
+    flags: slice
+    fit_options: FitOptions
+    summary: dict[str, Any] = field(default_factory=dict)
+    each: float = 0.0
+    steps: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    spared: list[str] = field(default_factory=list)
+
+    def affordable(self, members: int) -> tuple[int, Deadline]:
+        """How many of the members there is time for, and until when they train."""
+        deadline = self.fit_options.deadline
+        if deadline.never:
+            return members, deadline
+        left = deadline.left + members * self.each
+        count = max(1, min(members, int(left / (self.each + _LEAST))))
+        return count, deadline.sooner(-(members - count) * self.each)
+
+
+_LEAST = 1.0  # seconds in which a network learns too little for another to begin
+Trainer = Callable[[Sequence[LatentModel], Training], "np.ndarray | None"]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A latent model as a forecaster sees it.
+
+    Args:
+        name: Name of the columns that it fills.
+        build: From a setting to the members of the ensemble, untrained.
+        train: Trains the members in place; returns the weight of each member for each series
+            ``(N, M)``, or None for equal weights.
+        scaling: ``"magnitude"``, ``"level"``, ``"standard"``, ``"local"`` or ``"differences"``: see
+            :mod:`seqlatent.forecasting.features.scaling`.
+        calendar: Whether the models read calendar features and season phases.
+        statics: Whether they read static features.
+        categories: Whether they read static categories, the codes of a batch, beside numbers.
+        past: Whether they read past covariates.
+        own: Whether each series has parameters of its own, a row of a table that its first code
+            names; the last row serves new series.
+        transform: ``"none"`` or ``"log"``: what is done to targets before anything else, or a
+            function of the setting that says so for each member.
+        bounded: Whether what was never negative is not forecast to be.
+        context: Rows from which the units of a series follow, and from the first of which it is
+            filtered, or a function of the setting that says how many; None for all, which a state
+            then keeps. Series of training that are inferred exactly, with parameters of their own
+            or from all rows, are filtered from the first row that ``fit`` read, and forget nothing.
+        samples: Paths from which quantiles are computed unless they are exact.
+        dtype: Type of parameters and data.
+        config: Name and arguments of the factory that made it; empty for a spec of your own, which
+            has to be given again to ``Forecaster.load``.
+    """
+
+    name: str
+    build: Callable[[DataSummary], Sequence[LatentModel]]
+    train: Trainer
+    scaling: str = "magnitude"
+    calendar: bool = True
+    statics: bool = True
+    categories: bool = True
+    past: bool = True
+    own: bool = False
+    transform: str | Callable[[DataSummary], Sequence[str]] = "none"
+    bounded: bool = False
+    context: int | Callable[[DataSummary], int] | None = None
+    samples: int = 200
+    dtype: torch.dtype = torch.float32
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """How to make it again, for JSON: a factory, its options, and what was replaced since.
+
+        Functions and classes cannot be told: the factory is None where others than the factory's
+        own were put in.
+        """
+        untold = {"name": self.name, "factory": None}
+        if not self.config:
+            return untold
+        made = spec_of(self.config["name"], **self.config["options"])
+        changes = {}
+        for name in (f.name for f in fields(self) if f.name != "config"):
+            value = getattr(self, name)
+            if _alike(value, getattr(made, name)):
+                continue
+            if not (value is None or isinstance(value, bool | int | float | str | torch.dtype)):
+                return untold
+            changes[name] = str(value) if isinstance(value, torch.dtype) else value
+        factory, options = self.config["name"], self.config["options"]
+        return {"name": self.name, "factory": factory, "options": options, "changes": changes}
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> "Spec":
+        """Reads what :meth:`to_dict` wrote.
+
+        Raises:
+            FolderError: If that was not enough to make it.
+        """
+        if config["factory"] is None:
+            raise FolderError(
+                f"the model {config['name']!r} was made from a Spec with functions or classes of "
+                "your own, which are not saved: pass the Spec, as Forecaster.load(folder, "
+                "specs=[spec])."
+            )
+        changes = dict(config["changes"])
+        if "dtype" in changes:
+            changes["dtype"] = getattr(torch, changes["dtype"].removeprefix("torch."))
+        return replace(spec_of(config["factory"], **config["options"]), **changes)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two fields of specs are the same, functions with arguments by these."""
+    if isinstance(one, partial) and isinstance(other, partial):
+        return _alike([one.func, one.args, one.keywords], [other.func, other.args, other.keywords])
+    if isinstance(one, MethodType) and isinstance(other, MethodType):
+        return _alike([one.__func__, one.__self__], [other.__func__, other.__self__])
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_alike(one[k], other[k]) for k in one)
+    if is_dataclass(one) and not isinstance(one, type):
+        return all(_alike(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
+    return bool(one == other)
+
+
+def emission_of(given: str | Callable[..., Emission] | None, data_summary: DataSummary) -> Any:
+    """The emission class that was asked for, or the one that suits the data."""
+    if given is None:
+        return emissions.NegativeBinomial if data_summary.counts else emissions.StudentT
+    return EMISSIONS[given] if isinstance(given, str) else given
+
+
+_FACTORIES: dict[str, Callable[..., Spec]] = {}
+# What options of the same name are everywhere, and the least that makes sense.
+_SIZES = {
+    "members": ("a number of networks", 1),
+    "steps": ("a number of updates", 1),
+    "latent_dim": ("a number of latent dimensions", 0),
+    "hidden_dim": ("a width", 1),
+    "batch_size": ("a number of windows", 1),
+    "draws": ("a number of models", 1),
+    "rows": ("a number of rows", 1),
+}
+
+
+def _read(option: str, value: Any) -> Any:
+    """An option of a factory, None where it is left to the default."""
+    if value is None:
+        return None
+    if option in _SIZES:
+        return whole(option, value, *_SIZES[option])
+    if option == "free_bits":
+        return real(option, value, "a number of nats", 0)
+    if option == "calibrate":
+        return flag(option, value)
+    if option == "specifications":
+        words = isinstance(value, Iterable) and not isinstance(value, str)
+        return several(value) if words else value
+    if option == "emission":
+        return _family(scalar(value))
+    return scalar(value)
+
+
+def _family(emission: Any) -> Any:
+    """A family of the observations: a name or a class."""
+    if callable(emission) or (isinstance(emission, str) and emission in EMISSIONS):
+        return emission
+    raise ArgumentError(
+        f"emission must be one of {', '.join(EMISSIONS)}, or a class, found {emission!r}."
+        f"{meant(emission, EMISSIONS)}",
+        name="emission",
+    )
+
+
+def register(name: str) -> Callable[[Callable[..., Spec]], Callable[..., Spec]]:
+    """Registers a factory of specs under a name of the zoo, and notes what it was called with."""
+
+    def register(factory: Callable[..., Spec]) -> Callable[..., Spec]:
+        known = inspect.signature(factory).parameters
+
+        @wraps(factory)
+        def made(*given: Any, **options: Any) -> Spec:
+            options = {**dict(zip(known, given, strict=False)), **options}
+            for option in options:
+                if option not in known:
+                    raise TypeError(
+                        f"{name} takes the options {', '.join(known)}, found {option!r}."
+                        f"{meant(option, known)}"
+                    )
+            options = {k: _read(k, v) for k, v in options.items()}
+            written = {k: v for k, v in options.items() if v is not None}
+            for key, kind in EMISSIONS.items():
+                if written.get("emission") is kind:
+                    written["emission"] = key
+            config = {"name": name, "options": written}
+            if callable(written.get("emission")):
+                config = {}
+            return replace(factory(**options), name=name, config=config)
+
+        _FACTORIES[name] = made
+        return made
+
+    return register
+
+
+def spec_of(name: str, **options: Any) -> Spec:
+    """Spec of a model of the zoo.
+
+    Args:
+        name: Name of the model.
+        options: Arguments of its factory; None leaves the default.
+
+    Raises:
+        ArgumentError: If there is no such model, or an option is out of range.
+    """
+    if name not in _FACTORIES:
+        raise ArgumentError(
+            f"name must be one of {', '.join(_FACTORIES)}, which have a Spec, found {name!r}."
+            f"{meant(name, _FACTORIES)}",
+            name="name",
+        )
+    return _FACTORIES[name](**{k: v for k, v in options.items() if v is not None})
+
+
+def zoo_names() -> tuple[str, ...]:
+    """Names of the latent models."""
+    return tuple(_FACTORIES)

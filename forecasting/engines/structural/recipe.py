@@ -1,0 +1,200 @@
+"""The structural recipe: what a forecaster does under the name "structural"."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqlatent.forecasting.arguments import chosen
+from seqlatent.forecasting.engines.engine import OutOfTime
+from seqlatent.forecasting.engines.spec import DataSummary, Spec, Training, register
+from seqlatent.forecasting.engines.structural.fit import fit_structural
+from seqlatent.forecasting.engines.structural.specifications import (
+    Specification,
+    candidates,
+    left_out,
+    reading,
+    specification_of,
+)
+from seqlatent.forecasting.engines.structural.stacking import CRITERIA
+from seqlatent.forecasting.errors import ArgumentError, TargetError
+from seqlatent.forecasting.features.scaling import leading
+from seqlatent.model import LatentModel
+
+__all__ = ["one_target", "structural"]
+
+
+def one_target(name: str, data_summary: DataSummary) -> None:
+    """Raises a TargetError where there are several targets."""
+    if data_summary.obs_dim > 1:
+        raise TargetError(
+            f"{name} forecasts one target, found {data_summary.obs_dim}; use 'srnn', 'vrnn' or "
+            "'deep_markov', which model several jointly, or a forecaster for each target."
+        )
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Fits the structural mixture: parameters of each series under a distribution learned from all.
+
+    Args:
+        wanted: Forms in words, None for the usual ones.
+        criterion: What decides on their weights.
+        draws: Models of each specification.
+        rows: Most rows of a series that are read; None lets the seasons decide.
+        calibrate: Whether widths are calibrated on held-out blocks.
+    """
+
+    wanted: tuple[str, ...] | None
+    criterion: str
+    draws: int
+    rows: int | None
+    calibrate: bool
+
+    def specifications(self, data_summary: DataSummary) -> tuple[Specification, ...]:
+        """The specifications that are mixed."""
+        return candidates(
+            data_summary.season_lengths or 1,
+            longest=data_summary.longest,
+            # specifications that were asked for are refused by what knows which row it is about
+            positive=data_summary.least > 0 or self.wanted is not None,
+            logarithms=data_summary.varied,
+            covariate_dim=data_summary.covariate_dim,
+            specifications=self.wanted,
+        )
+
+    def read(self, data_summary: DataSummary) -> int:
+        """Rows of a series that are read."""
+        return reading(self.specifications(data_summary))[0] if self.rows is None else self.rows
+
+    def build(self, data_summary: DataSummary) -> Sequence[LatentModel]:
+        """Each specification as many times as there are draws."""
+        one_target("structural", data_summary)
+        specifications = self.specifications(data_summary)
+        return [
+            specification.model(data_summary.series)
+            for specification in specifications
+            for _ in range(self.draws)
+        ]
+
+    def transforms(self, data_summary: DataSummary) -> Sequence[str]:
+        """Whether a member sees values or their logarithms."""
+        specifications = self.specifications(data_summary)
+        return [
+            "log" if specification.log else "none"
+            for specification in specifications
+            for _ in range(self.draws)
+        ]
+
+    def __call__(self, models: Sequence[LatentModel], training: Training) -> np.ndarray:
+        data_summary, model_data, each = training.data_summary, training.model_data, training.each
+        deadline = training.fit_options.deadline
+        if deadline.left + (len(models) - self.draws) * each <= 0:
+            raise OutOfTime(
+                f"time_limit is too short: to filter {data_summary.series} series takes "
+                f"{self.draws * each:.2g} s for one specification"
+            )
+        most = min(self.read(data_summary), int(model_data.panel.lengths.max()))
+        u = np.nan_to_num(leading(model_data.panel, model_data.u, most))
+        fitted = fit_structural(
+            torch.from_numpy(leading(model_data.panel, model_data.panel.y, most)[..., 0]),
+            data_summary.season_lengths or 1,
+            steps_ahead(data_summary),
+            u=torch.from_numpy(u) if data_summary.covariate_dim else None,
+            specifications=self.specifications(data_summary),
+            criterion=self.criterion,
+            draws=self.draws,
+            rows=most,
+            calibrate=self.calibrate,
+            seed=training.fit_options.seed,
+            deadline=deadline,
+            each=each,
+        )
+        # the first specification alone, all of it, is a model; less than that has to be judged
+        whole = all("specifications" in text for text in fitted.undone)
+        (training.spared if whole else training.said).extend(fitted.undone)
+        for model, member in zip(models, fitted.members, strict=False):
+            model.load_state_dict(member.model.state_dict())
+        absent = left_out(
+            data_summary.season_lengths or 1,
+            longest=data_summary.longest,
+            positive=data_summary.least > 0,
+            logarithms=data_summary.varied,
+            usual=self.wanted is None,
+        )
+        training.summary["stacking"] = replace(fitted.stacking, left_out=absent).to_dict()
+        weights = np.zeros((data_summary.series, len(models)))
+        weights[:, : len(fitted.members)] = fitted.weights.numpy()
+        return weights
+
+
+def steps_ahead(data_summary: DataSummary) -> int:
+    """Steps ahead for which a forecaster is trained, which does not know what will be asked."""
+    return max(6, min(round(1.5 * data_summary.season), 48))
+
+
+@register("structural")
+def structural(
+    specifications: Any = "auto",
+    *,
+    criterion: Any = "heldout",
+    draws: int = 2,
+    rows: int | None = None,
+    calibrate: bool = True,
+) -> Spec:
+    """A mixture of structural models, inferred exactly, with parameters of each series.
+
+    A damped trend, a level with a constant drift, one that is returned to and, where all values are
+    positive and some series varies by a fifth of its level, both trends of logarithms, each with
+    trigonometric seasons; the parameters of each series are fitted under a distribution of them
+    that is learned from all series, and drawn from their posterior. Shares and widths come from
+    blocks at the end of the series that the parameters did not see; ``Forecaster.report`` says
+    which and why.
+
+    Args:
+        specifications: ``"auto"``, the specifications above, or a list of specifications in words:
+            ``"level"``, ``"drift"``, ``"damped"``, ``"smooth"``, ``"trend"`` or ``"reverting"``,
+            with ``"log "`` before it for logarithms and ``", fixed season"`` or ``", no season"``
+            after it.
+        criterion: What decides on the weight of each specification: ``"heldout"``, ``"aic"``,
+            ``"bic"`` or ``"equal"``; see
+            :func:`seqlatent.forecasting.engines.structural.fit_structural`.
+        draws: Models of each specification, whose parameters are drawn; 1 has the most probable
+            ones.
+        rows: Most rows of a series that are read, the last ones; None lets the seasons decide.
+        calibrate: Whether the widths are multiplied by what held-out blocks ask for.
+
+    Example:
+        >>> from seqlatent.forecasting import spec_of
+        >>> spec_of("structural", specifications=["level", "log damped, fixed season"]).name
+        'structural'
+    """
+    words = () if specifications is None or specifications == "auto" else specifications
+    if isinstance(words, str) or not isinstance(words, Iterable) or specifications in ((), []):
+        raise ArgumentError(
+            "specifications must be 'auto' or a list of specifications in words, found "
+            f"{specifications!r}.",
+            name="specifications",
+        )
+    criterion = chosen("criterion", criterion, CRITERIA)
+    wanted = tuple(words) or None
+    for text in wanted or ():
+        specification_of(text)
+    pooled = Pooled(wanted, criterion, draws, rows, calibrate)
+    return Spec(
+        "structural",
+        pooled.build,
+        pooled,
+        scaling="differences",
+        calendar=False,
+        statics=False,
+        past=False,
+        own=True,
+        transform=pooled.transforms,
+        bounded=True,
+        context=pooled.read,
+        samples=500,
+        dtype=torch.float64,
+    )

@@ -1,0 +1,250 @@
+"""Futures, the rows to forecast: their time stamps, and the covariates known ahead in them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from seqlatent.forecasting.arguments import horizon
+from seqlatent.forecasting.errors import CovariateError, TimeError
+from seqlatent.forecasting.errors.locate import Rows, plain, shown
+from seqlatent.forecasting.frames.columns import Columns
+from seqlatent.forecasting.frames.panel import Future
+from seqlatent.forecasting.frames.static import other_type
+from seqlatent.forecasting.frames.table import Table
+from seqlatent.forecasting.time.index import TimeIndex
+
+__all__ = ["ahead", "reaching", "read_future"]
+
+
+def read_future(
+    frame: Any,
+    ids: np.ndarray,
+    time_index: TimeIndex,
+    last: np.ndarray,
+    h: Any,
+    names: Sequence[str] = (),
+    columns: Columns | None = None,
+    ends: np.ndarray | None = None,
+) -> Future:
+    """Reads covariates known ahead, for the steps that follow the last row of each series.
+
+    Every series needs the ``h`` rows that follow its last one, in any order. Rows before and
+    beyond them, rows of other series and columns that training did not have are ignored. Without
+    covariates the frame may be None; an irregular clock takes the times to forecast from the
+    frame, as many for each series, and without a frame goes on in its usual steps.
+
+    Args:
+        frame: Pandas or polars frame with identifiers, time stamps and the covariates; or None.
+        ids: Identifiers ``(N,)``.
+        time_index: Clock of the series.
+        last: Time of the last row of each series ``(N,)``.
+        h: Number of steps; None for all that the frame of an irregular clock has.
+        names: Names of the covariates, in the order of training.
+        columns: Names of the columns.
+        ends: Stamp of the last row of each series, in ticks, where its time does not say it.
+
+    Raises:
+        CovariateError: If a series, a step or a value is absent.
+        ColumnError: If a column is absent.
+        TimeError: If a stamp repeats, is off the grid or of another kind than in training.
+    """
+    columns = Columns() if columns is None else columns
+    h = None if h is None else horizon(h)
+    if frame is None or (not names and time_index.kind != "irregular"):
+        if h is None:
+            raise ValueError("h must be given where no X_df says which times to forecast.")
+        if names:
+            raise CovariateError(
+                f"X_df: expected the covariates known ahead {list(names)} for the next {h} steps "
+                "of each series, found no X_df. Give it, or train without them: "
+                "Columns(future=[]).",
+                column=names[0],
+            )
+        return ahead(time_index, last, h, ends)
+    table = Table.open(frame, columns, "X_df")
+    table.require([columns.id, columns.time, *names])
+    found, codes = table.factorised()
+    table.agree(found, codes, ids.tolist())
+    series = _matched(found, codes, ids, columns)
+    rows = table.rows(found, codes)
+    t = _times(table, rows, time_index)
+    chosen = np.flatnonzero(series >= 0)
+    if time_index.kind == "irregular":
+        order, t_future = _next_irregular(t, series, chosen, ids, last, h, rows)
+        future = Future(t_future, np.zeros((len(ids), 0, 0)))
+    else:
+        if h is None:
+            raise ValueError("h must be given: only an irregular clock takes its times from X_df.")
+        future = ahead(time_index, last, h, ends)
+        if time_index.wall:  # of an hour that comes twice the first row is read
+            first = time_index.ticks(time_index.stamps(t)) == time_index.ticks(
+                table.times(rows).values
+            )
+            chosen = chosen[first[chosen]]
+        order = _next(t, series, chosen, ids, time_index, last, future, h, rows)
+    t_future = future.t
+    shape = t_future.shape
+    inside = np.zeros(len(table), bool)
+    inside[order] = True
+    advice = "Make numbers of them, or train without this column."
+    u = np.zeros((*shape, len(names)))
+    for i, name in enumerate(names):
+        values = table.numbers(name, rows, CovariateError, advice, inside)
+        missing = np.isnan(values) & inside
+        if missing.any():
+            j = rows.first(missing)
+            raise rows.error(
+                CovariateError,
+                j,
+                f"expected a value known ahead, found a missing one at "
+                f"{shown(time_index.stamps(t[j])[()], time_index.tz)}. Fill it in, or train "
+                "without this "
+                "column.",
+                name,
+            )
+        u[:, :, i] = values[order].reshape(shape)
+    return future._replace(u=u)
+
+
+def ahead(
+    time_index: TimeIndex, last: np.ndarray, h: int, ends: np.ndarray | None = None
+) -> Future:
+    """The next ``h`` rows of each series, without covariates.
+
+    Where hours or days are left out, or come twice, there are other numbers of steps than of rows.
+    """
+    if not time_index.folded:
+        return Future(last[:, None] + np.arange(1, h + 1), np.zeros((len(last), h, 0)))
+    ends = time_index.ticks(time_index.stamps(last)) if ends is None else ends
+    stamps = time_index.following(ends, last, h)
+    return reaching(last, time_index.locate(stamps)[0], stamps)
+
+
+def reaching(last: np.ndarray, wanted: np.ndarray, stamps: np.ndarray) -> Future:
+    """Steps after the last one, up to all that are wanted ``(N, R)``, which have these stamps.
+
+    What repeats a step that was seen takes the first one that comes.
+    """
+    place = np.maximum(np.rint(wanted - last[:, None] - 1).astype(np.int64), 0)
+    t = last[:, None] + np.arange(1, int(place.max()) + 2)
+    return Future(t, np.zeros((*t.shape, 0)), place, stamps)
+
+
+def _matched(found: np.ndarray, codes: np.ndarray, ids: np.ndarray, columns: Columns) -> np.ndarray:
+    """Number of the series of each row, -1 for other series; all series must be there."""
+    number = {id: i for i, id in enumerate(ids.tolist())}
+    series = np.array([number.get(id, -1) for id in found.tolist()], np.int64)
+    absent = np.ones(len(ids), bool)
+    absent[series[series >= 0]] = False
+    if absent.any():
+        id = plain(ids[np.argmax(absent)])
+        raise CovariateError(
+            f"X_df: column {columns.id!r}: expected rows for every series, found none for id "
+            f"{id!r}{other_type(id, found)}. Add the steps to forecast.",
+            column=columns.id,
+            id=id,
+        )
+    return series[codes]
+
+
+def _times(table: Table, rows: Rows, time_index: TimeIndex) -> np.ndarray:
+    times = table.times(rows)
+    times.agree(time_index, rows)
+    t, there = time_index.locate(times.take(np.arange(len(table))))
+    if not there.all():
+        i = rows.first(~there)
+        raise rows.error(TimeError, i, time_index.off_grid(times.values[i]))
+    return t
+
+
+def _next(
+    t: np.ndarray,
+    series: np.ndarray,
+    chosen: np.ndarray,
+    ids: np.ndarray,
+    time_index: TimeIndex,
+    last: np.ndarray,
+    future: Future,
+    h: int,
+    rows: Rows,
+) -> np.ndarray:
+    """Rows of the next steps ``(N * H,)``; where there is no row to be, the next one is taken."""
+    count = future.horizon
+    since = t[chosen] - last[series[chosen]]
+    step = np.rint(since).astype(np.int64)
+    inside = (step >= 1) & (step <= count) & (since == step)
+    place = series[chosen][inside] * count + step[inside] - 1
+    order = np.full(len(ids) * count, -1)
+    order[place] = chosen[inside]
+    counts = np.bincount(place, minlength=len(order))
+    if (counts > 1).any():
+        _repeated(chosen[inside], place, rows)
+    absent = order < 0
+    if future.place is not None:
+        needed = np.arange(count) <= future.place[:, -1:]
+        absent &= (time_index.open(future.t) & needed).reshape(-1)
+    if absent.any():
+        i, k = divmod(int(np.argmax(absent)), count)
+        id = plain(ids[i])
+        stamp = shown(time_index.stamps(future.t[i, k])[()], time_index.tz)
+        column = rows.column
+        raise CovariateError(
+            f"X_df: column {column!r}, id {id!r}: expected rows for the {h} steps after "
+            f"{shown(time_index.stamps(last[i])[()], time_index.tz)}, found none at {stamp}. Add "
+            "it.",
+            column=column,
+            id=id,
+        )
+    return _nearest(order.reshape(len(ids), count)).reshape(-1)
+
+
+def _nearest(order: np.ndarray) -> np.ndarray:
+    """Rows ``(N, H)`` of which none is -1: the next one instead, or the last one."""
+    count = order.shape[1]
+    place = np.where(order < 0, count, np.arange(count))
+    following = np.minimum.accumulate(place[:, ::-1], 1)[:, ::-1]
+    last = np.where(order < 0, -1, np.arange(count)).max(1, keepdims=True)
+    return np.take_along_axis(order, np.where(following < count, following, last), 1)
+
+
+def _next_irregular(
+    t: np.ndarray,
+    series: np.ndarray,
+    chosen: np.ndarray,
+    ids: np.ndarray,
+    last: np.ndarray,
+    h: int | None,
+    rows: Rows,
+) -> tuple[np.ndarray, np.ndarray]:
+    chosen = chosen[t[chosen] > last[series[chosen]]]
+    chosen = chosen[np.lexsort((t[chosen], series[chosen]))]
+    counts = np.bincount(series[chosen], minlength=len(ids))
+    h = int(counts.max()) if h is None else h
+    if (counts < max(h, 1)).any():
+        i = int(np.argmax(counts < max(h, 1)))
+        id = plain(ids[i])
+        raise CovariateError(
+            f"X_df: column {rows.column!r}, id {id!r}: expected {max(h, 1)} rows after the last "
+            f"one of the series, found {counts[i]}. Add the times to forecast.",
+            column=rows.column,
+            id=id,
+        )
+    same = (np.diff(series[chosen]) == 0) & (np.diff(t[chosen]) == 0)
+    if same.any():
+        i = int(np.argmax(same))
+        _repeated(chosen[[i, i + 1]], np.zeros(2, np.int64), rows)
+    starts = np.cumsum(counts) - counts
+    order = chosen[(starts[:, None] + np.arange(h)).reshape(-1)]
+    return order, t[order].reshape(len(ids), h)
+
+
+def _repeated(index: np.ndarray, place: np.ndarray, rows: Rows) -> None:
+    twice = pd.Series(place).duplicated().to_numpy()
+    mask = np.zeros(len(rows.row), bool)
+    mask[index[twice]] = True
+    i = rows.first(mask)
+    raise rows.error(
+        TimeError, i, "expected each time stamp once per series, found a second row. Drop one."
+    )

@@ -1,0 +1,291 @@
+"""Outputs: what forecasts, states, draws and scores look like as columns of a frame."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqlatent.forecasting.engines.contributions import Contributions
+from seqlatent.forecasting.engines.engine import Scores, Smoothed
+from seqlatent.forecasting.engines.latent import residuals as innovations
+from seqlatent.forecasting.engines.latent.components import named
+from seqlatent.forecasting.frames.columns import Columns
+from seqlatent.forecasting.frames.output_format import as_given
+from seqlatent.forecasting.frames.panel import Panel
+
+__all__ = [
+    "COMPONENTS",
+    "DIAGNOSED",
+    "SMOOTHED",
+    "columns_to_dict",
+    "completed",
+    "components",
+    "diagnosed",
+    "forecast_columns",
+    "head",
+    "imputed",
+    "innovated",
+    "interval",
+    "parts",
+    "scored",
+    "smoothed",
+    "summarised",
+]
+
+Data = dict[str, np.ndarray]
+
+# Columns of ours in the frames of some verbs, beside identifiers, stamps and bands.
+SMOOTHED = ("target", "model", "kind", "name", "mean")
+COMPONENTS = ("target", "model", "specification", "component", "scale", "mean")
+DIAGNOSED = ("model", "target", "test", "lag", "n", "statistic", "p_value")
+
+
+def interval(level: int | float) -> tuple[float, float]:
+    """Levels of the quantiles at both ends of a central interval, given in percent."""
+    return round(0.5 - level / 200, 10), round(0.5 + level / 200, 10)
+
+
+def head(columns: Columns, ids: np.ndarray, stamps: np.ndarray, n: int | None = None) -> Data:
+    """The columns that say what each row of a forecast is about: series, step, target, path."""
+    batch, horizon = stamps.shape
+    copies, width = (1 if n is None else n), len(columns.targets)
+    data = {
+        columns.id: np.repeat(ids, copies * horizon * width),
+        columns.time: np.repeat(np.repeat(stamps, copies, 0).reshape(-1), width),
+    }
+    if width > 1:
+        data["target"] = np.tile(_names(columns.targets), batch * copies * horizon)
+    if n is not None:
+        data[columns.sample] = np.tile(np.repeat(np.arange(n), horizon * width), batch)
+    return data
+
+
+def forecast_columns(
+    alias: str,
+    at: Mapping[float, np.ndarray],
+    mean: np.ndarray,
+    levels: Sequence[int | float],
+    quantiles: Sequence[int | float],
+) -> Data:
+    """Median, mean, intervals and quantiles of one model."""
+    data = {alias: at[0.5], f"{alias}-mean": mean}
+    for level in levels:
+        low, high = interval(level)
+        data[f"{alias}-lo-{level:g}"] = at[low]
+        data[f"{alias}-hi-{level:g}"] = at[high]
+    return data | {f"{alias}_ql{q:g}": at[q] for q in quantiles}
+
+
+def smoothed(
+    columns: Columns, panel: Panel, alias: str, states: Smoothed, levels: Sequence[int | float]
+) -> Data:
+    """One row per series, time and name; rows that only fill a gap come too."""
+    rows = np.repeat(np.arange(panel.rows), len(states.names))
+    name = np.tile(np.arange(len(states.names)), panel.rows)
+    there = ~np.isnan(states.mean.reshape(-1)) & panel.open[rows]
+    rows, name = rows[there], name[there]
+    mean, scale = states.mean[rows, name], states.scale[rows, name]
+    data = _rows(columns, panel, rows) | {
+        "model": np.full(len(rows), alias, dtype=object),
+        "kind": _names(states.kinds)[name],
+        "name": _names(states.names)[name],
+        "mean": mean,
+    }
+    for level in levels:
+        z = float(torch.special.ndtri(torch.tensor(interval(level)[1], dtype=torch.float64)))
+        data[f"lo-{level:g}"] = mean - z * scale
+        data[f"hi-{level:g}"] = mean + z * scale
+    return data
+
+
+def components(
+    columns: Columns,
+    panel: Panel,
+    alias: str,
+    found: Contributions,
+    levels: Sequence[int | float],
+    covariates: Sequence[str],
+    *,
+    specifications: bool,
+) -> Data:
+    """One row per series, time, target and component, where there is one."""
+    names = [named(name, covariates) for name in found.names]
+    data, pick = _contributed(columns, panel, alias, found, levels)
+    if specifications:
+        data["specification"] = np.full(len(pick), found.specification, dtype=object)
+    data["component"] = _names(names)[pick]
+    data["scale"] = _names(found.scales)[pick]
+    all_marginals = {
+        name: data.pop(name) for name in list(data) if name == "mean" or name[:3] in _ENDS
+    }
+    return data | all_marginals
+
+
+def parts(
+    columns: Columns,
+    panel: Panel,
+    alias: str,
+    found: Contributions,
+    levels: Sequence[int | float],
+    covariates: Sequence[str],
+) -> Data:
+    """Components in the columns of :func:`smoothed`, without the irregular, which is no state."""
+    data, pick = _contributed(columns, panel, alias, found, levels)
+    name = [named(name, covariates) for name in found.names]
+    all_marginals = {
+        name: data.pop(name) for name in list(data) if name == "mean" or name[:3] in _ENDS
+    }
+    data |= {"kind": _names(found.kinds)[pick], "name": _names(name)[pick]} | all_marginals
+    kept = data["kind"] != "irregular"
+    return {name: values[kept] for name, values in data.items()}
+
+
+_ENDS = ("lo-", "hi-")
+
+
+def _contributed(
+    columns: Columns,
+    panel: Panel,
+    alias: str,
+    found: Contributions,
+    levels: Sequence[int | float],
+) -> tuple[Data, np.ndarray]:
+    """Rows of components without their names, and which component each is about."""
+    mean = found.mean.transpose(1, 2, 0)
+    rows, target, pick = np.nonzero(~np.isnan(mean) & panel.open[:, None, None])
+    data = _rows(columns, panel, rows)
+    if panel.y.shape[1] > 1:
+        data["target"] = _names(columns.targets)[target]
+    data["model"] = np.full(len(rows), alias, dtype=object)
+    data["mean"] = mean[rows, target, pick]
+    for k, level in enumerate(levels):
+        data[f"lo-{level:g}"] = found.quantiles[pick, 2 * k, rows, target]
+        data[f"hi-{level:g}"] = found.quantiles[pick, 2 * k + 1, rows, target]
+    return data, pick
+
+
+def innovated(columns: Columns, panel: Panel, found: Mapping[str, np.ndarray]) -> Data:
+    """The rows as they came, each with how far it fell from what was foreseen."""
+    rows, width = as_given(panel), panel.y.shape[1]
+    data = _rows(columns, panel, np.repeat(rows, width))
+    if width > 1:
+        data["target"] = np.tile(_names(columns.targets), len(rows))
+    data[columns.targets[0] if width == 1 else "y"] = panel.y[rows].reshape(-1)
+    return data | {f"{alias}-innovation": x[rows].reshape(-1) for alias, x in found.items()}
+
+
+def diagnosed(
+    columns: Columns, panel: Panel, found: Mapping[str, np.ndarray], lags: int | None, season: int
+) -> Data:
+    """One row per series, model, target and test, and per number of lags."""
+    made: list[tuple[Any, ...]] = []
+    for i, (start, stop) in enumerate(zip(panel.offsets[:-1], panel.offsets[1:], strict=True)):
+        for alias, x in found.items():
+            for d, target in enumerate(columns.targets):
+                series = x[start:stop, d]
+                most = lags
+                if most is None:
+                    most = 2 * season if season > 1 else 10
+                    most = max(1, min(most, int((~np.isnan(series)).sum()) // 5))
+                made += [(i, alias, target, *check) for check in innovations.checks(series, most)]
+    index, *rest = zip(*made, strict=True)
+    data: Data = {columns.id: panel.ids[np.array(index)]}
+    for name, values in zip(DIAGNOSED, rest, strict=True):
+        text = name in ("model", "target", "test")
+        data[name] = _names(values) if text else np.array(values)
+    if len(columns.targets) == 1:
+        del data["target"]
+    return data
+
+
+def summarised(data: Data) -> Data:
+    """What the tests of :func:`diagnosed` say of the panel: one row per model, target and test."""
+    keys = [name for name in ("model", "target", "test", "lag") if name in data]
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for row, key in enumerate(zip(*(data[name] for name in keys), strict=True)):
+        groups.setdefault(key, []).append(row)
+    found = [innovations.pooled(data["p_value"][rows]) for rows in groups.values()]
+    out: Data = {}
+    for name, values in zip(keys, zip(*groups, strict=True), strict=True):
+        out[name] = np.array(values) if name == "lag" else _names(values)
+    for name, numbers in zip(
+        ("series", "share_below_05", "uniform_p"), zip(*found, strict=True), strict=True
+    ):
+        out[name] = np.array(numbers)
+    return out
+
+
+def completed(
+    columns: Columns,
+    panel: Panel,
+    mean: np.ndarray,
+    quantiles: np.ndarray,
+    levels: Sequence[int | float],
+    complete: bool,
+) -> Data:
+    """One row per cell that is missing, or per cell: median, mean and bands.
+
+    Args:
+        columns: Names of the columns.
+        panel: The rows.
+        mean: Means ``(R, D)``.
+        quantiles: The median, then both ends of each level ``(Q, R, D)``.
+        levels: Levels of the bands.
+        complete: Whether cells come that are not missing.
+    """
+    width = panel.y.shape[1]
+    wanted = np.ones_like(panel.y, dtype=bool) if complete else np.isnan(panel.y)
+    r, d = np.nonzero(wanted & panel.open[:, None])
+    data = _rows(columns, panel, r)
+    if width > 1:
+        data["target"] = _names(columns.targets)[d]
+    name = columns.targets[0] if width == 1 else "y"
+    data |= {name: quantiles[0, r, d], f"{name}-mean": mean[r, d]}
+    for k, level in enumerate(levels):
+        data[f"{name}-lo-{level:g}"] = quantiles[2 * k + 1, r, d]
+        data[f"{name}-hi-{level:g}"] = quantiles[2 * k + 2, r, d]
+    return data
+
+
+def imputed(columns: Columns, panel: Panel, draws: np.ndarray, complete: bool) -> Data:
+    """One row per draw and cell that is missing, or per draw and cell."""
+    n, width = len(draws), panel.y.shape[1]
+    wanted = np.ones_like(panel.y, dtype=bool) if complete else np.isnan(panel.y)
+    r, d = np.nonzero(wanted & panel.open[:, None])
+    data = _rows(columns, panel, np.tile(r, n))
+    if width > 1:
+        data["target"] = _names(columns.targets)[np.tile(d, n)]
+    data[columns.sample] = np.repeat(np.arange(n), len(r))
+    data[columns.targets[0] if width == 1 else "y"] = draws[:, r, d].reshape(-1)
+    return data
+
+
+def scored(columns: Columns, panel: Panel, scores: Mapping[str, Scores]) -> Data:
+    """The rows as they came, each with its scores."""
+    rows, width = as_given(panel), panel.y.shape[1]
+    data = _rows(columns, panel, np.repeat(rows, width))
+    if width > 1:
+        data["target"] = np.tile(_names(columns.targets), len(rows))
+    data[columns.targets[0] if width == 1 else "y"] = panel.y[rows].reshape(-1)
+    for alias, found in scores.items():
+        data[f"{alias}-log_score"] = np.repeat(found.log_score[rows], width)
+        data[f"{alias}-pit"] = found.pit[rows].reshape(-1)
+    return data
+
+
+def columns_to_dict(columns: Columns) -> dict[str, Any]:
+    """Arguments of the columns, for JSON."""
+    return {k: v for k, v in asdict(columns).items() if k != "targets"}
+
+
+def _rows(columns: Columns, panel: Panel, rows: np.ndarray) -> Data:
+    return {
+        columns.id: panel.ids[panel.owner[rows]],
+        columns.time: panel.time_index.stamps(panel.t[rows]),
+    }
+
+
+def _names(names: Sequence[str]) -> np.ndarray:
+    return np.array(list(names), dtype=object)

@@ -1,0 +1,1 @@
+"""Storage: folders of models that survive kills and notice damage."""

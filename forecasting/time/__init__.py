@@ -1,0 +1,1 @@
+"""Time: stamps as counts of steps, frequencies, calendars, sessions."""

@@ -1,0 +1,1 @@
+"""Amortised inference: encoders, families of posterior chains, and what joins them."""

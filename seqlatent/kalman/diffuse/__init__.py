@@ -1,0 +1,1 @@
+"""First states of infinite variance."""

@@ -1,0 +1,1 @@
+"""Log likelihoods, faster than a filter that goes step by step."""

@@ -1,0 +1,1 @@
+"""Filtered and smoothed moments, by several algorithms."""

@@ -1,0 +1,1 @@
+"""Training by gradients of an objective, in batches."""

@@ -1,0 +1,1 @@
+"""Maximum likelihood of exact models: parameters per series, their prior, their errors."""
