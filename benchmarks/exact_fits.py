@@ -6,8 +6,8 @@ default method; ours fits all at once, and what it takes for one is its time ove
 
 The parameters of both are judged by statsmodels' likelihood of the same series: with its default,
 a first variance of 1e6 and as many steps left out as there are states, and with an exactly diffuse
-first state. Series come in units of their usual seasonal difference, in which 1e6 is vast: in the
-units of the data it is not, and the two likelihoods differ.
+first state. Series come in units of their usual seasonal difference, in which 1e6 is a large
+variance: in the units of the data it is not, and the two likelihoods differ.
 
     SEQLATENT_DATA=../shared/data python benchmarks/exact_fits.py [--series 30]
 
@@ -78,7 +78,7 @@ def fit_theirs(y: np.ndarray, exact: bool) -> tuple[np.ndarray, float]:
 
 
 def load(count: int | None, steps: int) -> tuple[list[np.ndarray], str]:
-    """The panel in units in which a variance of 1e6 is vast, and what it is."""
+    """The panel in units in which a variance of 1e6 is large, and what it is."""
     try:
         frame, _ = split("m3_monthly", download=False)
     except FileNotFoundError:

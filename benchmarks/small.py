@@ -5,8 +5,8 @@ gradient (of statsmodels a complex step in each parameter); an update by one row
 (of statsmodels `extend`, which filters that row alone); the fit of three monthly series of 100 to
 150 rows with linear trend and a season of 12. That one is measured three times: the same form one
 for one by `fit_each`, the same form by a `Forecaster`, and `Forecaster("structural")` as a whole,
-which fits five forms, each again without the ends of the series, for shares and widths. Contestants
-take turns within each round; times are of the processor.
+which fits five specifications, each again without the ends of the series, for weights and widths.
+Contestants take turns within each round; times are of the processor.
 
     python benchmarks/small.py [--repeats 9] [--quick]
 """

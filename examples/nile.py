@@ -37,7 +37,7 @@ def main() -> None:
 
     states = model.smooth(sequences)
     level = (states.mean * scale + shift).squeeze().detach()
-    # the law of an observation: the level's own uncertainty and the noise around it
+    # the distribution of an observation: the level's own uncertainty and the noise around it
     noise = model.emission(states.mean[..., :1], model.context(sequences)).variance.squeeze()
     spread = (states.variance.squeeze() * scale.squeeze() ** 2 + noise).sqrt().detach()
     paths = model.forecast(

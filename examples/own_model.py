@@ -23,7 +23,7 @@ from seqlatent.transitions import DiagonalTransition
 
 
 class LogVariance(DiagonalTransition):
-    """dz = (mean - z) / time dt + noise, with its stationary law at the start."""
+    """dz = (mean - z) / time dt + noise, with its stationary distribution at the start."""
 
     handles_gaps = True
 

@@ -41,7 +41,9 @@ def main() -> None:
 
     paths = model.sample(HORIZON, n=500)
     steps = model.predict(HORIZON, level=[LEVEL])
-    alone = paths.copy()  # the same laws of single steps, shuffled: no step knows of another
+    alone = (
+        paths.copy()
+    )  # the same distributions of single steps, shuffled: no step knows of another
     rng = np.random.default_rng(0)
     values = paths["structural"].to_numpy().reshape(len(truth), -1, HORIZON)
     alone["structural"] = rng.permuted(values, axis=1).ravel()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-LAZY = ["pandas", "matplotlib", "statsmodels", "torchdiffeq", "zuko", "scipy"]
+LAZY = ["pandas", "matplotlib", "statsmodels", "torchdiffeq", "scipy"]
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ NEIGHBOURS = {("networks", "recurrence")} | {
 }
 
 # What a user of the core need not wait for: imported inside the functions that need it.
-LAZY = {"pandas", "matplotlib", "statsmodels", "torchdiffeq", "zuko", "scipy"}
+LAZY = {"pandas", "matplotlib", "statsmodels", "torchdiffeq", "scipy"}
 CORE = {name for name, level in LEVEL.items() if level < LEVEL["datasets"]}
 
 
@@ -258,9 +258,9 @@ def test_a_lazy_import_is_not_an_import_of_the_module():
         "from typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    import pandas\n"
         "try:\n    import scipy\nexcept ImportError:\n    pass\n"
-        "class A:\n    import zuko\n    def f(self):\n        import torchdiffeq\n"
+        "class A:\n    import pandas\n    def f(self):\n        import torchdiffeq\n"
     )
-    assert imported(at_import(tree), []) == {"typing.TYPE_CHECKING", "scipy", "zuko"}
+    assert imported(at_import(tree), []) == {"typing.TYPE_CHECKING", "pandas", "scipy"}
 
 
 @pytest.mark.xfail(reason="forecaster and backtest, the latent engine and its readers", strict=True)

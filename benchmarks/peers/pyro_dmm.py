@@ -79,8 +79,8 @@ class DeepMarkov(nn.Module):
             for t in pyro.markov(range(y.shape[1])):
                 seen = mask[:, t : t + 1]
                 with poutine.scale(scale=annealing):
-                    law = Normal(*self.transition(z)).mask(seen).to_event(1)
-                    z = pyro.sample(f"z_{t}", law)
+                    distribution = Normal(*self.transition(z)).mask(seen).to_event(1)
+                    z = pyro.sample(f"z_{t}", distribution)
                 observation = Bernoulli(self.emission(z)).mask(seen).to_event(1)
                 pyro.sample(f"y_{t}", observation, obs=y[:, t])
 
@@ -93,8 +93,8 @@ class DeepMarkov(nn.Module):
         with pyro.plate("series", len(y)):
             for t in pyro.markov(range(y.shape[1])):
                 with poutine.scale(scale=annealing):
-                    law = Normal(*self.combiner(z, future[:, t]))
-                    z = pyro.sample(f"z_{t}", law.mask(mask[:, t : t + 1]).to_event(1))
+                    distribution = Normal(*self.combiner(z, future[:, t]))
+                    z = pyro.sample(f"z_{t}", distribution.mask(mask[:, t : t + 1]).to_event(1))
 
 
 def trainer(model: DeepMarkov, y: Tensor) -> Callable[[], object]:

@@ -48,7 +48,7 @@ def with_pyro(m: dict[str, Tensor], y: Tensor) -> Tensor:
     Q = m["Q"] + (0 if size <= 4 else _JITTER) * torch.eye(size, dtype=y.dtype)
     back = torch.linalg.inv(m["F"])
     before = back @ (m["P0"] - Q) @ back.mT
-    law = dist.GaussianHMM(
+    distribution = dist.GaussianHMM(
         normal(zero, (before + before.mT) / 2, validate_args=False),
         m["F"].mT,
         normal(zero, Q[..., None, :, :], validate_args=False),
@@ -57,7 +57,7 @@ def with_pyro(m: dict[str, Tensor], y: Tensor) -> Tensor:
         validate_args=False,
         duration=y.shape[1],
     )
-    return law.log_prob(y)
+    return distribution.log_prob(y)
 
 
 def prepare(model: Arrays, free: list[str], gradient: bool) -> Evaluate:
