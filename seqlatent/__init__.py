@@ -57,6 +57,7 @@ _MODULES = {
     "model",
     "networks",
     "objectives",
+    "prior",
     "recurrence",
     "sequences",
     "switching",

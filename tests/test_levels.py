@@ -27,7 +27,7 @@ LEVELS = (
     ("model",),
     ("objectives",),
     ("training", "diagnostics"),
-    ("zoo",),
+    ("zoo", "prior"),
     ("datasets",),
     ("forecasting",),
 )

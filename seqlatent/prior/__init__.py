@@ -1,0 +1,33 @@
+"""Priors over structural latent series that can be drawn from, with the truth beside each draw."""
+
+from seqlatent.prior.components import Autoregression, ComponentPrior, Level, Season, Slope
+from seqlatent.prior.grid import Grid, Part
+from seqlatent.prior.hyper import Hyper, LogUniform, Scalar, Signed, Sometimes, Uniform
+from seqlatent.prior.missing import Missing
+from seqlatent.prior.noise import Noise
+from seqlatent.prior.observation import KINDS, Observation
+from seqlatent.prior.seasons import LongSeason
+from seqlatent.prior.structural import Drawn, StructuralPrior
+
+__all__ = [
+    "KINDS",
+    "Autoregression",
+    "ComponentPrior",
+    "Drawn",
+    "Grid",
+    "Hyper",
+    "Level",
+    "LogUniform",
+    "LongSeason",
+    "Missing",
+    "Noise",
+    "Observation",
+    "Part",
+    "Scalar",
+    "Season",
+    "Signed",
+    "Slope",
+    "Sometimes",
+    "StructuralPrior",
+    "Uniform",
+]
