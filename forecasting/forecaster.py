@@ -45,7 +45,6 @@ from seqlatent.forecasting.memory_limits import (
     check_forecasts,
     check_lags,
     check_paths,
-    closed,
 )
 from seqlatent.forecasting.storage.folder import read_folder, write_folder
 from seqlatent.forecasting.threads import on_threads
@@ -200,8 +199,7 @@ class Forecaster:
         Of series that are new it says what was so in the frame that was looked at last.
         """
         found = {
-            alias: getattr(self._aside.get(alias), "notes", {}) | getattr(e, "notes", {})
-            for alias, e in self._engines.items()
+            alias: self._aside.get(alias, e).notes | e.notes for alias, e in self._engines.items()
         }
         for notes in found.values() if self._said else ():
             notes[None] = "; ".join([*([notes[None]] if None in notes else []), *self._said])
@@ -222,7 +220,7 @@ class Forecaster:
         found = {
             alias: stacking
             for alias, engine in self._engines.items()
-            if (stacking := getattr(engine, "summary", {}).get("stacking"))
+            if (stacking := engine.summary.get("stacking"))
         }
         if model is None and len(found) == 1:
             model = next(iter(found))
@@ -404,7 +402,7 @@ class Forecaster:
         """The models to look at other rows with, which note of those what they have to."""
         self._aside = {alias: copy(engine) for alias, engine in self._engines.items()}
         for engine in self._aside.values():
-            vars(engine)["notes"] = dict(getattr(engine, "notes", {}))
+            engine.notes = dict(engine.notes)
         return self._aside
 
     def unfitted(self: Self) -> Self:
@@ -767,7 +765,7 @@ class Forecaster:
             levels = levels_of(level)
             points = [0.5, *(p for lv in levels for p in outputs.interval(lv))]
             n = samples_of(n, engine.samples)
-            if not closed(engine):
+            if not engine.exact:
                 check_draws(panel, n, complete)
             mean, quantiles = engine.completed(series, points, n, seed)
             mean, quantiles = mean[rows], quantiles[:, rows]

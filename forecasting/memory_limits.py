@@ -1,7 +1,6 @@
 """Room, whether what is asked for fits into memory, told before anything starts."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from seqlatent.forecasting.engines.engine import Engine
 from seqlatent.forecasting.errors import ArgumentError
 from seqlatent.forecasting.frames.panel import Panel
 
-__all__ = ["check_draws", "check_forecasts", "check_lags", "check_paths", "closed"]
+__all__ = ["check_draws", "check_forecasts", "check_lags", "check_paths"]
 
 # Bytes of a number in an answer: its column, what that is made from, and the frame made of it.
 _CELL = 3 * 8
@@ -115,16 +114,10 @@ def check_lags(panel: Panel, lags: int) -> None:
         )
 
 
-def closed(engine: Engine) -> bool:
-    """Whether distributions are known without sample paths."""
-    return type(engine).marginals is not Engine.marginals and bool(getattr(engine, "exact", True))
-
-
 def _aside(engine: Engine, samples: int | None) -> int:
     """Numbers held for each step of a series while it is forecast."""
-    models: Any = getattr(engine, "models", ())
-    if closed(engine):  # the covariances of the states of one member
-        return max((m.transition.latent_dim**2 for m in models), default=0)
+    if engine.exact:
+        return engine.state_dim**2
     return engine.samples if samples is None else samples
 
 

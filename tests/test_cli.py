@@ -258,7 +258,8 @@ def test_info_counts_members_and_parameters(frame, tmp_path):
     folder = tmp_path / "model"
     Forecaster(spec_of("srnn", members=2, steps=2, hidden_dim=4)).fit(frame).save(folder)
     (engine,) = Forecaster.load(folder)._engines.values()
-    numbers = sum(p.numel() for model in engine.models for p in model.state_dict().values())
+    models = engine.ensemble.models
+    numbers = sum(p.numel() for model in models for p in model.state_dict().values())
     assert re.search(rf"srnn +latent +2 +{numbers:,}", run("info", folder).stdout)
 
 

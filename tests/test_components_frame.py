@@ -134,7 +134,7 @@ def test_one_model_agrees_with_statsmodels(single, kind):
     assert list(found.columns) == [
         "unique_id", "ds", "model", "component", "scale", "mean", "lo-80", "hi-80"
     ]  # fmt: skip
-    unit = model._engines["plain"].units["none"].scale[:, 0]
+    unit = model._engines["plain"].ensemble.units["none"].scale[:, 0]
     for i, (name, rows) in enumerate(df.groupby("unique_id")):
         expected = oracle(rows["y"].to_numpy(), unit[i])
         one = found[found["unique_id"] == name]
@@ -208,8 +208,8 @@ def test_medians_of_factors_multiply():
 
 def test_draws_of_a_form_are_a_mixture_of_their_normals(mixed):
     model = mixed[1]
-    engine = model._engines["structural"]
-    found = decompose(engine, model._seen, None, filtered=False)
+    ensemble = model._engines["structural"].ensemble
+    found = decompose(ensemble, model._seen, None, filtered=False)
     level = wide(model.components(specifications=True, level=[80]), "hi-80").xs(
         "damped+season4", level=2
     )

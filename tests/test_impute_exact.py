@@ -53,15 +53,15 @@ def series(rows=24, holes=HOLES, seed=0):
 def fitted(df, *args, **columns):
     """The forecaster, and the joint law of all its cells ``(T D)``, prior to any of them."""
     model = Forecaster(spec(*args), columns=Columns(**columns) if columns else None).fit(df)
-    engine = model._engines["plain"]
-    one = engine.models[0]
+    ensemble = model._engines["plain"].ensemble
+    one = ensemble.models[0]
     if len(columns.get("target", ())) > 1:  # noise that differs and goes together
         with torch.no_grad():
             one.emission.noise.below.fill_(0.15)
             one.emission.noise.log_scale.copy_(torch.tensor([0.2, 0.1]).log())
-    ((kind, units),) = engine.units.items()
-    numbers = engine.prepared(model._seen)[kind]
-    data, _ = engine.sequences(numbers, np.array([0]), plain=True)
+    ((kind, units),) = ensemble.units.items()
+    numbers = ensemble.prepared(model._seen)[kind]
+    data, _ = ensemble.sequences(numbers, np.array([0]), plain=True)
     c = one.context(data)
     F, _, G = one.transition.matrices(c)
     m0, G0 = one.transition.initial_moments(c[0])

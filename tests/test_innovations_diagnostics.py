@@ -78,7 +78,7 @@ def oracle(y, unit, burn):
 def test_one_model_agrees_with_statsmodels(burn, holes):
     df = panel(holes=holes)
     model = Forecaster(plain(trend_and_season)).fit(df)
-    unit = model._engines["plain"].units["none"].scale[:, 0]
+    unit = model._engines["plain"].ensemble.units["none"].scale[:, 0]
     found = model.innovations(burn=burn)
     told = model.diagnose(lags=6, burn=burn)
     assert list(told.columns) == [
@@ -115,7 +115,7 @@ def test_a_diffuse_start_agrees_with_statsmodels():
         return [trend, Seasonal(4, SEASON, initial_scale=math.inf)]
 
     model = Forecaster(plain(parts)).fit(df)
-    unit = model._engines["plain"].units["none"].scale[0, 0]
+    unit = model._engines["plain"].ensemble.units["none"].scale[0, 0]
     y = df["y"].to_numpy()
     exact = UnobservedComponents(
         y, level="local linear trend", seasonal=4, use_exact_diffuse=True
@@ -219,9 +219,9 @@ def local(level, noise):
     spec = plain(lambda: [LocalLevel(level, initial_scale=100.0)], scale=noise)
 
     def unscaled(engine):
-        one = engine.units["none"]
+        one = engine.ensemble.units["none"]
         plain_units = replace(one, shift=np.zeros_like(one.shift), scale=np.ones_like(one.scale))
-        engine.units = {"none": plain_units}
+        engine.ensemble = replace(engine.ensemble, units={"none": plain_units})
 
     return spec, unscaled
 

@@ -114,15 +114,16 @@ def test_the_state_after_many_updates_is_that_of_one_filter_over_all_rows(name):
         model.update(df[nth == first])
     engine, state = model._engines[alias(name)], model._states[alias(name)]
     assert isinstance(engine, LatentEngine)
+    ensemble = engine.ensemble
     first = 12 if name == "short_structural" else 0
     y = df["y"].to_numpy()[first:]
-    for m, (member, belief) in enumerate(zip(engine.models, state.beliefs, strict=True)):
-        values = np.log(y) if engine.kinds[m] == "log" else y
-        units = engine.units[engine.kinds[m]]
+    for m, (member, belief) in enumerate(zip(ensemble.models, state.beliefs, strict=True)):
+        values = np.log(y) if ensemble.kinds[m] == "log" else y
+        units = ensemble.units[ensemble.kinds[m]]
         data = Sequences.of(
             torch.from_numpy((values[None, :, None] - units.shift[0]) / units.unit),
             t=torch.arange(first, 330.0, dtype=torch.float64),
-            codes=torch.zeros(1, len(engine.data_summary.code_sizes), dtype=torch.long),
+            codes=torch.zeros(1, len(ensemble.data_summary.code_sizes), dtype=torch.long),
             scale=torch.from_numpy(units.scale[:1] / units.unit),
         )
         whole = member.belief(data).latest

@@ -8,6 +8,7 @@ from engines import ENGINES, SEASON, fitted, panel, rows_of
 
 from seqlatent.emissions import StudentT
 from seqlatent.forecasting import ArgumentError, FolderError, Forecaster, Spec, spec_of
+from seqlatent.forecasting.engines.latent.engine import LatentEngine
 from seqlatent.forecasting.engines.latent.recipes import srnn
 
 SLOW = ("structural", "sarimax", "vrnn", "latent_ode")
@@ -67,7 +68,8 @@ def test_what_a_factory_made_needs_no_spec(model, tmp_path):
     expected = first.predict(3)
     pd.testing.assert_frame_equal(loaded.predict(3), expected)
     pd.testing.assert_frame_equal(loaded.fit(short()).predict(3), expected)
-    assert sum(len(getattr(e, "models", ())) for e in loaded._engines.values()) <= 1
+    latent = [e for e in loaded._engines.values() if isinstance(e, LatentEngine)]
+    assert [len(e.ensemble.models) for e in latent] == [1]
 
 
 @pytest.mark.parametrize(

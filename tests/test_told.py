@@ -57,7 +57,7 @@ def test_an_objective_that_is_not_finite_names_id_and_column():
     error = caught.value
     assert (error.column, error.id) == ("sales", "shop 1")
     assert "of the batch" not in str(error).replace("more of the batch", "")
-    assert "ByWindows(learning_rate=" in str(error)
+    assert "WindowTraining(learning_rate=" in str(error)
     assert "optimizer=" not in str(error)
     assert isinstance(error.__cause__, NotFinite)
 

@@ -109,6 +109,11 @@ class Engine(ABC):
         stopped: What the deadline left undone in all series alike, in words.
         doubtful: Whether that leaves open whether it is better than a naive forecast.
         with_history: Seconds that the start of all series takes, where there is a deadline.
+        exact: Whether marginals are known without sample paths.
+        state_dim: Dimensions of a latent state whose covariance is held for each step of a series
+            while it is forecast.
+        notes: What it could not do as asked, by series; None is all of them.
+        summary: What it found in training, as plain values.
     """
 
     samples: int = 200
@@ -117,6 +122,16 @@ class Engine(ABC):
     stopped: str = ""
     doubtful: bool = False
     with_history: float = 0.0
+    exact: bool = False
+    state_dim: int = 0
+    notes: dict[Any, str]
+    summary: dict[str, Any]
+
+    def __new__(cls, *args: Any, **options: Any) -> "Engine":
+        # an engine of one's own has them too, whatever its __init__ does
+        engine = super().__new__(cls)
+        engine.notes, engine.summary = {}, {}
+        return engine
 
     @abstractmethod
     def fit(self, panel: Panel, fit_options: FitOptions) -> None:

@@ -137,7 +137,7 @@ class Spec:
 
     Args:
         name: Name of the columns that it fills.
-        build: From a setting to the members of the ensemble, untrained.
+        build: From a summary of the data to the members of the ensemble, untrained.
         train: Trains the members in place; returns the weight of each member for each series
             ``(N, M)``, or None for equal weights.
         scaling: ``"magnitude"``, ``"level"``, ``"standard"``, ``"local"`` or ``"differences"``: see
@@ -149,10 +149,10 @@ class Spec:
         own: Whether each series has parameters of its own, a row of a table that its first code
             names; the last row serves new series.
         transform: ``"none"`` or ``"log"``: what is done to targets before anything else, or a
-            function of the setting that says so for each member.
+            function of that summary that says so for each member.
         bounded: Whether what was never negative is not forecast to be.
         context: Rows from which the units of a series follow, and from the first of which it is
-            filtered, or a function of the setting that says how many; None for all, which a state
+            filtered, or a function of that summary that says how many; None for all, which a state
             then keeps. Series of training that are inferred exactly, with parameters of their own
             or from all rows, are filtered from the first row that ``fit`` read, and forget nothing.
         samples: Paths from which quantiles are computed unless they are exact.

@@ -19,7 +19,7 @@ _WORDS = {
 }
 
 
-def _in_words(support: constraints.Constraint) -> str:
+def support_in_words(support: constraints.Constraint) -> str:
     if isinstance(support, constraints.integer_interval):
         return f"class indices (integers from {support.lower_bound} to {support.upper_bound})"
     return _WORDS.get(support, str(support))
@@ -64,7 +64,7 @@ class Emission(nn.Module, ABC):
         wrong = observed & ~self.support.check(y)
         if bool(wrong.any()):
             b, t, d = (int(i) for i in wrong.nonzero()[0])
-            expected = _in_words(self.support)
+            expected = support_in_words(self.support)
             raise ValueError(
                 f"{type(self).__name__} expects {expected}, found {y[b, t, d].item():g} at series "
                 f"{b}, step {t}, dimension {d}; transform the values, mark the cell as missing, or "

@@ -52,11 +52,9 @@ class LocalEngine(Engine):
     Args:
         options: What the constructor was called with.
         season_length: Steps of the season; None for the shortest that the fit options name.
-
-    Attributes:
-        notes: Ids, and why the series has a simpler model, or no data.
     """
 
+    exact = True
     handles_gaps: ClassVar[bool] = False
     handles_covariates: ClassVar[bool] = False
     alias: ClassVar[str] = ""
@@ -67,7 +65,6 @@ class LocalEngine(Engine):
                 f"season_length must be a positive number of steps, found {season_length}; "
                 "give None to take it from the data's frequency."
             )
-        self.notes: dict[Any, str] = {}
         self._options = options
         self._season_length = season_length
         self._season = 1

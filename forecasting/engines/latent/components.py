@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from seqlatent.emissions import LinearGaussian
 from seqlatent.emissions.emission import LinearEmission
+from seqlatent.forecasting.engines.latent.ensemble import Ensemble
 from seqlatent.forecasting.engines.latent.posterior import judged, rows_of
+from seqlatent.forecasting.engines.terms import Decomposed, Normals, Term
 from seqlatent.forecasting.features.windows import ModelData, piece
 from seqlatent.forecasting.frames.panel import Future, Panel
 from seqlatent.inference import Kalman
@@ -30,10 +32,6 @@ from seqlatent.transitions import (
     TrigonometricSeasonal,
 )
 from seqlatent.transitions.structural import Component
-
-if TYPE_CHECKING:
-    from seqlatent.forecasting.engines.latent.engine import LatentEngine
-from seqlatent.forecasting.engines.terms import Decomposed, Normals, Term
 
 __all__ = ["components_of", "decompose", "described", "extended", "has_components", "named"]
 
@@ -58,12 +56,12 @@ class _Part(NamedTuple):
 
 
 def decompose(
-    engine: "LatentEngine", panel: Panel, future: Future | None, *, filtered: bool
+    ensemble: Ensemble, panel: Panel, future: Future | None, *, filtered: bool
 ) -> Decomposed:
     """Components of every row, exactly.
 
     Args:
-        engine: A fitted engine.
+        ensemble: The fitted ensemble.
         panel: Rows to read.
         future: Steps after them whose components are wanted too.
         filtered: Whether a row is seen given the rows up to it, rather than given all.
@@ -71,19 +69,21 @@ def decompose(
     Raises:
         TypeError: If a member has no components, or is not inferred exactly.
     """
-    for model in engine.models:
-        _require(engine, model)
+    for model in ensemble.models:
+        _require(ensemble, model)
     panel_read = panel
-    model_data = engine.prepared(panel)
+    model_data = ensemble.prepared(panel)
     if future is not None:
         panel = extended(panel, future)
-        model_data = {kind: _longer(engine, view, panel, kind) for kind, view in model_data.items()}
-    scales = engine.inputs.future_scale
+        model_data = {
+            kind: _longer(ensemble, view, panel, kind) for kind, view in model_data.items()
+        }
+    scales = ensemble.inputs.future_scale
     found: list[dict[str, Term]] = []
-    for model, kind in zip(engine.models, engine.kinds, strict=True):
+    for model, kind in zip(ensemble.models, ensemble.kinds, strict=True):
         terms: dict[str, Term] = {}
         for data, first, rows, inside in _read(
-            engine, model_data[kind], panel, panel_read.lengths, filtered
+            ensemble, model_data[kind], panel, panel_read.lengths, filtered
         ):
             for name, term in _terms(model, data, scales, filtered):
                 into = terms.setdefault(name, _empty(term, panel))
@@ -94,26 +94,26 @@ def decompose(
         found.append(terms)
     return Decomposed(
         panel,
-        tuple(described(m, k) for m, k in zip(engine.models, engine.kinds, strict=True)),
-        engine.kinds,
-        engine.expected(panel_read)[panel.owner],
+        tuple(described(m, k) for m, k in zip(ensemble.models, ensemble.kinds, strict=True)),
+        ensemble.kinds,
+        ensemble.expected(panel_read)[panel.owner],
         tuple(found),
     )
 
 
 def _read(
-    engine: "LatentEngine", model_data: ModelData, panel: Panel, lengths: np.ndarray, filtered: bool
+    ensemble: Ensemble, model_data: ModelData, panel: Panel, lengths: np.ndarray, filtered: bool
 ) -> Iterator[tuple[Sequences, int, np.ndarray, np.ndarray]]:
     """Batches, and from which step on they say something of which rows of the panel.
 
     Who sees a row given those up to it does so in units that know no more.
     """
     if filtered:
-        for spans in engine.pieces(panel, 0):
+        for spans in ensemble.pieces(panel, 0):
             yield piece(model_data, spans, plain=True), *judged(panel, spans)
         return
-    for index in engine.groups(panel, 0):
-        data, _ = engine.sequences(model_data, index, stop=lengths[index], plain=True)
+    for index in ensemble.groups(panel, 0):
+        data, _ = ensemble.sequences(model_data, index, stop=lengths[index], plain=True)
         yield data, 0, *rows_of(panel, index, data.steps)
 
 
@@ -123,27 +123,27 @@ def has_components(model: LatentModel) -> bool:
     return linear and isinstance(_inner(model), Component)
 
 
-def _require(engine: "LatentEngine", model: LatentModel) -> None:
+def _require(ensemble: Ensemble, model: LatentModel) -> None:
     inner = _inner(model)
     if not isinstance(inner, Component):
         raise TypeError(
             "components need a transition of named components, Sum([LocalLevel(), "
-            f"Seasonal(12), ...]), found {type(inner).__name__} in {engine.spec.name}; use "
+            f"Seasonal(12), ...]), found {type(inner).__name__} in {ensemble.spec.name}; use "
             "'structural' or 'deep_state', or smooth, which gives the states of any latent model."
         )
     if not has_components(model):
         raise TypeError(
             "components are exact and need Kalman and a linear emission, found "
             f"{type(model.inference).__name__} and {type(model.emission).__name__} in "
-            f"{engine.spec.name}; use smooth, which gives the states of any latent model."
+            f"{ensemble.spec.name}; use smooth, which gives the states of any latent model."
         )
 
 
-def _longer(engine: "LatentEngine", view: ModelData, panel: Panel, kind: str) -> ModelData:
+def _longer(ensemble: Ensemble, view: ModelData, panel: Panel, kind: str) -> ModelData:
     """Numbers of a panel that goes on, scaled as they were before."""
-    held = panel if engine.spec.past else replace(panel, past=panel.past[:, :0])
-    seen = replace(panel, y=engine.transforms[kind].forward(panel.y))
-    return replace(view, panel=seen, u=engine.inputs.of_panel(held))
+    held = panel if ensemble.spec.past else replace(panel, past=panel.past[:, :0])
+    seen = replace(panel, y=ensemble.transforms[kind].forward(panel.y))
+    return replace(view, panel=seen, u=ensemble.inputs.of_panel(held))
 
 
 def extended(panel: Panel, future: Future) -> Panel:

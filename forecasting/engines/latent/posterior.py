@@ -1,7 +1,6 @@
 """What a fitted latent model says of rows that it has: states, missing cells, one-step scores."""
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from seqlatent.distributions import sample, standard_normal
 from seqlatent.emissions.emission import LinearEmission
 from seqlatent.forecasting.engines import mixture
 from seqlatent.forecasting.engines.engine import Scores, Smoothed
+from seqlatent.forecasting.engines.latent.ensemble import Ensemble
 from seqlatent.forecasting.features.anchors import Spans
 from seqlatent.forecasting.features.windows import piece
 from seqlatent.forecasting.frames.panel import Panel
@@ -18,9 +18,6 @@ from seqlatent.inference import Amortised, Particles
 from seqlatent.linalg import factor
 from seqlatent.model import LatentModel, one_step
 from seqlatent.sequences import Context, Sequences
-
-if TYPE_CHECKING:
-    from seqlatent.forecasting.engines.latent.engine import LatentEngine
 
 __all__ = ["completed", "impute", "judged", "rows_of", "score", "smooth"]
 
@@ -50,23 +47,23 @@ def judged(panel: Panel, spans: Spans) -> tuple[int, np.ndarray, np.ndarray]:
     return first, rows[inside], inside
 
 
-def _members(engine: "LatentEngine", panel: Panel) -> list[tuple[int, np.ndarray]]:
+def _members(ensemble: Ensemble, panel: Panel) -> list[tuple[int, np.ndarray]]:
     """Which member speaks for which series: the one of greatest weight."""
-    best = engine.expected(panel).argmax(1)
+    best = ensemble.expected(panel).argmax(1)
     return [(int(m), np.flatnonzero(best == m)) for m in np.unique(best)]
 
 
-def score(engine: "LatentEngine", panel: Panel, seed: int) -> Scores:
+def score(ensemble: Ensemble, panel: Panel, seed: int) -> Scores:
     """One-step scores of every row, from the mixture of the members."""
-    model_data = engine.prepared(panel)
-    weights = engine.expected(panel)[panel.owner]
-    density = np.zeros((panel.rows, len(engine.models)))
+    model_data = ensemble.prepared(panel)
+    weights = ensemble.expected(panel)[panel.owner]
+    density = np.zeros((panel.rows, len(ensemble.models)))
     missing = np.isnan(panel.y)
     below, equal = np.zeros(panel.y.shape), np.zeros(panel.y.shape)
     drawn = False
-    for m, (model, kind) in enumerate(zip(engine.models, engine.kinds, strict=True)):
+    for m, (model, kind) in enumerate(zip(ensemble.models, ensemble.kinds, strict=True)):
         draws = _DRAWS if model.transition.latent_dim else 0
-        for k, spans in enumerate(engine.pieces(panel, draws)):
+        for k, spans in enumerate(ensemble.pieces(panel, draws)):
             data, (first, rows, inside) = piece(model_data[kind], spans), judged(panel, spans)
             generator = torch.Generator().manual_seed(seed + 7919 * k + 104_729 * m)
             found = one_step(model, data, samples=_DRAWS, first=first, generator=generator)
@@ -74,7 +71,9 @@ def score(engine: "LatentEngine", panel: Panel, seed: int) -> Scores:
             below[rows] += weights[rows, m, None] * found.below.numpy()[inside]
             equal[rows] += weights[rows, m, None] * found.equal.numpy()[inside]
             drawn = drawn or found.drawn
-        jacobian = engine.transforms[kind].log_jacobian(panel.y) - np.log(engine.units[kind].unit)
+        jacobian = ensemble.transforms[kind].log_jacobian(panel.y) - np.log(
+            ensemble.units[kind].unit
+        )
         density[:, m] += np.where(missing, 0.0, jacobian).sum(1)
     top = density.max(1)
     log_score = np.log((weights * np.exp(density - top[:, None])).sum(1)) + top
@@ -86,28 +85,28 @@ def score(engine: "LatentEngine", panel: Panel, seed: int) -> Scores:
     return Scores(log_score, np.where(missing, np.nan, pit))
 
 
-def impute(engine: "LatentEngine", panel: Panel, n: int, seed: int) -> np.ndarray:
+def impute(ensemble: Ensemble, panel: Panel, n: int, seed: int) -> np.ndarray:
     """Joint draws of every cell given all rows; observed cells stay as they are.
 
     Each draw of a series comes from one member of the ensemble, as sample paths do. With ``Kalman``
     the draws are exact: a path of the state from its posterior chain, then the missing cells of
     each row given the state and the cells observed beside them, whose noise may be correlated.
     """
-    model_data = engine.prepared(panel)
+    model_data = ensemble.prepared(panel)
     generator = torch.Generator().manual_seed(seed)
     out = np.broadcast_to(panel.y, (n, *panel.y.shape)).copy()
-    owner = mixture.allot(engine.expected(panel), n, generator)
+    owner = mixture.allot(ensemble.expected(panel), n, generator)
     wanted = _incomplete(panel)
-    for member, model in enumerate(engine.models):
+    for member, model in enumerate(ensemble.models):
         mine = owner == member
-        for index in engine.groups(panel, n):
+        for index in ensemble.groups(panel, n):
             most = mine.sum(0)
             index = index[wanted[index] & (most[index] > 0)]
             if not len(index):
                 continue
-            data, scale = engine.sequences(model_data[engine.kinds[member]], index)
+            data, scale = ensemble.sequences(model_data[ensemble.kinds[member]], index)
             drawn = _draws(model, data, int(most[index].max()), generator).numpy()
-            drawn = engine.bounded(engine.outwards(member, drawn, scale.shift[:, None]))
+            drawn = ensemble.bounded(ensemble.outwards(member, drawn, scale.shift[:, None]))
             for series, i in enumerate(index):
                 start, stop = panel.offsets[i], panel.offsets[i + 1]
                 slots = np.flatnonzero(mine[:, i])
@@ -118,30 +117,30 @@ def impute(engine: "LatentEngine", panel: Panel, n: int, seed: int) -> np.ndarra
 
 
 def completed(
-    engine: "LatentEngine", panel: Panel, levels: Collection[float]
+    ensemble: Ensemble, panel: Panel, levels: Collection[float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean ``(R, D)`` and quantiles ``(Q, R, D)`` of every cell given all rows, in closed form.
 
     The distribution of a missing cell is a mixture of normals, one of each member, carried to the
     units of the data. Observed cells are themselves.
     """
-    model_data = engine.prepared(panel)
-    weights = engine.expected(panel)[panel.owner].T[:, :, None]
+    model_data = ensemble.prepared(panel)
+    weights = ensemble.expected(panel)[panel.owner].T[:, :, None]
     wanted = _incomplete(panel)
-    mean = np.zeros((len(engine.models), *panel.y.shape))
+    mean = np.zeros((len(ensemble.models), *panel.y.shape))
     scale = np.ones_like(mean)
-    for member, model in enumerate(engine.models):
-        for index in engine.groups(panel, 0):
+    for member, model in enumerate(ensemble.models):
+        for index in ensemble.groups(panel, 0):
             index = index[wanted[index]]
             if not len(index):
                 continue
-            units = engine.units[engine.kinds[member]]
-            data, own = engine.sequences(model_data[engine.kinds[member]], index)
+            units = ensemble.units[ensemble.kinds[member]]
+            data, own = ensemble.sequences(model_data[ensemble.kinds[member]], index)
             rows, inside = rows_of(panel, index, data.steps)
             m, s = (x.numpy() for x in _cells(model, data))
             mean[member, rows] = units.outwards(m, own.shift[:, None])[inside]
             scale[member, rows] = (units.unit * s)[inside]
-    distributions = [engine.transforms[kind] for kind in engine.kinds]
+    distributions = [ensemble.transforms[kind] for kind in ensemble.kinds]
     hole = np.isnan(panel.y)
     size = np.abs(mean).max(0) + scale.max(0)
     scale = np.maximum(scale, 1e-12 * size + 1e-290)  # a cell may be known without a doubt
@@ -151,8 +150,8 @@ def completed(
     means = [distribution.mean(mean[m], scale[m]) for m, distribution in enumerate(distributions)]
     average = (weights * np.stack(means)).sum(0)
     return (
-        np.where(hole, engine.bounded(average), panel.y),
-        np.where(hole, engine.bounded(quantiles), panel.y),
+        np.where(hole, ensemble.bounded(average), panel.y),
+        np.where(hole, ensemble.bounded(quantiles), panel.y),
     )
 
 
@@ -219,24 +218,24 @@ def _beside(emission: LinearEmission, data: Sequences, c: Context) -> tuple[Tens
     return H - B @ H, offset, torch.where(missing, rest, 0.0)
 
 
-def smooth(engine: "LatentEngine", panel: Panel, seed: int) -> Smoothed:
+def smooth(ensemble: Ensemble, panel: Panel, seed: int) -> Smoothed:
     """States given all rows, each series by its member of greatest weight."""
-    if not any(model.transition.latent_dim for model in engine.models):
+    if not any(model.transition.latent_dim for model in ensemble.models):
         raise NotImplementedError(
-            f"{engine.spec.name} was fitted without a latent state; use 'structural', "
+            f"{ensemble.spec.name} was fitted without a latent state; use 'structural', "
             "'deep_markov', or seqlatent.forecasting.spec_of('srnn', latent_dim=8)."
         )
-    model_data = engine.prepared(panel)
+    model_data = ensemble.prepared(panel)
     generator = torch.Generator().manual_seed(seed)
     names: dict[str, str] = {}
     found = []
-    for member, series in _members(engine, panel):
-        model = engine.models[member]
-        for index in engine.groups(panel, _DRAWS):
+    for member, series in _members(ensemble, panel):
+        model = ensemble.models[member]
+        for index in ensemble.groups(panel, _DRAWS):
             index = index[np.isin(index, series)]
             if not len(index):
                 continue
-            data, _ = engine.sequences(model_data[engine.kinds[member]], index)
+            data, _ = ensemble.sequences(model_data[ensemble.kinds[member]], index)
             kind, distributions = _distributions(model, data, generator)
             names |= kind
             rows, inside = rows_of(panel, index, data.steps)

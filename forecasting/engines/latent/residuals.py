@@ -5,11 +5,12 @@ are independent standard normal numbers, whatever the model: for a linear Gaussi
 standardised innovations of the Kalman filter.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from seqlatent.forecasting.engines.latent.components import components_of
+from seqlatent.forecasting.engines.latent.ensemble import Ensemble
 from seqlatent.forecasting.engines.latent.posterior import judged
 from seqlatent.forecasting.features.windows import piece
 from seqlatent.forecasting.frames.panel import Panel
@@ -17,22 +18,19 @@ from seqlatent.model import LatentModel, one_step
 from seqlatent.transitions import AR
 from seqlatent.transitions.structural import Structural
 
-if TYPE_CHECKING:
-    from seqlatent.forecasting.engines.latent.engine import LatentEngine
-
 __all__ = ["Check", "burnt", "checks", "correlogram", "exact", "pooled", "vague"]
 
 
-def exact(engine: "LatentEngine", panel: Panel) -> np.ndarray:
+def exact(ensemble: Ensemble, panel: Panel) -> np.ndarray:
     """Normal scores of every cell ``(R, D)``, exact for mixtures of transformed normals."""
     from scipy.special import log_ndtr, logsumexp, ndtri
 
-    model_data = engine.prepared(panel)
-    found = np.full((len(engine.models), *panel.y.shape), np.nan)
-    for m, model in enumerate(engine.models):
-        for spans in engine.pieces(panel, 0):
+    model_data = ensemble.prepared(panel)
+    found = np.full((len(ensemble.models), *panel.y.shape), np.nan)
+    for m, model in enumerate(ensemble.models):
+        for spans in ensemble.pieces(panel, 0):
             data, (first, rows, inside) = (
-                piece(model_data[engine.kinds[m]], spans),
+                piece(model_data[ensemble.kinds[m]], spans),
                 judged(panel, spans),
             )
             innovation = one_step(model, data, first=first).innovation
@@ -41,7 +39,7 @@ def exact(engine: "LatentEngine", panel: Panel) -> np.ndarray:
     found[:, np.isnan(panel.y)] = np.nan
     if len(found) == 1:
         return found[0]
-    weights = engine.expected(panel)[panel.owner].T[:, :, None]
+    weights = ensemble.expected(panel)[panel.owner].T[:, :, None]
     # in the nearer tail, where a probability near 1 has lost no digits
     below = np.asarray(logsumexp(log_ndtr(found), axis=0, b=weights))
     above = np.asarray(logsumexp(log_ndtr(-found), axis=0, b=weights))

@@ -16,7 +16,7 @@ __all__ = ["WindowTraining"]
 
 _ADVICE = (
     "Look for values far from all others there, or leave the series out; with a Spec of your own "
-    "lower its rate or clip harder: ByWindows(learning_rate=5e-4, clip=1.0)."
+    "lower its rate or clip harder: WindowTraining(learning_rate=5e-4, clip=1.0)."
 )
 
 
@@ -31,12 +31,12 @@ class WindowTraining:
         objective: Function ``(model, sequences) -> (B,)``.
         steps: Updates of each member.
         batch_size: Windows of a batch.
-        length: Rows of a window, from a setting.
-        learning_rate: Highest learning rate of AdamW, or a function of the setting that says it.
+        length: Rows of a window, from a summary of the data.
+        learning_rate: Highest learning rate of AdamW, or a function of that summary.
         weight_decay: Of AdamW.
         clip: Largest gradient norm.
-        horizon: Rows at the end of every window that are to be forecast, from a setting: the
-            objective is then told, as ``horizon=``. None for windows without.
+        horizon: Rows at the end of every window that are to be forecast, from a summary of the
+            data: the objective is then told, as ``horizon=``. None for windows without.
         full: Whether windows have all of the past that fits into them.
     """
 
