@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -16,11 +17,13 @@ from seqlatent.spelling import meant
 
 __all__ = [
     "DEVICES",
+    "ForecastOptions",
     "chosen",
     "device_of",
     "flag",
     "freq_of",
     "horizon",
+    "interval",
     "levels_of",
     "objects",
     "one_level",
@@ -42,6 +45,42 @@ _LEAST_LEVEL, _LEAST_QUANTILE = 1e-6, 1e-9
 
 
 _MOST = sys.float_info.max  # integers may be larger
+
+
+@dataclass(frozen=True)
+class ForecastOptions:
+    """What is wanted of the forecasts of a model.
+
+    Args:
+        levels: Levels of central intervals, in percent.
+        quantiles: Levels of quantiles.
+        samples: Sample paths behind quantiles that have no closed form; None leaves it to a model.
+    """
+
+    levels: tuple[float | int, ...] = ()
+    quantiles: tuple[float | int, ...] = ()
+    samples: int | None = None
+
+    @classmethod
+    def of(cls, level: Any, quantiles: Any = None, samples: Any = None) -> "ForecastOptions":
+        """Reads what a caller gave.
+
+        Raises:
+            ArgumentError: If a number is out of range, or none.
+        """
+        samples = None if samples is None else whole("samples", samples, "a number of paths")
+        return cls(levels_of(level), quantiles_of(quantiles), samples)
+
+    @property
+    def points(self) -> list[float | int]:
+        """Levels of all quantiles that are needed, the median among them, ascending."""
+        ends = (p for level in self.levels for p in interval(level))
+        return sorted({0.5, *self.quantiles, *ends})
+
+    @property
+    def columns(self) -> int:
+        """Columns of each model: median, mean, intervals and quantiles."""
+        return 2 + 2 * len(self.levels) + len(self.quantiles)
 
 
 def objects(values: Sequence[Any]) -> np.ndarray:
@@ -160,6 +199,11 @@ def one_quantile(q: Any) -> float | int:
             f"the level of a quantile must lie between 0 and 1, found {told(q)}.", name="q"
         )
     return found
+
+
+def interval(level: int | float) -> tuple[float, float]:
+    """Levels of the quantiles at both ends of a central interval, given in percent."""
+    return round(0.5 - level / 200, 10), round(0.5 + level / 200, 10)
 
 
 def _numbers(name: str, given: Any) -> tuple[float | int, ...]:

@@ -1,65 +1,40 @@
 """Forecaster, the dataframe skin: a model, or several side by side, with one set of verbs."""
 
-import warnings
 from collections.abc import Callable, Sequence
-from copy import copy
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import numpy as np
+from typing import Any, TypeVar
 
 from seqlatent.emissions import Emission
-from seqlatent.forecasting import results as outputs
 from seqlatent.forecasting.arguments import (
-    chosen,
+    ForecastOptions,
     device_of,
     flag,
     freq_of,
     horizon,
-    levels_of,
-    objects,
-    quantiles_of,
-    samples_of,
     seasons_of,
     seconds_of,
     seed_of,
     whole,
 )
-from seqlatent.forecasting.engines import time_limit as limits
-from seqlatent.forecasting.engines.engine import Engine, FitOptions, Packed, Scores
-from seqlatent.forecasting.engines.latent.residuals import burnt
-from seqlatent.forecasting.engines.registry import engines_of, model_of, read_engine
+from seqlatent.forecasting.backtest import RollingOrigin, cross_validation
+from seqlatent.forecasting.engines.engine import Engine
 from seqlatent.forecasting.engines.spec import Spec
-from seqlatent.forecasting.errors import ArgumentError, FolderError, GapsWarning
-from seqlatent.forecasting.features.seasons import calendar_notes, seasons, sparse
-from seqlatent.forecasting.frames.checks import check_training, check_values
+from seqlatent.forecasting.fitted import Configuration, Fitted
 from seqlatent.forecasting.frames.columns import Columns
-from seqlatent.forecasting.frames.identifiers import decoded, encoded
-from seqlatent.forecasting.frames.names import check_names, check_words
-from seqlatent.forecasting.frames.panel import Future, Panel, order_of
-from seqlatent.forecasting.frames.read import OutputFormat, Statics, read, read_future
-from seqlatent.forecasting.last_rows import LastRows
-from seqlatent.forecasting.memory_limits import (
-    check_draws,
-    check_forecasts,
-    check_lags,
-    check_paths,
-)
-from seqlatent.forecasting.storage.folder import read_folder, write_folder
+from seqlatent.forecasting.frames.read import OutputFormat
+from seqlatent.forecasting.inspection import Inspection
+from seqlatent.forecasting.memory_limits import check_forecasts, check_paths
+from seqlatent.forecasting.persistence import read_fitted, write_fitted
 from seqlatent.forecasting.threads import on_threads
 from seqlatent.training import Deadline
 
-if TYPE_CHECKING:
-    from seqlatent.forecasting.engines.structural import Stacking
-
 __all__ = ["Forecaster"]
 
-_CELLS = 4_000_000  # cells of sample paths that are held at once
 Self = TypeVar("Self", bound="Forecaster")
 
 
-class Forecaster:
+class Forecaster(Inspection):
     """Fits a model on a dataframe, and forecasts with intervals, quantiles or joint sample paths.
 
     Frames are long, one row per series and time stamp, pandas or polars: what goes in as one comes
@@ -102,13 +77,6 @@ class Forecaster:
         (['unique_id', 'ds', 'seasonal_naive'], 3)
     """
 
-    _output_format: OutputFormat
-    _statics: Statics
-    _names: tuple[str, ...]
-    _last_rows: LastRows
-    _seen: Panel | None
-    _said: tuple[str, ...] = ()
-
     def __init__(
         self,
         model: Any = "structural",
@@ -135,11 +103,28 @@ class Forecaster:
         self.progress, self.device = flag("progress", progress), device_of(device)
         self.threads = None if threads is None else whole("threads", threads, "a number of threads")
         members = None if members is None else whole("members", members, "a number of networks")
-        self._model, self._options = model, {"members": members, "emission": emission}
-        self._engines: dict[str, Engine] = engines_of(model, **self._options)
-        self._states: dict[str, Any] = {}
-        self._aside: dict[str, Engine] = {}
-        self._seen = None
+        self._model, self._members, self._emission = model, members, emission
+        self._asked: dict[str, Engine] = self._configuration.engines()
+        self._fitted, self._observers = None, {}
+
+    @property
+    def _configuration(self) -> Configuration:
+        return Configuration(
+            self._model,
+            self.columns,
+            self.freq,
+            self.season_length,
+            self._members,
+            self._emission,
+            self.seed,
+            self.time_limit,
+            self.progress,
+            self.device,
+        )
+
+    @property
+    def _engines(self) -> dict[str, Engine]:
+        return self._asked if self._fitted is None else self._fitted.engines
 
     # --- fitting -----------------------------------------------------------------------------
 
@@ -157,29 +142,10 @@ class Forecaster:
         Raises:
             DataError: Where the frame cannot be used as it is; says which column, id and row.
         """
-        deadline = Deadline(self.time_limit)
-        panel, output_format, statics, names = read(
-            df, self.columns, freq=self.freq, static=static_df
-        )
-        self.__dict__.update(self.fitted(panel, output_format, statics, names, deadline).__dict__)
+        deadline, configuration = Deadline(self.time_limit), self._configuration
+        reading = configuration.read(df, static_df)
+        self._fitted, self._observers = Fitted.fit(configuration, reading, deadline), {}
         return self
-
-    def _trained(self, panel: Panel, deadline: Deadline) -> dict[str, Any]:
-        seasons, states, back = self._season_lengths(panel), {}, np.argsort(panel.order)
-        for alias, engine in self._engines.items():
-            fit_options = FitOptions(seasons, self.seed, deadline, self.progress, self.device)
-            found, state = limits.fitted(engine, panel.select(panel.order), fit_options, self.seed)
-            self._engines[alias], states[alias] = found, found.select(state, back)
-            deadline = Deadline(self.time_limit)  # of the next model
-        return states
-
-    def _started(self, engine: Engine, panel: Panel) -> Any:
-        # whatever is drawn or computed together must not tell in which order series came
-        state = engine.start(panel.select(panel.order), self.seed)
-        return engine.select(state, np.argsort(panel.order))
-
-    def _season_lengths(self, panel: Panel) -> tuple[int, ...]:
-        return seasons(panel, self.season_length, self.freq)
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -189,8 +155,7 @@ class Forecaster:
     @property
     def ids(self) -> list[Any]:
         """Series that it knows, in their order."""
-        self._require_fitted()
-        return list(self._last_rows.ids)
+        return list(self._require_fitted().last_rows.ids)
 
     @property
     def notes(self) -> dict[str, dict[Any, str]]:
@@ -199,41 +164,13 @@ class Forecaster:
         Of series that are new it says what was so in the frame that was looked at last.
         """
         found = {
-            alias: self._aside.get(alias, e).notes | e.notes for alias, e in self._engines.items()
+            alias: self._observers.get(alias, e).notes | e.notes
+            for alias, e in self._engines.items()
         }
-        for notes in found.values() if self._said else ():
-            notes[None] = "; ".join([*([notes[None]] if None in notes else []), *self._said])
+        remarks = () if self._fitted is None else self._fitted.remarks
+        for notes in found.values() if remarks else ():
+            notes[None] = "; ".join([*([notes[None]] if None in notes else []), *remarks])
         return {alias: notes for alias, notes in found.items() if notes}
-
-    def report(self, model: str | None = None) -> "Stacking":
-        """What an automatic model chose and why: scores and shares, a table when printed.
-
-        Args:
-            model: Name of the model; the only one that chose by default.
-
-        Raises:
-            ValueError: If there is no such model, or several.
-        """
-        from seqlatent.forecasting.engines.structural import Stacking
-
-        self._require_fitted()
-        found = {
-            alias: stacking
-            for alias, engine in self._engines.items()
-            if (stacking := engine.summary.get("stacking"))
-        }
-        if model is None and len(found) == 1:
-            model = next(iter(found))
-        if model not in found:
-            raise ValueError(
-                f"report is for models that choose among forms, here "
-                f"{', '.join(map(repr, found)) or 'none'}; found {model!r}."
-            )
-        return Stacking.from_dict(found[model])
-
-    def _require_fitted(self) -> None:
-        if not self._states:
-            raise RuntimeError("the forecaster is not fitted; call fit(df) first, or load(folder).")
 
     # --- forecasting -------------------------------------------------------------------------
 
@@ -275,64 +212,14 @@ class Forecaster:
                 more than this machine's memory holds: the text says how much they would take.
             DataError: If a frame cannot be used as it is.
         """
-        h = horizon(h)
-        level, quantiles = levels_of(level), quantiles_of(quantiles)  # once: an iterator ends
-        self._require_fitted()
-        self.check_room(self._known(df), h, level, quantiles, samples)
-        there, output_format = self._with_history(df, static_df)
-        self.check_room(len(there._last_rows.ids), h, level, quantiles, samples)
-        future = there._future(X_df, h)
-        data = there.forecast_rows(
-            future, level=level, quantiles=quantiles, samples=samples, seed=seed
+        h, options = horizon(h), ForecastOptions.of(level, quantiles, samples)
+        engines, targets = self._engines.values(), len(self.columns.targets)
+        there, output_format = self._there(
+            df, static_df, lambda n: check_forecasts(engines, n, h, options, targets=targets)
         )
-        return output_format.frame(data)
-
-    def check_room(
-        self, series: int, h: int, level: Any, quantiles: Any, samples: Any, windows: int = 1
-    ) -> None:
-        """Makes sure that forecasts of so many series fit into memory."""
-        if samples is not None:
-            samples = whole("samples", samples, "a number of paths")
-        check_forecasts(
-            self._engines.values(),
-            series,
-            h,
-            targets=len(self.columns.targets),
-            columns=2 + 2 * len(level) + len(quantiles),
-            samples=samples,
-            windows=windows,
-        )
-
-    def forecast_rows(
-        self,
-        future: Future,
-        *,
-        level: Any,
-        quantiles: Any = None,
-        samples: Any = None,
-        seed: Any = None,
-    ) -> dict[str, np.ndarray]:
-        """Forecasts of the rows that are wanted, as columns."""
-        levels, wanted = levels_of(level), quantiles_of(quantiles)
-        points = sorted({0.5, *wanted, *(p for lv in levels for p in outputs.interval(lv))})
-        data = self._head(future)
+        future = there.future(X_df, h)
         seed = self.seed if seed is None else seed_of(seed)
-        back = np.argsort(order_of(self._last_rows.ids))
-        for alias, engine in self._engines.items():
-            n, state = samples_of(samples, engine.samples), self._states[alias]
-            all_marginals = [
-                engine.marginals(engine.select(state, i), future.select(i), points, n, s)
-                for i, s in self._chunks(n * future.horizon, seed)
-            ]
-            q = future.wanted(
-                np.concatenate([marginals.quantiles for marginals in all_marginals], 1)[:, back]
-            )
-            at = {p: q[k].reshape(-1) for k, p in enumerate(points)}
-            mean = future.wanted(
-                np.concatenate([marginals.mean for marginals in all_marginals])[back][None]
-            ).reshape(-1)
-            data |= outputs.forecast_columns(alias, at, mean, levels, wanted)
-        return data
+        return output_format.frame(there.forecast(future, options, seed))
 
     @on_threads
     def sample(
@@ -358,139 +245,28 @@ class Forecaster:
         Returns:
             One row per series, path and step, with the number of the path in ``sample_id``.
         """
-        h = horizon(h)
-        n = whole("n", n, "a number of paths")
-        self._require_fitted()
+        h, n = horizon(h), whole("n", n, "a number of paths")
         models, targets = len(self._engines), len(self.columns.targets)
-        check_paths(models, self._known(df), h, n, targets)
-        there, output_format = self._with_history(df, static_df)
-        check_paths(models, len(there._last_rows.ids), h, n, targets)
-        future = there._future(X_df, h)
+        there, output_format = self._there(
+            df, static_df, lambda series: check_paths(models, series, h, n, targets)
+        )
+        future = there.future(X_df, h)
         seed = self.seed if seed is None else seed_of(seed)
-        data = there._head(future, n)
-        back = np.argsort(order_of(there._last_rows.ids))
-        for alias, engine in there._engines.items():
-            state = there._states[alias]
-            paths = [
-                engine.paths(engine.select(state, i), future.select(i), n, s)
-                for i, s in there._chunks(n * future.horizon, seed)
-            ]
-            drawn = future.wanted(np.concatenate(paths, 1)[:, back])
-            data[alias] = drawn.transpose(1, 0, 2, 3).reshape(-1)
-        return output_format.frame(data)
+        return output_format.frame(there.sample(future, n, seed))
 
-    def _known(self, df: Any) -> int:
-        """Series that there are at least before a frame is read."""
-        return len(self._last_rows.ids) if df is None else 1
-
-    def _with_history(self: Self, df: Any, static_df: Any) -> tuple[Self, OutputFormat]:
-        """The forecaster where it stands, or at the end of another frame."""
+    def _there(
+        self, df: Any, static_df: Any, check: Callable[[int], None]
+    ) -> tuple[Fitted, OutputFormat]:
+        """The models where they stand, or at the end of another frame, if what follows fits."""
+        fitted = self._require_fitted()
+        check(fitted.batch if df is None else 1)  # at least so many, before a frame is read
         if df is None:
-            return self, self._output_format
-        panel, output_format = self._panel(df, static_df)
-        return self.with_history(panel), output_format
-
-    def with_history(self: Self, panel: Panel) -> Self:
-        """A copy with the same parameters that has seen the rows of a panel, and only those."""
-        other = copy(self)
-        other._engines = self._reading()
-        other._states = {a: self._started(e, panel) for a, e in other._engines.items()}
-        other._last_rows, other._seen = LastRows.of(panel), panel
-        return other
-
-    def _reading(self) -> dict[str, Engine]:
-        """The models to look at other rows with, which note of those what they have to."""
-        self._aside = {alias: copy(engine) for alias, engine in self._engines.items()}
-        for engine in self._aside.values():
-            engine.notes = dict(engine.notes)
-        return self._aside
-
-    def unfitted(self: Self) -> Self:
-        """A copy that has seen nothing."""
-        other = copy(self)
-        other._states, other._aside = {}, {}
-        return other
-
-    def fitted(
-        self: Self,
-        panel: Panel,
-        output_format: OutputFormat,
-        statics: Statics,
-        names: Sequence[str],
-        deadline: Deadline | None = None,
-    ) -> Self:
-        """A copy that is fitted on a panel."""
-        deadline = Deadline(self.time_limit) if deadline is None else deadline
-        check_names(self.columns, self.aliases)
-        check_training(panel, self.columns)
-        said = tuple(calendar_notes(panel, self.season_length, self.freq))
-        if self.freq is not None and (gaps := sparse(panel)):
-            warnings.warn(f"{gaps}.", GapsWarning, stacklevel=2)
-        other = copy(self)
-        other._engines, other._aside = engines_of(self._model, **self._options), {}
-        other._states = other._trained(panel, deadline)
-        other._output_format, other._statics, other._names = output_format, statics, tuple(names)
-        other._last_rows, other._seen = LastRows.of(panel), panel
-        other._said = said
-        return other
-
-    def _rows(self, df: Any, static_df: Any = None) -> tuple[Panel, OutputFormat]:
-        """The rows of a frame, or those of training."""
-        self._require_fitted()
-        if df is not None:
-            return self._panel(df, static_df)
-        if self._seen is None:
-            raise ValueError(
-                "df must be given where the forecaster was updated or loaded, for it keeps no rows "
-                "then; pass the rows to look at."
-            )
-        return self._seen, self._output_format
-
-    def _panel(self, df: Any, static_df: Any = None) -> tuple[Panel, OutputFormat]:
-        given = static_df is not None
-        panel, output_format, _, _ = read(
-            df,
-            self.columns,
-            static=static_df,
-            time_index=self._last_rows.time_index,
-            statics=self._statics if given else None,
-            names=self._names,
-            known=list(self._last_rows.ids),
-        )
-        if not given and self._statics.names:
-            panel = self._last_rows.with_statics(panel, self._statics.names)
-        return panel, output_format
-
-    def _future(self, X_df: Any, h: int) -> Future:
-        last_rows = self._last_rows
-        return read_future(
-            X_df,
-            last_rows.ids,
-            last_rows.time_index,
-            last_rows.t,
-            h,
-            self._names,
-            self.columns,
-            last_rows.ends,
-        )
-
-    def _head(self, future: Future, n: int | None = None) -> dict[str, np.ndarray]:
-        stamps = (
-            self._last_rows.time_index.stamps(future.t) if future.stamps is None else future.stamps
-        )
-        return outputs.head(self.columns, self._last_rows.ids, stamps, n)
-
-    def _chunks(self, cells: int, seed: int) -> list[tuple[np.ndarray, int]]:
-        """Series to forecast together, so that their paths fit into memory, and their seeds.
-
-        They come in the order of their identifiers.
-        """
-        order = order_of(self._last_rows.ids)
-        size = max(1, _CELLS // (cells * len(self.columns.targets)))
-        parts = np.array_split(order, max(1, -(-len(order) // size)))
-        return [(part, seed + 7919 * k) for k, part in enumerate(parts)]
-
-    # --- rows that are there -----------------------------------------------------------------
+            return fitted, fitted.output_format
+        panel, output_format = fitted.read(df, static_df)
+        check(panel.batch)
+        there = fitted.with_history(panel, self.seed)
+        self._observers = there.engines
+        return there, output_format
 
     @on_threads
     def update(self: Self, df: Any, static_df: Any = None) -> Self:
@@ -505,300 +281,10 @@ class Forecaster:
         Raises:
             TimeError: If a row does not come after the last one of its series.
         """
-        self._require_fitted()
-        panel, _ = self._panel(df, static_df)
-        last_rows, plan = self._last_rows.follow(panel, self._names, self.columns)
-        states = {
-            alias: plan.apply(engine, self._states[alias], self.seed)
-            for alias, engine in self._engines.items()
-        }
-        self._last_rows, self._states, self._seen, self._aside = last_rows, states, None, {}
+        fitted = self._require_fitted()
+        panel, _ = fitted.read(df, static_df)
+        self._fitted, self._observers = fitted.updated(panel, self.seed), {}
         return self
-
-    @on_threads
-    def smooth(self, df: Any = None, *, level: Any = (80, 95), static_df: Any = None) -> Any:
-        """Latent states and components at every row, given all rows.
-
-        Models without states, such as most baselines, have no rows in what is returned.
-
-        Args:
-            df: Rows to smooth; those of training by default.
-            level: Levels of the bands, in percent.
-            static_df: Static features of series that are new.
-
-        Returns:
-            One row per series, time, model and name of a state or component: ``kind`` says which it
-            is. Components are those of :meth:`components`, in the units of the data; states are as
-            the model has them.
-        """
-        check_words(self.columns, "smooth", outputs.SMOOTHED)
-        levels = levels_of(level)
-        points = [p for lv in levels for p in outputs.interval(lv)]
-        panel, output_format = self._rows(df, static_df)
-        series, rows = panel.ordered()
-        parts, lacking = [], None
-        for alias, engine in self._reading().items():
-            if engine.named:
-                _, (one,) = engine.components(
-                    panel, None, points, filtered=False, specifications=False
-                )
-                parts.append(outputs.parts(self.columns, panel, alias, one, levels, self._inputs))
-                continue
-            try:
-                found = engine.smooth(series, self.seed)
-            except NotImplementedError as error:  # a baseline beside others has no states
-                lacking = error
-            else:
-                found = found._replace(mean=found.mean[rows], scale=found.scale[rows])
-                parts.append(outputs.smoothed(self.columns, panel, alias, found, levels))
-        if not parts:
-            assert lacking is not None
-            raise lacking
-        return output_format.frame({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
-
-    @on_threads
-    def components(
-        self,
-        df: Any = None,
-        *,
-        level: Any = (80, 95),
-        kind: Any = "smoothed",
-        specifications: Any = False,
-        h: Any = None,
-        X_df: Any = None,
-        static_df: Any = None,
-    ) -> Any:
-        """Level, slope, seasons, cycle, regression and the rest of every row, with exact bands.
-
-        The models are mixtures of forms, and of draws of their parameters; all are pooled. In the
-        units of the data ``level``, ``season12``, ``cycle``, ``autoregressive`` and
-        ``regression[price]`` add up to ``signal``, on average and on every path, and ``signal`` and
-        ``irregular`` to what was observed. ``slope`` is the gain of the level in the next step, and
-        ``coefficient[price]`` that of the signal by one more unit of the covariate. A covariate
-        counts from its mean in training. What a form of logarithms contributes is what a component
-        adds to those before it; what a form does not have is zero there.
-
-        Args:
-            df: Rows to read; those of training by default.
-            level: Levels of the bands, in percent.
-            kind: ``"smoothed"``, given all rows; ``"filtered"``, given the rows up to each.
-            specifications: Whether each form tells its own components: factors where it describes
-                logarithms, as ``scale`` says.
-            h: Steps ahead whose components are wanted too.
-            X_df: Covariates known ahead, the next ``h`` rows of each series.
-            static_df: Static features of series that are new.
-
-        Returns:
-            One row per series, time, model and component.
-
-        Raises:
-            TypeError: If no model has named components.
-            ValueError: If an argument is out of range.
-        """
-        kind, specifications = (
-            chosen("kind", kind, ("smoothed", "filtered")),
-            flag("specifications", specifications),
-        )
-        check_words(self.columns, "components", outputs.COMPONENTS)
-        levels = levels_of(level)
-        points = [p for lv in levels for p in outputs.interval(lv)]
-        panel, output_format = self._rows(df, static_df)
-        future = None
-        if h is not None:
-            there, h = copy(self), horizon(h)
-            self.check_room(panel.batch, h, levels, (), None)
-            there._last_rows = LastRows.of(panel)
-            future = there._future(X_df, h)
-        engines = self._reading()
-        named = {alias: e for alias, e in engines.items() if e.named}
-        parts = []
-        for alias, engine in (named or engines).items():
-            longer, found = engine.components(
-                panel, future, points, filtered=kind == "filtered", specifications=specifications
-            )
-            parts += [
-                outputs.components(
-                    self.columns,
-                    longer,
-                    alias,
-                    one,
-                    levels,
-                    self._inputs,
-                    specifications=specifications,
-                )
-                for one in found
-            ]
-        return output_format.frame({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
-
-    @property
-    def _inputs(self) -> tuple[str, ...]:
-        """Names of the covariates that a model reads, in their order."""
-        return (*self._names, *self.columns.past)
-
-    @on_threads
-    def innovations(
-        self,
-        df: Any = None,
-        *,
-        burn: Any = None,
-        static_df: Any = None,
-        seed: Any = None,
-    ) -> Any:
-        """How far each observation fell from what was foreseen one step before, standardised.
-
-        They are the normal scores of the one-step predictions, and independent standard normal
-        numbers if the model is right: of one linear Gaussian model the standardised innovations of
-        the Kalman filter, of a mixture and of any other model ``Phi^-1(PIT)``, randomised for
-        counts.
-
-        Args:
-            df: Rows to read; those of training by default, which the model has seen.
-            burn: First observations of each series that are left out. None leaves out as many as
-                there are coordinates of the first state that are vague.
-            static_df: Static features of series that are new.
-            seed: Seed of what is random; the forecaster's own by default.
-
-        Returns:
-            The rows as they came, with a column ``Model-innovation``, which is NaN where nothing
-            was observed or the row is left out.
-        """
-        panel, output_format = self._rows(df, static_df)
-        return output_format.frame(
-            outputs.innovated(self.columns, panel, self._innovated(panel, burn, seed))
-        )
-
-    def _innovated(self, panel: Panel, burn: Any, seed: Any) -> dict[str, np.ndarray]:
-        burn = None if burn is None else whole("burn", burn, "a number of observations", 0)
-        seed = self.seed if seed is None else seed_of(seed)
-        series, rows = panel.ordered()
-        found = {alias: e.innovations(series, seed)[rows] for alias, e in self._reading().items()}
-        return {
-            alias: burnt(panel, found[alias], e.burn if burn is None else burn)
-            for alias, e in self._engines.items()
-        }
-
-    @on_threads
-    def diagnose(
-        self,
-        df: Any = None,
-        lags: Any = None,
-        *,
-        pooled: Any = False,
-        burn: Any = None,
-        static_df: Any = None,
-        seed: Any = None,
-    ) -> Any:
-        """Tests of the innovations: are they independent, normal and alike at all times.
-
-        Args:
-            df: Rows to read; those of training by default.
-            lags: Lags up to which whiteness is tested, fewer than the longest series has rows;
-                None takes two seasons, or 10 without a season, and at most a fifth of the
-                observations.
-            pooled: Whether the tests of all series are drawn together.
-            burn: As in :meth:`innovations`.
-            static_df: Static features of series that are new.
-            seed: Seed of what is random.
-
-        Returns:
-            One row per series, model and ``test`` (``mean``, ``variance``, ``normality``,
-            ``heteroskedasticity``, and ``whiteness`` up to each ``lag``), with ``statistic`` and
-            ``p_value``, NaN where there are too few observations. With ``pooled`` one row per model
-            and test: how many ``series`` there are, their ``share_below_05``, which is about 0.05
-            if the model is right, and ``uniform_p``, the p-value of Kolmogorov and Smirnov's test
-            that their p-values are uniform.
-        """
-        check_words(self.columns, "diagnose", outputs.DIAGNOSED)
-        pooled = flag("pooled", pooled)
-        lags = None if lags is None else whole("lags", lags, "a number of steps")
-        panel, output_format = self._rows(df, static_df)
-        if lags is not None:
-            check_lags(panel, lags)
-        season = next(iter(self._season_lengths(panel)), 1)
-        data = outputs.diagnosed(
-            self.columns, panel, self._innovated(panel, burn, seed), lags, season
-        )
-        return output_format.frame(outputs.summarised(data) if pooled else data)
-
-    @on_threads
-    def impute(
-        self,
-        df: Any,
-        n: Any = None,
-        *,
-        level: Any = None,
-        complete: Any = False,
-        static_df: Any = None,
-        seed: Any = None,
-    ) -> Any:
-        """Draws missing values from their distribution given all that is there, before and after.
-
-        Draws are joint over all steps of a series, and exact for linear Gaussian models, as are the
-        bands. Observed values stay as they are. Models with a memory of values (``"srnn"``,
-        ``"vrnn"``) do not condition on the rows after a hole, as :attr:`notes` says.
-
-        Args:
-            df: Rows, with NaN or gaps where values are missing.
-            n: Draws of each missing value, 1 by default; one number of ``sample_id`` is one joint
-                draw. With ``level``, those behind the bands of models without a closed form.
-            level: Levels of bands, in percent, which come instead of draws.
-            complete: Whether rows that are not missing come too, so that each number of
-                ``sample_id`` is a frame without holes.
-            static_df: Static features of series that are new.
-            seed: Seed of the draws; the forecaster's own by default.
-
-        Returns:
-            ``id, time, sample_id, target``, by the first model; with ``level`` the median in the
-            column of the target, ``y-mean``, ``y-lo-80``, ``y-hi-80``, ...
-
-        Raises:
-            TargetError: If a series has no value at all.
-        """
-        self._require_fitted()
-        complete = flag("complete", complete)
-        panel, output_format = self._panel(df, static_df)
-        check_values(panel)
-        engine = next(iter(self._reading().values()))
-        series, rows = panel.ordered()
-        seed = self.seed if seed is None else seed_of(seed)
-        if level is not None:
-            levels = levels_of(level)
-            points = [0.5, *(p for lv in levels for p in outputs.interval(lv))]
-            n = samples_of(n, engine.samples)
-            if not engine.exact:
-                check_draws(panel, n, complete)
-            mean, quantiles = engine.completed(series, points, n, seed)
-            mean, quantiles = mean[rows], quantiles[:, rows]
-            return output_format.frame(
-                outputs.completed(self.columns, panel, mean, quantiles, levels, complete)
-            )
-        n = whole("n", 1 if n is None else n, "a number of draws")
-        check_draws(panel, n, complete)
-        draws = engine.impute(series, n, seed)[:, rows]
-        return output_format.frame(outputs.imputed(self.columns, panel, draws, complete))
-
-    @on_threads
-    def score(self, df: Any, *, static_df: Any = None) -> Any:
-        """Scores how each row was predicted from the rows before it, and from them alone.
-
-        ``Model-log_score`` is the log density (or probability) of the row, larger is better;
-        ``Model-pit`` the probability of a smaller value, uniform where the model is calibrated.
-
-        Args:
-            df: Rows to score; nothing is fitted again.
-            static_df: Static features of series that are new.
-
-        Returns:
-            The rows as they came.
-        """
-        self._require_fitted()
-        panel, output_format = self._panel(df, static_df)
-        series, rows = panel.ordered()
-        scores = {
-            a: Scores(*(x[rows] for x in e.score(series, self.seed)))
-            for a, e in self._reading().items()
-        }
-        return output_format.frame(outputs.scored(self.columns, panel, scores))
 
     @on_threads
     def cross_validation(
@@ -831,19 +317,10 @@ class Forecaster:
         Returns:
             As :meth:`predict`, with the ``cutoff`` that was the last time seen, and the truth.
         """
-        from seqlatent.forecasting.backtest import cross_validation
-
+        h, options = horizon(h), ForecastOptions.of(level, quantiles, samples)
+        origin = RollingOrigin.of(h, n_windows, step_size, refit)
         return cross_validation(
-            self,
-            df,
-            horizon(h),
-            n_windows=n_windows,
-            step_size=step_size,
-            refit=refit,
-            static_df=static_df,
-            level=level,
-            quantiles=quantiles,
-            samples=samples,
+            self._configuration, self._engines.values(), df, static_df, origin, options
         )
 
     def plot(self, df: Any, forecasts: Any = None, **options: Any) -> Any:
@@ -878,33 +355,7 @@ class Forecaster:
         Raises:
             FolderError: If something else is there, or the folder cannot be written.
         """
-        self._require_fitted()
-        last_rows = self._last_rows
-        models, groups = [], {"last_rows": last_rows.tensors()}
-        asked_for = engines_of(self._model, **self._options)
-        for i, (alias, engine) in enumerate(self._engines.items()):
-            packed = engine.packed()
-            models.append({"alias": alias, "engine": type(engine).__name__, **packed._asdict()})
-            asked = model_of(alias, asked_for[alias])
-            if isinstance(asked, Spec) and type(engine) is not type(asked_for[alias]):
-                models[-1]["asked"] = asked.to_dict()  # another stands in its place
-            groups |= {f"model-{i}": models[-1].pop("tensors")}
-            groups |= {f"state-{i}": engine.pack(self._states[alias])}
-        config = {
-            "models": models,
-            "columns": outputs.columns_to_dict(self.columns),
-            "output_format": self._output_format.to_dict(),
-            "time_index": last_rows.time_index.to_dict(),
-            "statics": self._statics.to_dict(),
-            "covariates": list(self._names),
-            "ids": [encoded(id) for id in last_rows.ids],
-            "freq": self.freq,
-            "season_length": self.season_length,
-            "notes": list(self._said),
-            "seed": self.seed,
-            "time_limit": self.time_limit,
-        }
-        write_folder(Path(folder), config, groups)
+        write_fitted(Path(folder), self._configuration, self._require_fitted())
 
     @classmethod
     def load(
@@ -924,58 +375,19 @@ class Forecaster:
                 a Spec that was not given.
             ArgumentError: If a Spec is given that no model of the folder has the name of.
         """
-        place = Path(folder)
-        config, groups = read_folder(place)
         given = {spec.name: spec for spec in ([specs] if isinstance(specs, Spec) else specs)}
-        try:
-            found = cls.__new__(cls)
-            found.columns = Columns(**config["columns"])
-            found.freq, found.season_length = config["freq"], seasons_of(config["season_length"])
-            found.seed, found.time_limit = config["seed"], config["time_limit"]
-            found.progress, found.device, found.threads = False, "cpu", None
-            found._output_format = OutputFormat.from_dict(config["output_format"])
-            found._statics = Statics.from_dict(config["statics"])
-            found._names = tuple(config["covariates"])
-            found._said = tuple(config.get("notes", ()))
-            found._last_rows = LastRows.from_tensors(
-                objects([decoded(code) for code in config["ids"]]),
-                config["time_index"],
-                groups["last_rows"],
-            )
-            found._engines, found._states, found._seen, found._aside = {}, {}, None, {}
-            asked: dict[str, Spec] = {}
-            for i, model in enumerate(config["models"]):
-                packed = Packed(model["config"], groups[f"model-{i}"])
-                engine = read_engine(model["engine"], packed, given.get(model["alias"]))
-                found._engines[model["alias"]] = engine
-                if "asked" in model:
-                    spec = given.get(model["alias"])
-                    asked[model["alias"]] = spec or Spec.from_dict(model["asked"])
-                found._states[model["alias"]] = engine.unpack(groups[f"state-{i}"])
-            if not found._engines or len(found._last_rows.ids) != len(found._last_rows.t):
-                raise FolderError(
-                    f"expected models and {len(found._last_rows.t)} ids, found "
-                    f"{len(found._engines)} and {len(found._last_rows.ids)}; save the model again."
-                )
-        except FolderError as error:
-            raise FolderError(f"{place}: {error}") from error
-        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-            raise FolderError(
-                f"{place} was written by seqlatent {config.get('version')}, of which this version "
-                f"cannot read {error!r}; fit the forecaster again."
-            ) from error
-        found._model = [
-            asked.get(alias) or model_of(alias, e) for alias, e in found._engines.items()
-        ]
-        found._options = {}
-        for name in given.keys() - found._engines.keys():
-            raise ArgumentError(
-                f"specs must have the names of models in {place}, {', '.join(found.aliases)}, "
-                f"found {name!r}.",
-                name="specs",
-            )
+        asked, fitted = read_fitted(Path(folder), given)
+        found = cls(
+            asked.model,
+            freq=asked.freq,
+            season_length=asked.season_length,
+            columns=asked.columns,
+            seed=asked.seed,
+            time_limit=asked.time_limit,
+        )
+        found._fitted = fitted
         return found
 
     def __repr__(self) -> str:
-        fitted = f", series={len(self._last_rows.ids)}" if self._states else ", not fitted"
+        fitted = ", not fitted" if self._fitted is None else f", series={self._fitted.batch}"
         return f"Forecaster({', '.join(self.aliases)}{fitted})"

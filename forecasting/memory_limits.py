@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from seqlatent.capacity import brief, shortage
+from seqlatent.forecasting.arguments import ForecastOptions
 from seqlatent.forecasting.engines.engine import Engine
 from seqlatent.forecasting.errors import ArgumentError
 from seqlatent.forecasting.frames.panel import Panel
@@ -20,10 +21,9 @@ def check_forecasts(
     engines: Iterable[Engine],
     series: int,
     h: int,
+    options: ForecastOptions,
     *,
     targets: int,
-    columns: int,
-    samples: int | None = None,
     windows: int = 1,
 ) -> None:
     """Makes sure that forecasts fit into memory, and the paths of one series that they come from.
@@ -32,16 +32,15 @@ def check_forecasts(
         engines: The models.
         series: How many series there are.
         h: Steps ahead.
+        options: What is wanted of each model.
         targets: How many targets there are.
-        columns: Columns of each model.
-        samples: Paths that were asked for; None where that is left to the models.
         windows: How many times as many steps are forecast.
 
     Raises:
         ArgumentError: If they do not; it names ``h`` or ``samples``.
     """
-    engines, rows = list(engines), series * h * targets * windows
-    answer = _CELL * rows * (len(engines) * columns + _OWN)
+    engines, rows, samples = list(engines), series * h * targets * windows, options.samples
+    answer = _CELL * rows * (len(engines) * options.columns + _OWN)
     aside = max(_aside(engine, samples) for engine in engines)
     text = shortage(answer + _CELL * h * targets * aside)
     if not text:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from seqlatent.forecasting.arguments import ForecastOptions, interval
 from seqlatent.forecasting.engines.contributions import Contributions
 from seqlatent.forecasting.engines.engine import Scores, Smoothed
 from seqlatent.forecasting.engines.latent import residuals as innovations
@@ -19,6 +20,7 @@ __all__ = [
     "COMPONENTS",
     "DIAGNOSED",
     "SMOOTHED",
+    "Data",
     "columns_to_dict",
     "completed",
     "components",
@@ -27,7 +29,6 @@ __all__ = [
     "head",
     "imputed",
     "innovated",
-    "interval",
     "parts",
     "scored",
     "smoothed",
@@ -40,11 +41,6 @@ Data = dict[str, np.ndarray]
 SMOOTHED = ("target", "model", "kind", "name", "mean")
 COMPONENTS = ("target", "model", "specification", "component", "scale", "mean")
 DIAGNOSED = ("model", "target", "test", "lag", "n", "statistic", "p_value")
-
-
-def interval(level: int | float) -> tuple[float, float]:
-    """Levels of the quantiles at both ends of a central interval, given in percent."""
-    return round(0.5 - level / 200, 10), round(0.5 + level / 200, 10)
 
 
 def head(columns: Columns, ids: np.ndarray, stamps: np.ndarray, n: int | None = None) -> Data:
@@ -66,16 +62,15 @@ def forecast_columns(
     alias: str,
     at: Mapping[float, np.ndarray],
     mean: np.ndarray,
-    levels: Sequence[int | float],
-    quantiles: Sequence[int | float],
+    options: ForecastOptions,
 ) -> Data:
     """Median, mean, intervals and quantiles of one model."""
     data = {alias: at[0.5], f"{alias}-mean": mean}
-    for level in levels:
+    for level in options.levels:
         low, high = interval(level)
         data[f"{alias}-lo-{level:g}"] = at[low]
         data[f"{alias}-hi-{level:g}"] = at[high]
-    return data | {f"{alias}_ql{q:g}": at[q] for q in quantiles}
+    return data | {f"{alias}_ql{q:g}": at[q] for q in options.quantiles}
 
 
 def smoothed(

@@ -239,7 +239,7 @@ def test_a_week_goes_on_after_a_holiday():
 def test_a_season_of_fast_data_stays_small_and_that_is_said(freq, season, tmp_path):
     ds = pd.date_range("2024-01-01", periods=200, freq=freq)
     model = Forecaster("seasonal_naive").fit(long(ds))
-    assert model._season_lengths(model._seen) == ((season,) if season > 1 else ())
+    assert model._configuration.seasons(model._fitted.panel) == ((season,) if season > 1 else ())
     model.save(tmp_path / "model")
     assert sum(file.stat().st_size for file in (tmp_path / "model").rglob("*")) < 200_000
     for found in (model, Forecaster.load(tmp_path / "model")):
@@ -250,7 +250,7 @@ def test_a_season_of_fast_data_stays_small_and_that_is_said(freq, season, tmp_pa
 def test_a_season_longer_than_all_series_is_left_out_and_that_is_said():
     ds = pd.date_range("2024-01-01", periods=200, freq="s")
     model = Forecaster("seasonal_naive", season_length=[60, 86_400]).fit(long(ds))
-    assert model._season_lengths(model._seen) == (60,)
+    assert model._configuration.seasons(model._fitted.panel) == (60,)
     assert "season of 86400 steps is left out" in model.notes["seasonal_naive"][None]
 
 
@@ -284,7 +284,7 @@ def test_bars_of_a_session_go_on_in_the_next_one(days, season, tz):
     df = long(ds, np.arange(len(ds)) % 4.0)
     cut = 4 * 20 + 2
     model = Forecaster("seasonal_naive").fit(df[:cut].drop(index=[7, 33]))
-    assert model._season_lengths(model._seen) == (season,)
+    assert model._configuration.seasons(model._fitted.panel) == (season,)
     found = model.predict(10)
     assert found["ds"].tolist() == ds[cut : cut + 10].tolist()
     np.testing.assert_array_equal(found["seasonal_naive"], df["y"][cut : cut + 10])

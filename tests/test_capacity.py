@@ -87,9 +87,11 @@ def test_windows_are_refused_before_a_model_is_fitted():
 def test_large_work_that_is_done_in_parts_is_no_matter():
     series = 20_000
     from seqlatent.forecasting import memory_limits as room
+    from seqlatent.forecasting.arguments import ForecastOptions
 
     engines = [fitted(name)._engines[fitted(name).aliases[0]] for name in ("srnn", "structural")]
-    room.check_forecasts(engines, series, 24, targets=1, columns=6, samples=1000)
+    options = ForecastOptions.of([80, 95], samples=1000)
+    room.check_forecasts(engines, series, 24, options, targets=1)
     room.check_paths(1, series, 24, 100, 1)
     with pytest.raises(ArgumentError, match=r"20,000 series x 1,000 paths x 24 steps"):
         room.check_paths(1, series, 24, 1000, 1)  # 480 million rows of a frame

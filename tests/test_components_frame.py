@@ -209,7 +209,7 @@ def test_medians_of_factors_multiply():
 def test_draws_of_a_form_are_a_mixture_of_their_normals(mixed):
     model = mixed[1]
     ensemble = model._engines["structural"].ensemble
-    found = decompose(ensemble, model._seen, None, filtered=False)
+    found = decompose(ensemble, model._fitted.panel, None, filtered=False)
     level = wide(model.components(specifications=True, level=[80]), "hi-80").xs(
         "damped+season4", level=2
     )

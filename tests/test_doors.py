@@ -123,7 +123,7 @@ def test_covariates_that_are_called_nearly_like_ours_are_taken():
     x = np.arange(30.0)
     df = frame().assign(**{"wind-mean": x, "wind": x, "pit": x, "cutoff_": x, "share-lo": x})
     model = Forecaster(spec_of("srnn", members=1, steps=2, hidden_dim=4))
-    assert set(model.fit(df)._names) == set(df.columns) - {"unique_id", "ds", "y"}
+    assert set(model.fit(df)._fitted.covariates) == set(df.columns) - {"unique_id", "ds", "y"}
 
 
 def test_names_that_meet_nothing_are_taken():
@@ -280,7 +280,7 @@ def test_statics_are_judged_by_all_their_cells():
     df = frame(ids, 3)
     size = objects([1.0] * 110 + [2] * 10)
     model = Forecaster("naive").fit(df, pd.DataFrame({"unique_id": ids, "size": size}))
-    assert model._statics.reals == ("size",)
+    assert model._fitted.statics.reals == ("size",)
 
 
 def test_integers_that_lose_digits_are_named():

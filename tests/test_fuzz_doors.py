@@ -62,7 +62,7 @@ def doors(model, df, columns):
 
 
 def ahead(model, df):
-    return None if not model._names else df
+    return None if not model._fitted.covariates else df
 
 
 def ordered(found, columns):

@@ -116,7 +116,7 @@ def sound(found, alias, about):
 
 def known_ahead(model, given, later):
     """Covariates of the rows to forecast, where the model reads some."""
-    return given(later) if model._names else None
+    return given(later) if model._fitted.covariates else None
 
 
 def check(name, seed, counts):
@@ -172,7 +172,7 @@ def update_is_forecast(name, one, model, found, x, again, counts, about):
         return
     rows = pd.concat([one.df, one.later], ignore_index=True)
     plain = {"level": [80]}
-    if model._names:
+    if model._fitted.covariates:
         return
     expected = met(lambda: model.predict(AHEAD, df=one.given(rows), **plain), counts, about)
     moved = met(lambda: model.update(one.given(one.later)), counts, f"{about}: update")

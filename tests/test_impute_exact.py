@@ -60,7 +60,7 @@ def fitted(df, *args, **columns):
             one.emission.noise.below.fill_(0.15)
             one.emission.noise.log_scale.copy_(torch.tensor([0.2, 0.1]).log())
     ((kind, units),) = ensemble.units.items()
-    numbers = ensemble.prepared(model._seen)[kind]
+    numbers = ensemble.prepared(model._fitted.panel)[kind]
     data, _ = ensemble.sequences(numbers, np.array([0]), plain=True)
     c = one.context(data)
     F, _, G = one.transition.matrices(c)

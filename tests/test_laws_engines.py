@@ -112,7 +112,7 @@ def test_the_state_after_many_updates_is_that_of_one_filter_over_all_rows(name):
     model, nth = copied(name), rows_of(df)
     for first in range(28, 330):
         model.update(df[nth == first])
-    engine, state = model._engines[alias(name)], model._states[alias(name)]
+    engine, state = model._engines[alias(name)], model._fitted.states[alias(name)]
     assert isinstance(engine, LatentEngine)
     ensemble = engine.ensemble
     first = 12 if name == "short_structural" else 0

@@ -162,7 +162,15 @@ def forecast(
         )
 
         def fits(forecaster: "Forecaster", series: int) -> None:
-            forecaster.check_room(series, horizon, levels, quantiles, samples)
+            from seqlatent.forecasting.arguments import ForecastOptions
+            from seqlatent.forecasting.engines.registry import engines_of
+            from seqlatent.forecasting.memory_limits import check_forecasts
+
+            wanted = ForecastOptions.of(levels, quantiles, samples)
+            engines = engines_of(settings.models, members=members, emission=emission)
+            check_forecasts(
+                engines.values(), series, horizon, wanted, targets=len(target_col or ["y"])
+            )
 
         forecaster, sources = _fitted(
             settings, voice, data, x, static, drop, id_col is None, dialect, fits

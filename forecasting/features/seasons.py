@@ -33,8 +33,17 @@ def seasons(panel: Panel, given: Sequence[int] | None, freq: Any = None) -> tupl
     return tuple(sorted(s for s in set(wanted) if 1 < s <= most))
 
 
-def calendar_notes(panel: Panel, given: Sequence[int] | None, freq: Any = None) -> list[str]:
-    """What was not done as asked, or as usual: seasons that are too long, rows not read."""
+def calendar_notes(
+    panel: Panel, given: Sequence[int] | None, freq: Any = None, gaps: str = ""
+) -> list[str]:
+    """What was not done as asked, or as usual: seasons that are too long, rows not read.
+
+    Args:
+        panel: The series.
+        given: Seasons asked for; None for what suits the frequency.
+        freq: As in :func:`seasons`.
+        gaps: What :func:`sparse` says of the grid, where it was asked for.
+    """
     notes, most = [], _most(panel)
     frequency = _frequency(panel, freq)
     if given is None and frequency is not None and frequency.left_out:
@@ -47,8 +56,7 @@ def calendar_notes(panel: Panel, given: Sequence[int] | None, freq: Any = None) 
         for s in sorted(set(given or ()))
         if s > most
     ]
-    if freq is not None and (text := sparse(panel)):
-        notes.append(text)
+    notes += [gaps] if gaps else []
     if panel.unread:
         notes.append(
             f"{panel.unread} rows that came second in an hour that the clocks repeat are not read"
