@@ -77,6 +77,14 @@ def test_stdout_holds_the_forecast_and_nothing_else(frame, data):
     assert "fitting seasonal_naive on 2 series, 75 rows" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["forecast", "backtest"])
+def test_tables_of_one_series_need_not_name_it(command, frame, tmp_path):
+    data, static = tmp_path / "data.csv", tmp_path / "static.csv"
+    frame[frame["unique_id"] == "007"].drop(columns="unique_id").to_csv(data, index=False)
+    static.write_text("kind\nx\n")
+    run(command, data, "--h", 2, *NAIVE, "--static", static)
+
+
 def test_quiet_says_nothing(data):
     assert run("forecast", data, "--h", 1, *NAIVE, "--quiet").stderr == ""
 

@@ -1,17 +1,16 @@
 """Backtest: forecasts of the last windows of a table, and their scores."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from seqlatent.forecasting.cli import options
-from seqlatent.forecasting.cli.dialect import Dialect
 from seqlatent.forecasting.cli.files import check_apart, check_place, write_table
-from seqlatent.forecasting.cli.fitting import Settings, check_levels, counted
+from seqlatent.forecasting.cli.fitting import counted
+from seqlatent.forecasting.cli.groups import ModelOptions, QuantileOptions, TableOptions, grouped
 from seqlatent.forecasting.cli.messages import Voice, reported, usage
-from seqlatent.forecasting.cli.reading import check_there, read_table
 from seqlatent.forecasting.cli.scoring import Windows, backtested, score_table, text_table
-from seqlatent.forecasting.cli.sources import Sources, columns_of
 
 if TYPE_CHECKING:
     from seqlatent.forecasting.frames.columns import Columns
@@ -22,26 +21,22 @@ __all__ = ["DIGITS", "backtest"]
 DIGITS = {"wql": 4, "crps": 4, "seconds": 1}
 
 
-@reported
-def backtest(
-    data: options.Data,
-    horizon: options.Horizon,
+@dataclass(frozen=True)
+class WindowOptions:
+    """Windows at the end of the data, and what is written of them."""
+
     n_windows: Annotated[
         int, typer.Option(metavar="N", min=1, help="Windows; the last one ends with the data.")
-    ] = 1,
+    ] = 1
     step_size: Annotated[
         int | None,
         typer.Option(
             metavar="STEPS", min=1, help="Steps between the starts of windows.", show_default="--h"
         ),
-    ] = None,
-    refit: Annotated[
-        bool, typer.Option(help="Fit at every window, or only at the first one.")
-    ] = True,
-    freq: options.Freq = None,
-    model: options.Models = None,
-    level: options.Levels = None,
-    quantile: options.Quantiles = None,
+    ] = None
+    refit: Annotated[bool, typer.Option(help="Fit at every window, or only at the first one.")] = (
+        True
+    )
     out: Annotated[
         str | None,
         typer.Option(
@@ -49,29 +44,34 @@ def backtest(
             help="Forecasts and truth of all windows, .csv or .parquet; - for CSV on stdout, the "
             "scores then go to stderr.",
         ),
-    ] = None,
+    ] = None
     scores_out: Annotated[
         str | None, typer.Option(metavar="FILE", help="The table of scores, .csv or .parquet.")
-    ] = None,
-    season_length: options.Seasons = None,
-    id_col: options.IdColumn = None,
-    time_col: options.TimeColumn = None,
-    target_col: options.Targets = None,
-    past: options.Past = None,
-    future: options.Future = None,
-    drop: options.Drop = None,
-    static: options.Static = None,
-    members: options.Members = None,
-    emission: options.Emission = None,
-    seed: options.Seed = None,
-    time_limit: options.TimeLimit = None,
-    samples: options.Samples = None,
-    sep: options.Sep = None,
-    decimal: options.Decimal = None,
-    encoding: options.Encoding = None,
-    date_format: options.DateFormat = None,
-    device: options.Device = "cpu",
-    threads: options.Threads = 1,
+    ] = None
+
+    @property
+    def files(self) -> dict[str, str | None]:
+        """The files that are written, by their options."""
+        return {"--out": self.out, "--scores-out": self.scores_out}
+
+    def check(self) -> None:
+        """Finds out before any work whether results can be written."""
+        if self.scores_out == "-":
+            raise usage("the table is on stdout already; expected a file.", "--scores-out")
+        for option, place in self.files.items():
+            check_place(place, option)
+
+
+@reported
+@grouped
+def backtest(
+    *,
+    data: options.Data,
+    horizon: options.Horizon,
+    windows: WindowOptions,
+    models: ModelOptions,
+    quantiles: QuantileOptions,
+    tables: TableOptions,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -88,58 +88,42 @@ def backtest(
     """
     from seqlatent.forecasting.frames.read import read
 
-    voice = Voice(quiet)
-    levels, quantiles = [80.0, 95.0] if level is None else level, quantile or []
-    check_levels(levels, quantiles)
-    dialect = Dialect(sep, decimal, encoding, date_format).check()
-    if scores_out == "-":
-        raise usage("the table is on stdout already; expected a file.", "--scores-out")
-    check_place(out, "--out")
-    check_place(scores_out, "--scores-out")
-    check_apart({"--out": out, "--scores-out": scores_out}, {"DATA": data, "--static": static})
-    if data == static == "-":
-        raise usage("only one table can come from stdin.", "DATA, --static")
-    check_there(data, static)
-    settings = Settings(
-        model or ["structural"],
-        columns_of(id_col, time_col, target_col, future, past),
-        freq,
-        season_length,
-        members,
-        emission,
-        seed or 0,
-        time_limit,
-        device,
-        threads,
-        voice.bars,
-    )
-    freq_read = settings.forecaster().freq  # finds errors of the command line before reading
-    sources = Sources(
-        data=read_table(data, settings.columns, single=id_col is None, drop=drop, dialect=dialect),
-        static=None
-        if static is None
-        else read_table(static, settings.columns, option="--static", timed=False, dialect=dialect),
-    )
+    voice, wanted, inputs = Voice(quiet), quantiles.check(), tables.inputs(data)
+    windows.check()
+    check_apart(windows.files, inputs.places)
+    inputs.check()
+    settings = models.settings(tables, bars=voice.bars)
+    freq = settings.forecaster().freq  # finds errors of the command line before reading
+    sources = inputs.read(settings.columns, single=tables.id_col is None)
     for line in sources.taken:
         voice.say(line)
-    windows = Windows(horizon, n_windows, step_size, refit, levels, quantiles, samples)
     frame = sources.frame("data")
+    asked = Windows(
+        horizon,
+        windows.n_windows,
+        windows.step_size,
+        windows.refit,
+        wanted.levels,
+        wanted.quantiles,
+        wanted.samples,
+    )
     with sources.explaining():
-        panel, style, *_ = read(frame, settings.columns, freq=freq_read)
+        panel, style, *_ = read(frame, settings.columns, freq=freq)
         voice.say(
             f"{counted(panel.batch, 'series', 'series')}, {counted(len(frame), 'row')}, "
-            f"{counted(n_windows, 'window')} of {counted(horizon, 'step')}"
+            f"{counted(asked.number, 'window')} of {counted(horizon, 'step')}"
         )
-        found, seconds = backtested(settings, frame, windows, voice, sources.frame("static"))
-        season = min(season_length or [panel.time_index.default_season])
+        found, seconds = backtested(settings, frame, asked, voice, sources.frame("static"))
+        season = min(settings.seasons or [panel.time_index.default_season])
         train = style.frame(_every_row(panel, settings.columns))
-        table = score_table(found, train, settings, season=season, level=levels, seconds=seconds)
-    if out is not None:
-        write_table(found, out)
-    if scores_out is not None:
-        write_table(table, scores_out)
-    typer.echo(text_table(table, DIGITS), err=out == "-")
-    for place, rows in ((out, found), (scores_out, table)):
+        table = score_table(
+            found, train, settings, season=season, level=wanted.levels, seconds=seconds
+        )
+    for place, rows in ((windows.out, found), (windows.scores_out, table)):
+        if place is not None:
+            write_table(rows, place)
+    typer.echo(text_table(table, DIGITS), err=windows.out == "-")
+    for place, rows in ((windows.out, found), (windows.scores_out, table)):
         if place not in (None, "-"):
             voice.say(f"wrote {place}: {counted(len(rows), 'row')}")
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from seqlatent.forecasting.cli.messages import usage
 
 if TYPE_CHECKING:
+    from seqlatent.forecasting.arguments import ForecastOptions
     from seqlatent.forecasting.forecaster import Forecaster
     from seqlatent.forecasting.frames.columns import Columns
 
-__all__ = ["Settings", "check_levels", "counted"]
+__all__ = ["Settings", "counted"]
 
 # Options by the first word of what a forecaster says of its arguments.
 HINTS = {
@@ -70,6 +71,19 @@ class Settings(NamedTuple):
         members = self.members if "members" in taken else None
         return self._made([model], members, self.emission if "emission" in taken else None)
 
+    def check_room(self, series: int, h: int, wanted: "ForecastOptions") -> None:
+        """Makes sure that forecasts of so many series fit into memory, before a fit.
+
+        Raises:
+            ArgumentError: If they do not.
+        """
+        from seqlatent.forecasting.engines.registry import engines_of
+        from seqlatent.forecasting.memory_limits import check_forecasts
+
+        engines = engines_of(list(self.models), members=self.members, emission=self.emission)
+        targets = len(self.columns.targets)
+        check_forecasts(engines.values(), series, h, wanted, targets=targets)
+
     def _made(
         self, models: Sequence[str], members: int | None, emission: str | None
     ) -> "Forecaster":
@@ -98,21 +112,6 @@ class Settings(NamedTuple):
             word = str(error).split(" ", 1)[0]
             raise usage(str(error).removeprefix("freq: "), HINTS.get(word, "--model")) from error
         return made
-
-
-def check_levels(levels: Sequence[float | int], quantiles: Sequence[float | int]) -> None:
-    """Makes sure that levels and quantiles are what they should be.
-
-    Raises:
-        typer.BadParameter: If one is out of range.
-    """
-    from seqlatent.forecasting.arguments import levels_of, quantiles_of
-    from seqlatent.forecasting.errors import ArgumentError
-
-    try:
-        _, _ = levels_of(levels), quantiles_of(quantiles)
-    except ArgumentError as error:
-        raise usage(str(error), "--level" if error.name == "level" else "--quantile") from error
 
 
 def counted(count: int, noun: str, nouns: str | None = None) -> str:

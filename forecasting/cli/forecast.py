@@ -1,6 +1,5 @@
 """Forecast: a table of series in, a table of the steps ahead out."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seqlatent.forecasting.cli import options
-from seqlatent.forecasting.cli.dialect import Dialect
 from seqlatent.forecasting.cli.files import (
     check_apart,
     check_folder,
@@ -16,12 +14,14 @@ from seqlatent.forecasting.cli.files import (
     write_figure,
     write_table,
 )
-from seqlatent.forecasting.cli.fitting import Settings, check_levels, counted
+from seqlatent.forecasting.cli.fitting import Settings, counted
+from seqlatent.forecasting.cli.groups import ModelOptions, QuantileOptions, TableOptions, grouped
 from seqlatent.forecasting.cli.messages import Failure, Voice, reported, usage
-from seqlatent.forecasting.cli.reading import check_there, read_table
-from seqlatent.forecasting.cli.sources import Sources, columns_of
+from seqlatent.forecasting.cli.reading import Inputs
+from seqlatent.forecasting.cli.sources import Sources
 
 if TYPE_CHECKING:
+    from seqlatent.forecasting.arguments import ForecastOptions
     from seqlatent.forecasting.forecaster import Forecaster
     from seqlatent.forecasting.frames.columns import Columns
 
@@ -29,24 +29,34 @@ __all__ = ["forecast"]
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where results go.
+class ResultOptions:
+    """What is written, and where to."""
 
-    Args:
-        out: Table of forecasts.
-        plot: Picture.
-        paths_out: Table of sample paths.
-        save: Folder of the fitted model.
-    """
+    out: Annotated[
+        str, typer.Option(metavar="FILE", help="Forecasts, .csv or .parquet; - for CSV on stdout.")
+    ] = "-"
+    plot: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Fan charts, .png, .pdf or .svg.")
+    ] = None
+    sample_paths: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Joint sample paths of each series to write."),
+    ] = None
+    paths_out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Where --sample-paths go.")
+    ] = None
+    save: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder to write the fitted model to.")
+    ] = None
 
-    out: str
-    plot: str | None
-    paths_out: str | None
-    save: str | None
+    @property
+    def files(self) -> dict[str, str | None]:
+        """The files by their options."""
+        return {"--out": self.out, "--plot": self.plot, "--paths-out": self.paths_out}
 
-    def check(self, sample_paths: int | None, *, data: bool) -> None:
-        """Finds out before any work whether they can be written."""
-        if (sample_paths is None) != (self.paths_out is None):
+    def check(self, *, data: bool) -> None:
+        """Finds out before any work whether results can be written."""
+        if (self.sample_paths is None) != (self.paths_out is None):
             raise usage("both are needed, or none.", "--sample-paths, --paths-out")
         if "-" in (self.plot, self.save):
             raise usage("only tables can go to stdout.", "--plot, --save")
@@ -54,75 +64,23 @@ class Places:
             raise usage("two tables cannot go to one place.", "--out, --paths-out")
         if self.plot is not None and not data:
             raise usage("a plot needs DATA, to draw the past.", "--plot")
-        check_place(self.out, "--out")
-        check_place(self.paths_out, "--paths-out")
-        check_place(self.plot, "--plot", picture=True)
+        for option, place in self.files.items():
+            check_place(place, option, picture=option == "--plot")
         check_folder(self.save, "--save")
 
 
 @reported
+@grouped
 def forecast(
+    *,
+    data: options.DataOrModel = None,
     horizon: options.Horizon,
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="DATA",
-            help="Table with a row for each series and time stamp, .csv or .parquet; - for CSV on "
-            "stdin. With --load it may be left out, and the model goes on where it stands.",
-            show_default=False,
-        ),
-    ] = None,
-    freq: options.Freq = None,
-    model: options.Models = None,
-    level: options.Levels = None,
-    quantile: options.Quantiles = None,
-    out: Annotated[
-        str, typer.Option(metavar="FILE", help="Forecasts, .csv or .parquet; - for CSV on stdout.")
-    ] = "-",
-    plot: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Fan charts, .png, .pdf or .svg.")
-    ] = None,
-    season_length: options.Seasons = None,
-    id_col: options.IdColumn = None,
-    time_col: options.TimeColumn = None,
-    target_col: options.Targets = None,
-    past: options.Past = None,
-    future: options.Future = None,
-    drop: options.Drop = None,
-    static: options.Static = None,
-    x: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Covariates known ahead, for the steps to forecast."),
-    ] = None,
-    members: options.Members = None,
-    emission: options.Emission = None,
-    seed: options.Seed = None,
-    time_limit: options.TimeLimit = None,
-    samples: options.Samples = None,
-    sample_paths: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Joint sample paths of each series to write."),
-    ] = None,
-    paths_out: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Where --sample-paths go.")
-    ] = None,
-    save: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder to write the fitted model to.")
-    ] = None,
-    load: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR",
-            help="Saved model to forecast with; from the end of DATA if it is given. Nothing is "
-            "fitted.",
-        ),
-    ] = None,
-    sep: options.Sep = None,
-    decimal: options.Decimal = None,
-    encoding: options.Encoding = None,
-    date_format: options.DateFormat = None,
-    device: options.Device = "cpu",
-    threads: options.Threads = 1,
+    models: ModelOptions,
+    load: options.Load = None,
+    quantiles: QuantileOptions,
+    results: ResultOptions,
+    x: options.CovariatesAhead = None,
+    tables: TableOptions,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -134,98 +92,63 @@ def forecast(
 
     seqlatent forecast sales.csv --h 14 --model srnn --out forecast.csv --plot fan.png
     """
-    places, voice = Places(out, plot, paths_out, save), Voice(quiet)
-    places.check(sample_paths, data=data is not None)
-    levels, quantiles = [80.0, 95.0] if level is None else level, quantile or []
-    check_levels(levels, quantiles)
-    dialect = Dialect(sep, decimal, encoding, date_format).check()
-    results = {"--out": out, "--plot": plot, "--paths-out": paths_out}
-    check_apart(results, {"DATA": data, "--x": x, "--static": static})
-    if [data, x, static].count("-") > 1:
-        raise usage("only one table can come from stdin.", "DATA, --x, --static")
-    check_there(data, x, static)
+    voice = Voice(quiet)
+    results.check(data=data is not None)
+    wanted, inputs = quantiles.check(), tables.inputs(data, x)
+    check_apart(results.files, inputs.places)
+    inputs.check()
     if load is None:
-        if data is None:
-            raise usage("expected a table, or a saved model with --load.", "DATA")
-        settings = Settings(
-            model or ["structural"],
-            columns_of(id_col, time_col, target_col, future, past),
-            freq,
-            season_length,
-            members,
-            emission,
-            seed or 0,
-            time_limit,
-            device,
-            threads,
-            voice.bars,
-        )
-
-        def fits(forecaster: "Forecaster", series: int) -> None:
-            from seqlatent.forecasting.arguments import ForecastOptions
-            from seqlatent.forecasting.engines.registry import engines_of
-            from seqlatent.forecasting.memory_limits import check_forecasts
-
-            wanted = ForecastOptions.of(levels, quantiles, samples)
-            engines = engines_of(settings.models, members=members, emission=emission)
-            check_forecasts(
-                engines.values(), series, horizon, wanted, targets=len(target_col or ["y"])
-            )
-
+        settings = models.settings(tables, bars=voice.bars)
         forecaster, sources = _fitted(
-            settings, voice, data, x, static, drop, id_col is None, dialect, fits
+            settings, voice, inputs, wanted, h=horizon, single=tables.id_col is None
         )
     else:
-        given = {
-            "--model": model,
-            "--freq": freq,
-            "--season-length": season_length,
-            "--members": members,
-            "--emission": emission,
-            "--time-limit": time_limit,
-            "--past": past,
-            "--future": future,
-            "--id-col": id_col,
-            "--time-col": time_col,
-            "--target-col": target_col,
-            "--save": save,
-        }
-        for option, value in given.items():
-            if value is not None:
-                raise usage("the saved model knows it; leave the option out.", option)
-        forecaster, sources = _loaded(load, voice, data, x, static, drop, dialect)
-    if save is not None:
-        forecaster.save(save)
-        voice.say(f"saved the model in {save}")
-    again = load is not None and sources.data is not None
+        _check_unsaid(models.learned | tables.learned | {"--save": results.save})
+        forecaster, sources = _loaded(load, voice, inputs)
+    if results.save is not None:
+        forecaster.save(results.save)
+        voice.say(f"saved the model in {results.save}")
+    again = load is not None and data is not None
     about: dict[str, Any] = {
         "df": sources.frame("data") if again else None,
         "X_df": sources.frame("x"),
         "static_df": sources.frame("static") if again else None,
-        "seed": seed,
+        "seed": models.seed,
     }
     with sources.explaining():
         found = forecaster.predict(
-            horizon, level=levels, quantiles=quantiles, samples=samples, **about
+            horizon,
+            level=wanted.levels,
+            quantiles=wanted.quantiles,
+            samples=wanted.samples,
+            **about,
         )
-        paths = None if sample_paths is None else forecaster.sample(horizon, sample_paths, **about)
-    _write(places, voice, forecaster.columns, sources, found, paths)
+        n = results.sample_paths
+        paths = None if n is None else forecaster.sample(horizon, n, **about)
+    _write(results, voice, forecaster.columns, sources, found, paths)
+
+
+def _check_unsaid(given: dict[str, Any]) -> None:
+    """Makes sure that no option is given that a saved model knows."""
+    for option, value in given.items():
+        if value is not None:
+            raise usage("the saved model knows it; leave the option out.", option)
 
 
 def _fitted(
     settings: Settings,
     voice: Voice,
-    data: str,
-    x: str | None,
-    static: str | None,
-    drop: list[str] | None,
+    inputs: Inputs,
+    wanted: "ForecastOptions",
+    *,
+    h: int,
     single: bool,
-    dialect: Dialect,
-    fits: Callable[["Forecaster", int], None],
 ) -> tuple["Forecaster", Sources]:
     """A forecaster fitted on the data, if its forecasts fit into memory."""
+    if inputs.data is None:
+        raise usage("expected a table, or a saved model with --load.", "DATA")
     forecaster = settings.forecaster()
-    sources = _sources(settings.columns, data, x, static, drop, single, dialect)
+    sources = inputs.read(settings.columns, single=single)
     for line in sources.taken:
         voice.say(line)
     frame = sources.frame("data")
@@ -235,27 +158,19 @@ def _fitted(
         f"{counted(len(frame), 'row')}"
     )
     with sources.explaining():
-        fits(forecaster, series)
+        settings.check_room(series, h, wanted)
         forecaster.fit(frame, sources.frame("static"))
     voice.notes(forecaster.notes)
     return forecaster, sources
 
 
-def _loaded(
-    folder: str,
-    voice: Voice,
-    data: str | None,
-    x: str | None,
-    static: str | None,
-    drop: list[str] | None,
-    dialect: Dialect,
-) -> tuple["Forecaster", Sources]:
+def _loaded(folder: str, voice: Voice, inputs: Inputs) -> tuple["Forecaster", Sources]:
     """A saved forecaster, and what it forecasts from."""
     from seqlatent.forecasting.forecaster import Forecaster
 
     forecaster = Forecaster.load(folder)
     single = forecaster.ids == [forecaster.columns.targets[0]]
-    sources = _sources(forecaster.columns, data, x, static, drop, single, dialect)
+    sources = inputs.read(forecaster.columns, single=single)
     for line in sources.taken:
         voice.say(line)
     for source in (sources.data, sources.x, sources.static):
@@ -263,25 +178,6 @@ def _loaded(
             _same_ids(source.frame, forecaster.columns.id, forecaster.ids)
     voice.say(f"forecasting with {', '.join(forecaster.aliases)} from {folder}")
     return forecaster, sources
-
-
-def _sources(
-    columns: "Columns",
-    data: str | None,
-    x: str | None,
-    static: str | None,
-    drop: list[str] | None,
-    single: bool,
-    dialect: Dialect,
-) -> Sources:
-    about: dict[str, Any] = {"single": single, "dialect": dialect}
-    return Sources(
-        data=None if data is None else read_table(data, columns, drop=drop, **about),
-        x=None if x is None else read_table(x, columns, option="--x", **about),
-        static=None
-        if static is None
-        else read_table(static, columns, option="--static", timed=False, **about),
-    )
 
 
 def _same_ids(frame: Any, column: str, known: list[Any]) -> None:
@@ -294,7 +190,12 @@ def _same_ids(frame: Any, column: str, known: list[Any]) -> None:
 
 
 def _write(
-    places: Places, voice: Voice, columns: "Columns", sources: Sources, found: Any, paths: Any
+    places: ResultOptions,
+    voice: Voice,
+    columns: "Columns",
+    sources: Sources,
+    found: Any,
+    paths: Any,
 ) -> None:
     """Writes the results."""
     if places.plot is not None:

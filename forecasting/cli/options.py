@@ -5,7 +5,9 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "CovariatesAhead",
     "Data",
+    "DataOrModel",
     "DateFormat",
     "Debug",
     "Decimal",
@@ -18,6 +20,7 @@ __all__ = [
     "Horizon",
     "IdColumn",
     "Levels",
+    "Load",
     "Members",
     "Models",
     "Past",
@@ -41,6 +44,27 @@ Data = Annotated[
         help="Table with a row for each series and time stamp, .csv or .parquet; - for CSV on "
         "stdin.",
     ),
+]
+DataOrModel = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="DATA",
+        help="Table with a row for each series and time stamp, .csv or .parquet; - for CSV on "
+        "stdin. With --load it may be left out, and the model goes on where it stands.",
+        show_default=False,
+    ),
+]
+Load = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Saved model to forecast with; from the end of DATA if it is given. Nothing is "
+        "fitted.",
+    ),
+]
+CovariatesAhead = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Covariates known ahead, for the steps to forecast."),
 ]
 Horizon = Annotated[
     int, typer.Option("--h", "--horizon", metavar="STEPS", min=1, help="Steps ahead.")

@@ -3,7 +3,8 @@
 import csv
 import io
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from seqlatent.forecasting.cli.dialect import (
 )
 from seqlatent.forecasting.cli.files import PARQUET, check_parquet
 from seqlatent.forecasting.cli.messages import Failure, usage
-from seqlatent.forecasting.cli.sources import Source
+from seqlatent.forecasting.cli.sources import Source, Sources
 from seqlatent.forecasting.errors import ColumnError, TargetError, TimeError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from seqlatent.forecasting.frames.columns import Columns
 
-__all__ = ["check_there", "read_table"]
+__all__ = ["Inputs", "read_table"]
 
 MISSING = [
     "",
@@ -47,17 +48,75 @@ TEXTS = (".csv", ".txt", ".tsv", ".tab")
 ZONE = r"\d[Tt ]\d.*?([Zz]|[+-]\d\d(?::?\d\d)?)$"
 
 
-def check_there(*places: str | None) -> None:
-    """Makes sure that files exist, before anything slow.
+@dataclass(frozen=True)
+class Inputs:
+    """The tables that a command reads: files, or ``-`` for CSV on stdin.
 
-    Raises:
-        Failure: If one does not.
+    Args:
+        data: The series.
+        x: Covariates known ahead.
+        static: Static features.
+        drop: Columns of the series to leave out.
+        dialect: What is known of how a CSV is written.
     """
-    for place in places:
-        if place not in (None, "-") and not Path(place).exists():
-            raise Failure(f"{place}: no such file.")
-        if place not in (None, "-") and Path(place).is_dir():
-            raise Failure(f"{place}: expected a file, found a folder.")
+
+    data: str | None = None
+    x: str | None = None
+    static: str | None = None
+    drop: tuple[str, ...] = ()
+    dialect: Dialect = field(default_factory=Dialect)
+
+    @property
+    def places(self) -> dict[str, str | None]:
+        """The files by their options."""
+        return {"DATA": self.data, "--x": self.x, "--static": self.static}
+
+    def check(self) -> None:
+        """Makes sure that files exist, before anything slow.
+
+        Raises:
+            typer.BadParameter: If several are to come from stdin.
+            Failure: If one does not exist.
+        """
+        piped = [option for option, place in self.places.items() if place == "-"]
+        if len(piped) > 1:
+            raise usage("only one table can come from stdin.", ", ".join(piped))
+        for place in self.places.values():
+            _check_there(place)
+
+    def read(self, columns: "Columns", *, single: bool) -> Sources:
+        """Reads the tables.
+
+        Args:
+            columns: Names of the columns.
+            single: Whether a table without a column of identifiers is one series.
+        """
+        found = {}
+        for name, option in (("data", "DATA"), ("x", "--x"), ("static", "--static")):
+            place = getattr(self, name)
+            found[name] = (
+                None
+                if place is None
+                else read_table(
+                    place,
+                    columns,
+                    option=option,
+                    timed=name != "static",
+                    single=single,
+                    drop=self.drop if name == "data" else (),
+                    dialect=self.dialect,
+                )
+            )
+        return Sources(**found)
+
+
+def _check_there(place: str | None) -> None:
+    if place is None or place == "-":
+        return
+    if not Path(place).exists():
+        raise Failure(f"{place}: no such file.")
+    if Path(place).is_dir():
+        raise Failure(f"{place}: expected a file, found a folder.")
 
 
 def read_table(
@@ -67,7 +126,7 @@ def read_table(
     option: str = "DATA",
     timed: bool = True,
     single: bool = False,
-    drop: list[str] | None = None,
+    drop: Sequence[str] = (),
     dialect: Dialect = Dialect(),  # noqa: B008
 ) -> Source:
     """Reads a table of CSV or parquet.
@@ -97,10 +156,10 @@ def read_table(
     else:
         raise usage(f"expected a .csv or .parquet file, or -, found {place!r}.", option)
     frame = source.frame
-    for name in drop or []:
+    for name in drop:
         if name not in frame.columns:
             raise usage(f"{source.name} has no column {name!r} to drop.", "--drop")
-    frame = frame.drop(columns=drop or [])
+    frame = frame.drop(columns=list(drop))
     held = ", ".join(repr(name) for name in frame.columns)
     alone = single and columns.id not in frame.columns
     if alone:
@@ -124,7 +183,7 @@ def _parquet(place: str) -> Source:
     import pandas as pd
 
     check_parquet(place)
-    check_there(place)
+    _check_there(place)
     try:
         return Source(pd.read_parquet(place), place, lines=False)
     except (ValueError, OSError) as error:  # pyarrow's errors are of both kinds
@@ -135,7 +194,7 @@ def _csv(place: str, columns: "Columns", given: Dialect) -> Source:
     import pandas as pd
 
     name = "stdin" if place == "-" else place
-    check_there(place)
+    _check_there(place)
     data = sys.stdin.buffer.read() if place == "-" else Path(place).read_bytes()
     text, encoding = decoded(data, name, given.encoding)
     known = [columns.id, columns.time, *columns.targets, *columns.past, *(columns.future or ())]
