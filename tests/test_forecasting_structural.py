@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from mixtures import mixture_quantiles
 
 from seqlatent.forecasting.engines.structural import (
     Specification,
     fit_structural,
-    mixture_quantiles,
     prepared,
 )
 from seqlatent.model import moments

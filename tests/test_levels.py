@@ -16,6 +16,7 @@ LEVELS = (
         "recurrence",
         "linalg",
         "networks",
+        "scales",
         "sizes",
         "spelling",
         "fused",

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from mixtures import mixture_quantiles
 
 from seqlatent.forecasting import Forecaster, spec_of
 from seqlatent.forecasting.engines.latent.recipes import structural
@@ -15,7 +16,6 @@ from seqlatent.forecasting.engines.structural import (
     Stacking,
     candidates,
     fit_structural,
-    mixture_quantiles,
     specification_of,
 )
 from seqlatent.forecasting.engines.structural.mixtures import crps_products, log_densities, ranks

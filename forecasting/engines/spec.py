@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import partial, wraps
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from seqlatent.training import Deadline
 __all__ = [
     "EMISSIONS",
     "DataSummary",
+    "Members",
     "Spec",
     "Trainer",
     "Training",
@@ -128,7 +129,21 @@ class Training:
 
 
 _LEAST = 1.0  # seconds in which a network learns too little for another to begin
-Trainer = Callable[[Sequence[LatentModel], Training], "np.ndarray | None"]
+
+
+class Members(NamedTuple):
+    """What a trainer made in the place of the members that it was given.
+
+    Attributes:
+        models: As many as there were, in their order.
+        weights: Weight of each member for each series ``(N, M)``, zero for what is not to be used.
+    """
+
+    models: Sequence[LatentModel]
+    weights: np.ndarray
+
+
+Trainer = Callable[[Sequence[LatentModel], Training], "Members | np.ndarray | None"]
 
 
 @dataclass(frozen=True)
@@ -139,7 +154,7 @@ class Spec:
         name: Name of the columns that it fills.
         build: From a summary of the data to the members of the ensemble, untrained.
         train: Trains the members in place; returns the weight of each member for each series
-            ``(N, M)``, or None for equal weights.
+            ``(N, M)``, or None for equal weights. :class:`Members` where it made others.
         scaling: ``"magnitude"``, ``"level"``, ``"standard"``, ``"local"`` or ``"differences"``: see
             :mod:`seqlatent.forecasting.features.scaling`.
         calendar: Whether the models read calendar features and season phases.

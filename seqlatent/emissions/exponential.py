@@ -1,6 +1,7 @@
 """Counts and events whose log rate, or log odds, is a linear signal of the state."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Size, Tensor, distributions, nn
@@ -79,6 +80,7 @@ class LinearNegativeBinomial(LinearSignal):
     """
 
     support = constraints.nonnegative_integer
+    logarithms: ClassVar[tuple[str, ...]] = ("log_dispersion",)
     log_dispersion: Tensor
 
     def __init__(

@@ -1,5 +1,7 @@
 """Loadings of common factors: how a few states enter many observed dimensions."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -41,6 +43,7 @@ class FactorLoadings(LinearEmission):
         Dynamic Factor Models (Stock & Watson, 2011).
     """
 
+    log_scales: ClassVar[tuple[str, ...]] = ("log_scale",)
     weights: Tensor
     offset: Tensor | None
     log_scale: Tensor | None

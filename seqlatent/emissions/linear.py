@@ -1,7 +1,7 @@
 """The linear Gaussian emission, with which a Kalman filter is exact."""
 
 import math
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -214,6 +214,7 @@ class LinearGaussian(LinearEmission):
 class _Covariance(nn.Module):
     """A covariance: learned by a lower factor with positive diagonal, or fixed, and maybe 0."""
 
+    log_scales: ClassVar[tuple[str, ...]] = ("log_scale",)
     R: Tensor
     log_scale: Tensor
     below: Tensor

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -45,6 +46,8 @@ class OrnsteinUhlenbeck(DiagonalTransition, Component, Initialised):
         On the Theory of the Brownian Motion (Uhlenbeck & Ornstein, 1930).
     """
 
+    log_scales: ClassVar[tuple[str, ...]] = ("log_scale",)
+    logarithms: ClassVar[tuple[str, ...]] = ("log_time_scale",)
     log_time_scale: Tensor
     log_scale: Tensor
     mean: Tensor

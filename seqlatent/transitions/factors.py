@@ -1,6 +1,7 @@
 """Vector autoregressions, which drive the factors of a panel, and transitions side by side."""
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,7 @@ class VectorAR(LinearTransition, Initialised):
         Stationarity (Ansley & Kohn, 1986).
     """
 
+    log_scales: ClassVar[tuple[str, ...]] = ("log_scale",)
     partial: Tensor
     log_scale: Tensor
 

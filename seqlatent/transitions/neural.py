@@ -1,5 +1,7 @@
 """Neural transitions: the gate of deep Markov models, and states that carry a memory."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
@@ -38,6 +40,7 @@ class InitialNormal(Initialised):
         torch.Size([3])
     """
 
+    log_scales: ClassVar[tuple[str, ...]] = ("log_scale",)
     loc: Tensor
     log_scale: Tensor
 

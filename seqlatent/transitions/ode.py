@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -48,6 +48,7 @@ class BoundedField(Initialised):
         torch.Size([5, 2])
     """
 
+    logarithms: ClassVar[tuple[str, ...]] = ("log_speed",)
     log_speed: Tensor
     logit_pull: Tensor
 

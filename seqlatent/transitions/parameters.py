@@ -1,5 +1,7 @@
 """Parameters of linear transitions: values to start from, and covariances that stay covariances."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -59,6 +61,7 @@ class Factor(Initialised):
                 [0.]], grad_fn=<MmBackward0>)
     """
 
+    log_scales: ClassVar[tuple[str, ...]] = ("log_scale",)
     basis: Tensor | None
     log_scale: Tensor
     below: Tensor

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +108,12 @@ class Structural(LinearTransition, Component, Initialised):
     """
 
     initial_mean: Tensor | None
+    log_scales: ClassVar[tuple[str, ...]] = (
+        "log_scale",
+        "log_level_scale",
+        "log_slope_scale",
+        "log_initial_scale",
+    )
     log_initial_scale: Tensor | None
 
     def __init__(
@@ -186,8 +193,11 @@ class Structural(LinearTransition, Component, Initialised):
         return None if absent else self.read(f"log_{name}", c).exp()
 
     def extra_repr(self) -> str:
-        scales = {k[4:]: p for k, p in self.named_parameters(recurse=False) if k.startswith("log_")}
-        text = [f"{k}={p.detach().exp().mean().item():.3g}" for k, p in scales.items()]
+        scales = [x for x in self.named_parameters(recurse=False) if x[0] in self.log_scales]
+        text = [
+            f"{name.removeprefix('log_')}={p.detach().exp().mean().item():.3g}"
+            for name, p in scales
+        ]
         return ", ".join(text + ([] if self.series is None else [f"series={self.series}"]))
 
 

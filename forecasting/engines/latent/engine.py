@@ -63,7 +63,7 @@ class LatentEngine(Engine):
         found = trained(self, self.spec.train, ensemble.models, training, panel)
         self.stopped, self.doubtful = found.stopped, found.doubtful
         self.with_history, self.summary = found.with_history, training.summary
-        models = tuple(model.eval().requires_grad_(False) for model in ensemble.models)
+        models = tuple(model.eval().requires_grad_(False) for model in found.models)
         weights = ensemble.weights if found.weights is None else found.weights
         self.ensemble = replace(ensemble, models=models, weights=weights)
         if self.stopped:

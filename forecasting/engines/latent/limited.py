@@ -10,7 +10,7 @@ import torch
 from seqlatent.forecasting.engines.baselines.beside import losses
 from seqlatent.forecasting.engines.engine import Engine, FitOptions, OutOfTime
 from seqlatent.forecasting.engines.rehearsal import foretold
-from seqlatent.forecasting.engines.spec import Trainer, Training
+from seqlatent.forecasting.engines.spec import Members, Trainer, Training
 from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.model import LatentModel
 
@@ -21,6 +21,7 @@ class Trained(NamedTuple):
     """What training in a limited time came to.
 
     Attributes:
+        models: The members.
         weights: Weights of the members ``(N, M)``, zero for those that no time was left for; None
             for equal ones.
         stopped: What the deadline left undone, in words.
@@ -28,6 +29,7 @@ class Trained(NamedTuple):
         with_history: Seconds that the start of all series takes.
     """
 
+    models: Sequence[LatentModel]
     weights: np.ndarray | None
     stopped: str = ""
     doubtful: bool = False
@@ -56,7 +58,7 @@ def trained(
     """
     fit_options = training.fit_options
     if fit_options.deadline.never:
-        return Trained(train(models, training))
+        return Trained(*_made(train, models, training))
     with_history, judging = _rehearsed(engine, panel, fit_options)
     each = with_history / len(models)
     if fit_options.deadline.left - judging < each:
@@ -66,13 +68,21 @@ def trained(
         )
     until = fit_options.deadline.sooner(judging + with_history)
     inner = replace(training, fit_options=replace(fit_options, deadline=until), each=each)
-    weights = train(models, inner)
+    models, weights = _made(train, models, inner)
     untrained = _untrained(models, inner)
     if any(untrained) and weights is None:
         weights = np.tile(~np.array(untrained) / (len(models) - sum(untrained)), (panel.batch, 1))
     kept = len(models) if weights is None else int((weights > 0).any(0).sum())
     stopped = "; ".join([*inner.said, *inner.spared])
-    return Trained(weights, stopped, bool(inner.said), each * kept)
+    return Trained(models, weights, stopped, bool(inner.said), each * kept)
+
+
+def _made(
+    train: Trainer, models: Sequence[LatentModel], training: Training
+) -> tuple[Sequence[LatentModel], np.ndarray | None]:
+    """The members after training, those that were given or others, and their weights."""
+    found = train(models, training)
+    return found if isinstance(found, Members) else (models, found)
 
 
 def _rehearsed(engine: Engine, panel: Panel, fit_options: FitOptions) -> tuple[float, float]:

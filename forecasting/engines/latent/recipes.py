@@ -9,6 +9,16 @@ import torch
 
 from seqlatent import zoo
 from seqlatent.emissions import Emission, Normal, StudentT
+from seqlatent.forecasting.engines.latent.lengths import (
+    lag_rows,
+    lag_rows_and_ahead,
+    lag_rows_twice,
+    rows_ahead,
+    rows_known,
+    rows_of_flow,
+    season_lags,
+    window_rows,
+)
 from seqlatent.forecasting.engines.latent.stages import SequentialTraining
 from seqlatent.forecasting.engines.latent.training import WindowTraining
 from seqlatent.forecasting.engines.spec import DataSummary, Spec, emission_of, register, spec_of
@@ -32,62 +42,44 @@ __all__ = [
 Family = str | Callable[..., Emission] | None
 
 
-def season_lags(data_summary: DataSummary) -> tuple[int, ...]:
-    """Rows that an autoregressive memory reads: the last ones, and those around each season.
-
-    For hourly data 1 to 7, and around each multiple of 24 up to a week.
-    """
-    season = data_summary.season
-    most = max(data_summary.rows // 2, 1)
-    lags = set(range(1, 8))
-    if season > 1:
-        week = max((s for s in data_summary.season_lengths if s <= 400), default=season)
-        last = week if week > season else season * max(1, min(7, 168 // season))
-        for k in range(season, last + 1, season):
-            lags |= {k - 1, k, k + 1}
-    return tuple(sorted(lag for lag in lags if 1 <= lag <= most)) or (1,)
-
-
-def window_rows(data_summary: DataSummary) -> int:
-    """Rows of a training window: a few seasons, and what the lags look back to."""
-    season = data_summary.season
-    return int(min(max(data_summary.rows, 16), max(9 * season, 64), 256))
-
-
-def lag_rows(data_summary: DataSummary) -> int:
-    """Rows before a forecast that a memory with seasonal lags reads in training."""
-    rows = max(season_lags(data_summary)) + rows_ahead(data_summary)
-    return int(min(rows, max(data_summary.rows - rows_ahead(data_summary), 8)))
-
-
-def lag_rows_and_ahead(data_summary: DataSummary) -> int:
-    """Rows of a window of likelihoods: what lags look back to, and as much as is forecast later."""
-    return lag_rows(data_summary) + rows_ahead(data_summary)
-
-
-def lag_rows_twice(data_summary: DataSummary) -> int:
-    """Rows before a forecast that a memory with seasonal lags reads after training."""
-    return max(2 * lag_rows(data_summary), 128)
-
-
-def _srnn(
-    data_summary: DataSummary, *, members: int, latent_dim: int, hidden_dim: int, emission: Family
+def _networks(
+    data_summary: DataSummary,
+    *,
+    make: Callable[..., LatentModel],
+    told: Callable[[DataSummary, Any], dict[str, Any]],
+    members: int,
+    emission: Family,
+    hidden_dim: int,
 ) -> Sequence[LatentModel]:
-    return [
-        zoo.srnn(
-            data_summary.obs_dim,
-            latent_dim=latent_dim,
-            hidden_dim=hidden_dim,
-            covariate_dim=data_summary.covariate_dim,
-            lags=season_lags(data_summary),
-            code_sizes=data_summary.code_sizes,
-            emission=emission_of(emission, data_summary),
-            posterior=Parallel,
-            causal=True,
-            irregular=data_summary.irregular,
-        )
-        for _ in range(members)
-    ]
+    """Members of one architecture.
+
+    Args:
+        data_summary: What they are built for.
+        make: Function of the zoo.
+        told: What it is told beside that, from the data and the family of the observations.
+        members: How many.
+        emission: Family of the observations; None for the one that suits the data.
+        hidden_dim: Width of the hidden layers.
+    """
+    family = emission_of(emission, data_summary)
+    options = {
+        "hidden_dim": hidden_dim,
+        "covariate_dim": data_summary.covariate_dim,
+        "emission": family,
+        **told(data_summary, family),
+    }
+    return [make(data_summary.obs_dim, **options) for _ in range(members)]
+
+
+def _srnn(data_summary: DataSummary, family: Any, *, latent_dim: int) -> dict[str, Any]:
+    return {
+        "latent_dim": latent_dim,
+        "lags": season_lags(data_summary),
+        "code_sizes": data_summary.code_sizes,
+        "posterior": Parallel,
+        "causal": True,
+        "irregular": data_summary.irregular,
+    }
 
 
 @register("srnn")
@@ -120,7 +112,12 @@ def srnn(
             :func:`seqlatent.objectives.elbo`.
     """
     build = partial(
-        _srnn, members=members, latent_dim=latent_dim, hidden_dim=hidden_dim, emission=emission
+        _networks,
+        make=zoo.srnn,
+        told=partial(_srnn, latent_dim=latent_dim),
+        members=members,
+        emission=emission,
+        hidden_dim=hidden_dim,
     )
     bound = partial(elbo, free_bits=free_bits) if latent_dim else elbo
     first = WindowTraining(
@@ -149,20 +146,8 @@ def srnn(
     )
 
 
-def _vrnn(
-    data_summary: DataSummary, *, members: int, latent_dim: int, hidden_dim: int, emission: Family
-) -> Sequence[LatentModel]:
-    return [
-        zoo.vrnn(
-            data_summary.obs_dim,
-            latent_dim=latent_dim,
-            hidden_dim=hidden_dim,
-            covariate_dim=data_summary.covariate_dim,
-            code_sizes=data_summary.code_sizes,
-            emission=emission_of(emission, data_summary),
-        )
-        for _ in range(members)
-    ]
+def _vrnn(data_summary: DataSummary, family: Any, *, latent_dim: int) -> dict[str, Any]:
+    return {"latent_dim": latent_dim, "code_sizes": data_summary.code_sizes}
 
 
 @register("vrnn")
@@ -186,7 +171,12 @@ def vrnn(
         batch_size: Windows of a batch.
     """
     build = partial(
-        _vrnn, members=members, latent_dim=latent_dim, hidden_dim=hidden_dim, emission=emission
+        _networks,
+        make=zoo.vrnn,
+        told=partial(_vrnn, latent_dim=latent_dim),
+        members=members,
+        emission=emission,
+        hidden_dim=hidden_dim,
     )
     return Spec(
         "vrnn",
@@ -213,33 +203,19 @@ def _careful(data_summary: DataSummary) -> float:
 
 
 def _deep_markov(
-    data_summary: DataSummary,
-    *,
-    members: int,
-    latent_dim: int | None,
-    hidden_dim: int,
-    emission: Family,
-) -> Sequence[LatentModel]:
-    family = emission_of(emission, data_summary)
+    data_summary: DataSummary, family: Any, *, latent_dim: int | None
+) -> dict[str, Any]:
     plain = data_summary.obs_dim > 1 or data_summary.irregular or family not in (Normal, StudentT)
-    free = (16 if plain else 2) if latent_dim is None else latent_dim
     anchored: dict[str, Any] = {}
     if not plain:
         anchored = {"core": _core(data_summary), "core_scale": 0.3 * data_summary.season**-0.6}
-    return [
-        zoo.deep_markov(
-            data_summary.obs_dim,
-            latent_dim=free,
-            hidden_dim=hidden_dim,
-            covariate_dim=data_summary.covariate_dim,
-            emission=family,
-            posterior=Tilted,
-            causal=True,
-            irregular=data_summary.irregular,
-            **anchored,
-        )
-        for _ in range(members)
-    ]
+    return {
+        "latent_dim": (16 if plain else 2) if latent_dim is None else latent_dim,
+        "posterior": Tilted,
+        "causal": True,
+        "irregular": data_summary.irregular,
+        **anchored,
+    }
 
 
 @register("deep_markov")
@@ -267,11 +243,12 @@ def deep_markov(
         batch_size: Windows of a batch.
     """
     build = partial(
-        _deep_markov,
+        _networks,
+        make=zoo.deep_markov,
+        told=partial(_deep_markov, latent_dim=latent_dim),
         members=members,
-        latent_dim=latent_dim,
-        hidden_dim=hidden_dim,
         emission=emission,
+        hidden_dim=hidden_dim,
     )
     train = WindowTraining(
         partial(multi_step_score, past=0.03, score="crps", samples=8),
@@ -291,16 +268,6 @@ def deep_markov(
         context=rows_known,
         samples=200,
     )
-
-
-def rows_ahead(data_summary: DataSummary) -> int:
-    """Rows ahead that models are trained to forecast: two seasons, a third of a short series."""
-    return int(min(max(24, 2 * data_summary.season), max(data_summary.rows // 3, 4), 48))
-
-
-def rows_known(data_summary: DataSummary) -> int:
-    """Rows before a forecast that are read, in training and after it: six seasons."""
-    return int(min(max(data_summary.rows, 16), max(6 * data_summary.season, 128), 256))
 
 
 def _deep_state(data_summary: DataSummary, *, hidden_dim: int) -> Sequence[LatentModel]:
@@ -352,19 +319,8 @@ def deep_state(*, steps: int = 300, hidden_dim: int = 32, batch_size: int = 32) 
     )
 
 
-def _latent_ode(
-    data_summary: DataSummary, *, members: int, latent_dim: int, hidden_dim: int, emission: Family
-) -> Sequence[LatentModel]:
-    return [
-        zoo.latent_ode(
-            data_summary.obs_dim,
-            latent_dim=latent_dim,
-            hidden_dim=hidden_dim,
-            covariate_dim=data_summary.covariate_dim,
-            emission=emission_of(emission, data_summary),
-        )
-        for _ in range(members)
-    ]
+def _latent_ode(data_summary: DataSummary, family: Any, *, latent_dim: int) -> dict[str, Any]:
+    return {"latent_dim": latent_dim}
 
 
 @register("latent_ode")
@@ -388,11 +344,12 @@ def latent_ode(
         batch_size: Windows of a batch.
     """
     build = partial(
-        _latent_ode,
+        _networks,
+        make=zoo.latent_ode,
+        told=partial(_latent_ode, latent_dim=latent_dim),
         members=members,
-        latent_dim=latent_dim,
-        hidden_dim=hidden_dim,
         emission=emission,
+        hidden_dim=hidden_dim,
     )
     return Spec(
         "latent_ode",
@@ -404,11 +361,6 @@ def latent_ode(
         statics=False,
         samples=200,
     )
-
-
-def rows_of_flow(data_summary: DataSummary) -> int:
-    """Rows of a window of a flow from a random start, which cannot follow a longer series."""
-    return min(max(data_summary.rows, 8), 64)
 
 
 OPTIONS: dict[str, tuple[str, ...]] = {

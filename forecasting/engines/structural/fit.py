@@ -3,20 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from seqlatent.forecasting.engines.structural.report import Stacking, chosen
-from seqlatent.forecasting.engines.structural.rows import (
-    Rows,
-    at,
-    hidden,
-    length,
-    prepared,
-    without_end,
-)
+from seqlatent.forecasting.engines.structural.rows import Rows, prepared
 from seqlatent.forecasting.engines.structural.specifications import (
     Specification,
     candidates,
@@ -27,12 +19,22 @@ from seqlatent.forecasting.engines.structural.specifications import (
 from seqlatent.forecasting.engines.structural.stacking import (
     CRITERIA,
     Block,
+    Heldout,
     by_heldout,
     by_information,
     calibration_factor,
     without,
 )
-from seqlatent.model import LatentModel, moments
+from seqlatent.forecasting.engines.structural.trials import (
+    POINTS,
+    Trials,
+    ahead,
+    blocks_of,
+    forecasts_of,
+    trials_of,
+)
+from seqlatent.model import LatentModel
+from seqlatent.scales import log_scales
 from seqlatent.sequences import Sequences
 from seqlatent.training import Deadline, EachHistory, draws_each, fit_each
 
@@ -41,10 +43,6 @@ __all__ = ["Fitted", "Member", "fit_structural"]
 # Standard deviation of a logarithm ahead beyond which a series does not tell a distribution of it:
 # the mean is then one of the tail.
 _WIDEST = 1.5
-_POINTS = 32  # parameters from the best of which a series starts
-# Blocks that are hidden one after the other at the end of each series: what shocks one spares the
-# other. Few series have more of them, so many ends in all.
-_BLOCKS, _ENDS, _MOST_BLOCKS = 2, 24, 12
 _JUDGED = 64  # most series whose ends are hidden where there is a deadline
 
 
@@ -119,6 +117,7 @@ def fit_structural(
     seed: int = 0,
     deadline: Deadline | None = None,
     each: float = 0.0,
+    models: Sequence[LatentModel] | None = None,
 ) -> Fitted:
     """Fits the mixture to a panel.
 
@@ -142,6 +141,8 @@ def fit_structural(
         seed: Seed of sample, points and draws.
         deadline: By when to stop, with the specifications that there was time for.
         each: Seconds that each model costs after that.
+        models: Untrained models of the specifications, with rows of parameters for as many series;
+            built by default.
 
     Raises:
         ValueError: If there are no values, or infinite ones, or the criterion is unknown.
@@ -170,87 +171,180 @@ def fit_structural(
     )
     usual = reading(wanted)
     rows = usual[0] if rows is None else rows
-    sample = usual[1] if sample is None else sample
-    # what a few series say of the distribution of their parameters is soon learned
-    stages = 5 if len(y) >= 16 else 2
-    data = prepared(y, season, rows, u=u)
-    asked = calibrate or criterion == "heldout"
     # weights and widths come after the last specification
     limit = (Deadline() if deadline is None else deadline).part(0.9)
-    judged = 2 * sample if limit.never else min(2 * sample, _JUDGED)
-    trials = _trials(data, horizon, judged, seed) if asked else None
-    members: list[Member] = []
-    histories: dict[str, EachHistory] = {}
-    found: list[tuple[Tensor, Tensor]] = []
-    tells = torch.ones(len(y), len(wanted), dtype=torch.bool, device=y.device)
-    slowest, cut = 0.0, False
-    for i, specification in enumerate(wanted):
-        began = limit.spent
-        until = limit.sooner(-(len(wanted) - i - 1) * draws * each)
-        if i and (cut or until.left < slowest):
+    fit = _Fit(
+        prepared(y, season, rows, u=u), usual[1] if sample is None else sample, draws, seed, limit
+    )
+    asked = calibrate or criterion == "heldout"
+    if asked:
+        fit.hide(horizon)
+    models = [f.model(len(y)) for f in wanted] if models is None else models
+    for i, (specification, model) in enumerate(zip(wanted, models, strict=True)):
+        if not fit.add(specification, model, horizon, (len(wanted) - i - 1) * draws * each):
             break
-        model, batch = specification.model(len(y)), data.sequences(specification.log)
-        history = fit_each(
-            model,
-            batch,
-            sample=sample,
-            stages=stages,
-            points=_POINTS,
-            seed=seed,
-            deadline=until.part(0.6) if trials is not None and not i else until,
-        )
-        cut = history.stopped == "time"
-        forecasts = None
-        if trials is not None and not cut:
-            forecasts = _forecasts(specification, trials, history, draws, seed, until)
-            cut = forecasts is None
-        if cut and i:
-            break
-        histories[specification.name] = history
-        drawn = draws_each(model, batch, history, draws, seed=seed)
-        members += [Member(specification, m) for m in drawn]
-        if specification.log:
-            scale = _ahead(drawn, batch, data, horizon)[1][..., -1].sqrt()
-            tells[:, i] = (scale <= _WIDEST).all(0)
-        if forecasts is None:
-            trials = None
-        else:
-            found.append(forecasts)
-        slowest = max(slowest, limit.spent - began)
-    first = next(iter(histories.values()))
-    said = _undone(len(members) // draws, len(wanted), first, asked and cut)
-    wanted = wanted[: len(members) // draws]
-    tells = tells[:, : len(wanted)]
-    log = [specification.log for specification in wanted]
-    blocks = [] if trials is None else _blocks(trials, found)
-    heldout_weights, heldout = by_heldout(blocks, log)
-    information = None
-    if criterion in ("aic", "bic"):
-        weights, information = _by_information(wanted, histories, data, criterion)
-    else:
-        equal = torch.full_like(heldout_weights, 1 / len(wanted))
-        weights = (
-            (equal if criterion == "equal" else heldout_weights).to(y.device).expand(len(y), -1)
-        )
-    weights = without(weights, tells)
-    factor = 1.0
-    if calibrate and trials is not None:
-        factor = calibration_factor(blocks, log, weights[trials.series])
-        for member in members:
-            _widen(member.model, factor)
+    said = _undone(len(fit.specifications), len(wanted), fit.first, asked and fit.cut)
+    weights, heldout, information = fit.weights(criterion)
+    factor = fit.calibrate(weights) if calibrate else 1.0
     absent = left_out(season_length, usual=specifications is None, **allowed)
-    counted = len(y) if trials is None else len(trials.series)
-    stacking = chosen(criterion, wanted, weights, heldout, information, absent, factor, counted)
+    stacking = chosen(
+        criterion,
+        fit.specifications,
+        weights,
+        heldout,
+        information,
+        absent,
+        factor,
+        len(y) if fit.trials is None else len(fit.trials.series),
+    )
     return Fitted(
-        tuple(members),
+        tuple(fit.members),
         (weights / draws).repeat_interleave(draws, 1),
         stacking,
         season,
         rows,
         bool((y[seen] >= 0).all()),
-        histories,
+        fit.histories,
         tuple(said),
     )
+
+
+@dataclass
+class _Fit:
+    """A mixture on the way: specification after specification, then their weights and widths.
+
+    Args:
+        data: The panel.
+        sample: Most series from which the distribution of the parameters is learned.
+        draws: Models of each specification.
+        seed: Seed of sample, points and draws.
+        limit: By when to stop.
+        trials: Series without their end; None where none are hidden.
+        specifications: The specifications that were fitted.
+        members: Their models.
+        histories: Records of their fits, by name.
+        forecasts: Their forecasts of what was hidden.
+        tells: Whether each series tells a distribution by each of them ``(B,)``.
+        slowest: Most seconds that one took.
+        cut: Whether the last one was cut short.
+    """
+
+    data: Rows
+    sample: int
+    draws: int
+    seed: int
+    limit: Deadline
+    trials: Trials | None = None
+    specifications: list[Specification] = field(default_factory=list)
+    members: list[Member] = field(default_factory=list)
+    histories: dict[str, EachHistory] = field(default_factory=dict)
+    forecasts: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    tells: list[Tensor] = field(default_factory=list)
+    slowest: float = 0.0
+    cut: bool = False
+
+    @property
+    def first(self) -> EachHistory:
+        """The record of the first specification."""
+        return self.histories[self.specifications[0].name]
+
+    def hide(self, horizon: int) -> None:
+        """Hides ends of some series, on which specifications are judged."""
+        judged = 2 * self.sample if self.limit.never else min(2 * self.sample, _JUDGED)
+        self.trials = trials_of(self.data, horizon, judged, self.seed)
+
+    def add(
+        self, specification: Specification, model: LatentModel, horizon: int, spare: float
+    ) -> bool:
+        """Fits one more specification; False where there is no time for all of it.
+
+        Args:
+            specification: The specification.
+            model: Its untrained model, with a row of parameters for each series.
+            horizon: Steps ahead for which it is judged.
+            spare: Seconds that those after it cost when they are fitted.
+        """
+        began, first = self.limit.spent, not self.specifications
+        until = self.limit.sooner(-spare)
+        if not first and (self.cut or until.left < self.slowest):
+            return False
+        batch = self.data.sequences(specification.log)
+        history = fit_each(
+            model,
+            batch,
+            sample=self.sample,
+            # what a few series say of the distribution of their parameters is soon learned
+            stages=5 if len(self.data.y) >= 16 else 2,
+            points=POINTS,
+            seed=self.seed,
+            deadline=until.part(0.6) if self.trials is not None and first else until,
+        )
+        self.cut = history.stopped == "time"
+        forecasts = None
+        if self.trials is not None and not self.cut:
+            forecasts = forecasts_of(
+                specification, self.trials, history, self.draws, self.seed, until
+            )
+            self.cut = forecasts is None
+        if self.cut and not first:
+            return False
+        drawn = draws_each(model, batch, history, self.draws, seed=self.seed)
+        self.specifications.append(specification)
+        self.histories[specification.name] = history
+        self.members += [Member(specification, m) for m in drawn]
+        self.tells.append(self._tells(specification, drawn, horizon))
+        if forecasts is None:
+            self.trials = None
+        else:
+            self.forecasts.append(forecasts)
+        self.slowest = max(self.slowest, self.limit.spent - began)
+        return True
+
+    def _tells(
+        self, specification: Specification, drawn: Sequence[LatentModel], horizon: int
+    ) -> Tensor:
+        """Whether each series tells a distribution of what is ahead ``(B,)``."""
+        if not specification.log:
+            return torch.ones(len(self.data.y), dtype=torch.bool, device=self.data.y.device)
+        batch = self.data.sequences(log=True)
+        scale = ahead(drawn, batch, self.data, horizon)[1][..., -1].sqrt()
+        return (scale <= _WIDEST).all(0)
+
+    def weights(self, criterion: str) -> tuple[Tensor, Heldout | None, Tensor | None]:
+        """Weights of each series ``(B, F)``, and the scores that they come from."""
+        y, information = self.data.y, None
+        shared, heldout = by_heldout(self._blocks, self._log)
+        if criterion in ("aic", "bic"):
+            weights, information = _by_information(
+                self.specifications, self.histories, self.data, criterion
+            )
+        else:
+            if criterion == "equal":
+                shared = torch.full_like(shared, 1 / len(shared))
+            weights = shared.to(y.device).expand(len(y), -1)
+        return without(weights, torch.stack(self.tells, 1)), heldout, information
+
+    @torch.no_grad()
+    def calibrate(self, weights: Tensor) -> float:
+        """Multiplies the standard deviations of all noises by what hidden ends ask for.
+
+        Means stay, predictive widths grow.
+        """
+        if self.trials is None:
+            return 1.0
+        factor = calibration_factor(self._blocks, self._log, weights[self.trials.series])
+        for member in self.members:
+            for scale in log_scales(member.model).values():
+                scale += math.log(factor)
+        return factor
+
+    @property
+    def _log(self) -> list[bool]:
+        return [specification.log for specification in self.specifications]
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return [] if self.trials is None else blocks_of(self.trials, self.forecasts)
 
 
 def _undone(made: int, wanted: int, history: EachHistory, blind: bool) -> list[str]:
@@ -286,90 +380,6 @@ def _check(y: Tensor, criterion: str) -> None:
         )
 
 
-class _Trials(NamedTuple):
-    """Series without their end, several ends of each one after the other.
-
-    Attributes:
-        rows: What is left of them ``(K B, T)``.
-        y: What was hidden ``(K, B, H)``.
-        scale: Usual step of each ``(B,)``.
-        series: Which series of the panel each is ``(B,)``.
-    """
-
-    rows: Rows
-    y: Tensor
-    scale: Tensor
-    series: Tensor
-
-
-def _trials(data: Rows, horizon: int, sample: int, seed: int) -> _Trials | None:
-    """Some series without their end, then without more of it; None where nothing can be hidden."""
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(data.y), generator=generator)[:sample].to(data.y.device)
-    whole = data.select(chosen)
-    scale = whole.sequences(False).scale[:, 0]
-    parts, targets = [], []
-    for i in range(min(max(_BLOCKS, math.ceil(_ENDS / len(chosen))), _MOST_BLOCKS)):
-        short = without_end(whole, horizon)
-        target = hidden(whole, short, horizon)
-        if i >= _BLOCKS:  # enough must be left of a series
-            target = target.where(length(short.y)[:, None] >= 2 * horizon, torch.nan)
-        if not bool((~target.isnan()).any()):
-            break
-        parts.append(short)
-        targets.append(target)
-        whole = short
-    if not parts:
-        return None
-    y, t, u = (torch.cat([getattr(p, name) for p in parts]) for name in ("y", "t", "u"))
-    rows = Rows(y, t, torch.arange(len(y), device=y.device), u, data.season_length)
-    return _Trials(rows, torch.stack(targets), scale, chosen)
-
-
-def _forecasts(
-    specification: Specification,
-    trials: _Trials,
-    history: EachHistory,
-    draws: int,
-    seed: int,
-    deadline: Deadline,
-) -> tuple[Tensor, Tensor] | None:
-    """Means and variances ``(D, K, B, H)`` of what follows, under parameters of what was.
-
-    None where there is no time for all of them.
-    """
-    rows = trials.rows
-    model, batch = specification.model(len(rows.y)), rows.sequences(specification.log)
-    trial = fit_each(
-        model, batch, pool=history.pool, points=_POINTS // 4, seed=seed, deadline=deadline
-    )
-    if trial.stopped == "time":
-        return None
-    mean, variance = _ahead(
-        draws_each(model, batch, trial, draws, seed=seed), batch, rows, trials.y.shape[-1]
-    )
-    shape = (draws, *trials.y.shape)
-    return mean.reshape(shape), variance.reshape(shape)
-
-
-def _ahead(
-    models: Sequence[LatentModel], batch: Sequences, rows: Rows, horizon: int
-) -> tuple[Tensor, Tensor]:
-    """Means and variances ``(D, B, H)`` of what follows each series."""
-    place = length(rows.y)[:, None] + torch.arange(horizon, device=rows.y.device)
-    u = at(rows.u, place)
-    found = [moments(m, m.belief(batch, end=False), horizon, u=u) for m in models]
-    mean, variance = (torch.stack(x)[..., 0] for x in zip(*found, strict=True))
-    return mean, variance
-
-
-def _blocks(trials: _Trials, forecasts: Sequence[tuple[Tensor, Tensor]]) -> list[Block]:
-    mean, variance = (torch.stack(x) for x in zip(*forecasts, strict=True))
-    return [
-        Block(y, mean[:, :, i], variance[:, :, i], trials.scale) for i, y in enumerate(trials.y)
-    ]
-
-
 def _by_information(
     specifications: Sequence[Specification],
     histories: dict[str, EachHistory],
@@ -384,11 +394,3 @@ def _by_information(
     )
     size = [histories[specification.name].mode.shape[1] for specification in specifications]
     return by_information(evidence, size, (~data.y.isnan()).sum(1), criterion)
-
-
-@torch.no_grad()
-def _widen(model: LatentModel, factor: float) -> None:
-    """Multiplies the standard deviations of all noises: means stay, predictive widths grow."""
-    for name, p in model.named_parameters():
-        if name.rpartition(".")[2].startswith("log_"):
-            p += math.log(factor)

@@ -1,4 +1,4 @@
-"""Mixtures of normal and log-normal distributions: quantiles, ranks, densities, and the CRPS."""
+"""Mixtures of normal and log-normal distributions: ranks, densities, and the CRPS."""
 
 import math
 from collections.abc import Sequence
@@ -7,53 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["crps_products", "log_densities", "mixture_quantiles", "ranks"]
+__all__ = ["crps_products", "log_densities", "ranks"]
 
 _CHUNK = 1024  # cells whose distribution functions are tabulated at once
 _NODES = torch.linspace(-4.0, 4.0, 17, dtype=torch.float64)
 _MOST = 700.0  # exponents beyond are no numbers any more
-
-
-def mixture_quantiles(
-    mean: Tensor,
-    variance: Tensor,
-    log: Sequence[bool],
-    levels: Sequence[float],
-    weights: Tensor | None = None,
-) -> Tensor:
-    """Quantiles of a mixture of normal and log-normal distributions, by bisection.
-
-    Args:
-        mean: Means of the members ``(M, *)``, of the logarithm where ``log`` says so.
-        variance: Variances.
-        log: Whether a member is log-normal.
-        levels: Levels in (0, 1).
-        weights: Weights of the members, broadcastable against the means; equal by default.
-
-    Returns:
-        Quantiles ``(*, L)``.
-
-    Example:
-        >>> one = torch.ones(1, dtype=torch.float64)
-        >>> mixture_quantiles(one[None], one[None], [False], [0.5])
-        tensor([[1.]], dtype=torch.float64)
-    """
-    level = torch.as_tensor(levels, dtype=mean.dtype, device=mean.device)
-    share = _weights(mean, weights)[..., None]
-    scale = variance.sqrt()[..., None]
-    mean = mean[..., None]
-    each = mean + scale * torch.special.ndtri(level)
-    is_log = _is_log(log, mean)
-    each = torch.where(is_log, each.clamp_max(_MOST).exp(), each)
-    low, high = each.amin(0), each.amax(0)
-    if len(mean) == 1:
-        return low
-    for _ in range(50):
-        middle = (low + high) / 2
-        x = _seen(middle, is_log)
-        below = (share * torch.special.ndtr((x - mean) / scale)).sum(0) < level
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return (low + high) / 2
 
 
 def ranks(

@@ -9,7 +9,7 @@ import torch
 
 from seqlatent.forecasting.arguments import chosen
 from seqlatent.forecasting.engines.engine import OutOfTime
-from seqlatent.forecasting.engines.spec import DataSummary, Spec, Training, register
+from seqlatent.forecasting.engines.spec import DataSummary, Members, Spec, Training, register
 from seqlatent.forecasting.engines.structural.fit import fit_structural
 from seqlatent.forecasting.engines.structural.specifications import (
     Specification,
@@ -88,7 +88,7 @@ class Pooled:
             for _ in range(self.draws)
         ]
 
-    def __call__(self, models: Sequence[LatentModel], training: Training) -> np.ndarray:
+    def __call__(self, models: Sequence[LatentModel], training: Training) -> Members:
         data_summary, model_data, each = training.data_summary, training.model_data, training.each
         deadline = training.fit_options.deadline
         if deadline.left + (len(models) - self.draws) * each <= 0:
@@ -111,12 +111,11 @@ class Pooled:
             seed=training.fit_options.seed,
             deadline=deadline,
             each=each,
+            models=models[:: self.draws],
         )
         # the first specification alone, all of it, is a model; less than that has to be judged
         whole = all("specifications" in text for text in fitted.undone)
         (training.spared if whole else training.said).extend(fitted.undone)
-        for model, member in zip(models, fitted.members, strict=False):
-            model.load_state_dict(member.model.state_dict())
         absent = left_out(
             data_summary.season_lengths or 1,
             longest=data_summary.longest,
@@ -126,8 +125,9 @@ class Pooled:
         )
         training.summary["stacking"] = replace(fitted.stacking, left_out=absent).to_dict()
         weights = np.zeros((data_summary.series, len(models)))
-        weights[:, : len(fitted.members)] = fitted.weights.numpy()
-        return weights
+        made = [member.model for member in fitted.members]
+        weights[:, : len(made)] = fitted.weights.numpy()
+        return Members([*made, *models[len(made) :]], weights)
 
 
 def steps_ahead(data_summary: DataSummary) -> int:

@@ -141,11 +141,12 @@ def specification_of(text: str) -> Specification:
     Example:
         >>> from seqlatent.forecasting.engines.structural import specification_of
         >>> specification_of("log damped, fixed season")
-        Form(trend='damped', seasons=(), log=True, covariate_dim=0, fixed=True)
+        Specification(trend='damped', seasons=(), log=True, covariate_dim=0, fixed=True)
     """
-    trend, _, season = (part.strip() for part in str(text).partition(","))
-    log = trend.startswith("log ")
-    trend = trend.removeprefix("log ").strip()
+    words, _, season = (part.strip() for part in str(text).partition(","))
+    first, _, rest = words.partition(" ")
+    log = first == "log"
+    trend = rest.strip() if log else words
     if trend not in TRENDS or season not in ("", "fixed season", "no season"):
         raise ValueError(
             f"a specification is one of {', '.join(TRENDS)}, 'log' before it for logarithms and "

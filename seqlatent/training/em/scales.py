@@ -9,6 +9,7 @@ from torch import Tensor
 from seqlatent.chain import ConditionallyLinear
 from seqlatent.emissions import LinearEmission
 from seqlatent.model import LatentModel
+from seqlatent.scales import log_scales
 from seqlatent.sequences import Context
 from seqlatent.training.likelihood.parameter_vectors import Vectors
 
@@ -74,11 +75,8 @@ def scales(vectors: Vectors, taken: set[str]) -> tuple[Scales, list[str]]:
     theta = vectors.read()
     empty = torch.zeros(0, dtype=torch.long, device=theta.device)
     none = Scales(empty, theta.new_zeros(len(theta), 0))
-    names = [
-        name
-        for name in vectors.named
-        if name not in taken and name.rpartition(".")[2].startswith("log_")
-    ]
+    logarithmic = log_scales(model)
+    names = [name for name in vectors.named if name not in taken and name in logarithmic]
     with torch.no_grad():
         c = model.context(data)
         base = matrices(model, c)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seqlatent.scales import log_scales
 from seqlatent.training.gradient.batches import Batch
 from seqlatent.training.gradient.descent import Descent
 
@@ -34,8 +35,9 @@ class Surface:
         self.descent, self.batch = descent, batch
         named = [(n, p) for n, p in descent.model.named_parameters() if p.requires_grad]
         self.parameters = [p for _, p in named]
+        scales = log_scales(descent.model)
         self.logarithmic = torch.cat(
-            [torch.full((p.numel(),), _is_log_scale(n), device=p.device) for n, p in named]
+            [torch.full((p.numel(),), n in scales, device=p.device) for n, p in named]
         )
 
     def __len__(self) -> int:
@@ -172,8 +174,3 @@ def _best(surface: Surface, least: float, points: list[Tensor]) -> Tensor | None
     values = [surface.value(point) for point in points]
     best = max(range(len(points)), key=values.__getitem__, default=None)
     return None if best is None or values[best] <= least else points[best]
-
-
-def _is_log_scale(name: str) -> bool:
-    own = name.rpartition(".")[2]
-    return own.startswith("log_") and own.endswith("scale") and own != "log_time_scale"

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from seqlatent.scales import log_scales
 from seqlatent.training.likelihood.parameter_vectors import Vectors
 from seqlatent.transitions import AR
 from seqlatent.transitions.cycles import autoregressive_coefficients
@@ -117,8 +118,9 @@ def _alone(vectors: Vectors, module: nn.Module, name: str) -> _Part:
         return part("coefficients", coefficients, single=len(columns) == 1)
     if own == "log_time_scale":
         return part("time_scale", torch.exp)
-    if own.startswith("log_") and own.endswith("scale"):
-        return part(own[4:-5] + "variance", lambda x: (2 * x).exp())
+    if name in log_scales(vectors.model):
+        title = own.removeprefix("log_").removesuffix("scale")
+        return part(title + "variance", lambda x: (2 * x).exp())
     if own == "damping_logit":
         return part("damping", torch.sigmoid)
     band = getattr(module, "band", None)

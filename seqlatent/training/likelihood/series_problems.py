@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seqlatent.model import LatentModel
 from seqlatent.objectives import evidence
+from seqlatent.scales import logarithms
 from seqlatent.sequences import Sequences
 from seqlatent.training.deadline import Deadline, Pace
 from seqlatent.training.likelihood.population_prior import Pool
@@ -37,7 +38,8 @@ class Tables:
         learned = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self.parameters = [p for _, p in learned]
         self.widths = [p.shape[-1] for p in self.parameters]
-        log = [name.rpartition(".")[2].startswith("log_") for name, _ in learned]
+        known = logarithms(model)
+        log = [name in known for name, _ in learned]
         self.logarithmic = torch.tensor(log).repeat_interleave(torch.tensor(self.widths))
 
     def read(self, row: Tensor | int) -> Tensor:

@@ -1,0 +1,107 @@
+"""Trials: series without their end, and what specifications say of it."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqlatent.forecasting.engines.structural.rows import Rows, at, hidden, length, without_end
+from seqlatent.forecasting.engines.structural.specifications import Specification
+from seqlatent.forecasting.engines.structural.stacking import Block
+from seqlatent.model import LatentModel, moments
+from seqlatent.sequences import Sequences
+from seqlatent.training import Deadline, EachHistory, draws_each, fit_each
+
+__all__ = ["POINTS", "Trials", "ahead", "blocks_of", "forecasts_of", "trials_of"]
+
+POINTS = 32  # parameters from the best of which a series starts
+# Blocks that are hidden one after the other at the end of each series: what shocks one spares the
+# other. Few series have more of them, so many ends in all.
+_BLOCKS, _ENDS, _MOST_BLOCKS = 2, 24, 12
+
+
+class Trials(NamedTuple):
+    """Series without their end, several ends of each one after the other.
+
+    Attributes:
+        rows: What is left of them ``(K B, T)``.
+        y: What was hidden ``(K, B, H)``.
+        scale: Usual step of each ``(B,)``.
+        series: Which series of the panel each is ``(B,)``.
+    """
+
+    rows: Rows
+    y: Tensor
+    scale: Tensor
+    series: Tensor
+
+
+def trials_of(data: Rows, horizon: int, sample: int, seed: int) -> Trials | None:
+    """Some series without their end, then without more of it; None where nothing can be hidden."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(data.y), generator=generator)[:sample].to(data.y.device)
+    whole = data.select(chosen)
+    scale = whole.sequences(False).scale[:, 0]
+    parts, targets = [], []
+    for i in range(min(max(_BLOCKS, math.ceil(_ENDS / len(chosen))), _MOST_BLOCKS)):
+        short = without_end(whole, horizon)
+        target = hidden(whole, short, horizon)
+        if i >= _BLOCKS:  # enough must be left of a series
+            target = target.where(length(short.y)[:, None] >= 2 * horizon, torch.nan)
+        if not bool((~target.isnan()).any()):
+            break
+        parts.append(short)
+        targets.append(target)
+        whole = short
+    if not parts:
+        return None
+    y, t, u = (torch.cat([getattr(p, name) for p in parts]) for name in ("y", "t", "u"))
+    rows = Rows(y, t, torch.arange(len(y), device=y.device), u, data.season_length)
+    return Trials(rows, torch.stack(targets), scale, chosen)
+
+
+def forecasts_of(
+    specification: Specification,
+    trials: Trials,
+    history: EachHistory,
+    draws: int,
+    seed: int,
+    deadline: Deadline,
+) -> tuple[Tensor, Tensor] | None:
+    """Means and variances ``(D, K, B, H)`` of what follows, under parameters of what was.
+
+    None where there is no time for all of them.
+    """
+    rows = trials.rows
+    model, batch = specification.model(len(rows.y)), rows.sequences(specification.log)
+    trial = fit_each(
+        model, batch, pool=history.pool, points=POINTS // 4, seed=seed, deadline=deadline
+    )
+    if trial.stopped == "time":
+        return None
+    mean, variance = ahead(
+        draws_each(model, batch, trial, draws, seed=seed), batch, rows, trials.y.shape[-1]
+    )
+    shape = (draws, *trials.y.shape)
+    return mean.reshape(shape), variance.reshape(shape)
+
+
+def ahead(
+    models: Sequence[LatentModel], batch: Sequences, rows: Rows, horizon: int
+) -> tuple[Tensor, Tensor]:
+    """Means and variances ``(D, B, H)`` of what follows each series."""
+    place = length(rows.y)[:, None] + torch.arange(horizon, device=rows.y.device)
+    u = at(rows.u, place)
+    found = [moments(m, m.belief(batch, end=False), horizon, u=u) for m in models]
+    mean, variance = (torch.stack(x)[..., 0] for x in zip(*found, strict=True))
+    return mean, variance
+
+
+def blocks_of(trials: Trials, forecasts: Sequence[tuple[Tensor, Tensor]]) -> list[Block]:
+    """Forecasts of each specification beside what was hidden."""
+    mean, variance = (torch.stack(x) for x in zip(*forecasts, strict=True))
+    return [
+        Block(y, mean[:, :, i], variance[:, :, i], trials.scale) for i, y in enumerate(trials.y)
+    ]
