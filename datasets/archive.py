@@ -117,8 +117,8 @@ def _read_parquet(path: Path, content: bytes) -> "pd.DataFrame":
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f"reading {path} needs pyarrow, which is not installed; "
-            "run pip install 'seqlatent[parquet]'."
+            f"reading {path} needs pyarrow, which is not installed; run pip install "
+            "'seqlatent[parquet]'."
         ) from error
     return pd.read_parquet(io.BytesIO(content), engine="pyarrow")
 
@@ -138,8 +138,8 @@ def _places(dataset: Dataset, folders: list[Path]) -> str:
 
 def _by_hand(dataset: Dataset) -> str:
     return (
-        f"put {dataset.file} (sha256 {dataset.sha256}) into one of these folders, "
-        f"or name its folder by root=... or the environment variable {VARIABLE}."
+        f"put {dataset.file} (sha256 {dataset.sha256}) into one of these folders, or name its "
+        f"folder by root=... or the environment variable {VARIABLE}."
     )
 
 

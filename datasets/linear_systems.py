@@ -155,8 +155,8 @@ def switching(
     )
     if not 0 <= persistence < 1:
         raise ValueError(
-            f"persistence must be a probability in [0, 1), found {persistence}; "
-            "0.95 keeps a regime for 20 steps."
+            f"persistence must be a probability in [0, 1), found {persistence}; 0.95 keeps a "
+            "regime for 20 steps."
         )
     how = settings(generator, dtype)
     eye = torch.eye(latent_dim, dtype=how["dtype"], device=how["device"])
@@ -244,8 +244,8 @@ def _shaped(given: dict[str, Tensor], name: str) -> bool:
 def _require_matrix(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
     if tuple(value.shape) != shape:
         raise ValueError(
-            f"{name} must have shape {shape}, found {tuple(value.shape)}; "
-            "all must agree on the size K of the state and the number D of observed dimensions."
+            f"{name} must have shape {shape}, found {tuple(value.shape)}; all must agree on the "
+            "size K of the state and the number D of observed dimensions."
         )
     if not bool(torch.isfinite(value).all()):
         raise ValueError(f"{name} must be finite, found NaN or infinity.")

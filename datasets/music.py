@@ -55,8 +55,8 @@ def piano_rolls(
     keys = [c for c in frame.columns if c[0] == "p" and c[1:].isdigit()]
     if not keys or not {"split", "seq", "t"} <= set(frame.columns):
         raise ValueError(
-            f"name must be a set of piano rolls, found {dataset.name!r}; "
-            "use 'jsb_chorales', 'nottingham' or 'musedata'."
+            f"name must be a set of piano rolls, found {dataset.name!r}; use 'jsb_chorales', "
+            "'nottingham' or 'musedata'."
         )
     return {part: _pad(frame.loc[frame["split"] == part], keys, steps, dtype) for part in SPLITS}
 

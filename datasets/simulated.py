@@ -151,8 +151,8 @@ def observe(y: Tensor, t: Tensor, missing: float, how: Settings) -> Sequences:
     """Hides each cell with probability ``missing``; drawn last, so the rate changes no data."""
     if not bool(torch.isfinite(y).all()):
         raise ValueError(
-            "the simulation must stay finite, but it diverged; "
-            "use fewer steps, a shorter step or a stable system."
+            "the simulation must stay finite, but it diverged; use fewer steps, a shorter step or "
+            "a stable system."
         )
     hidden = torch.rand(y.shape, **how) < missing
     return Sequences.of(y, observed=~hidden, t=t)

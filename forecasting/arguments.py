@@ -155,29 +155,23 @@ def horizon(h: Any) -> int:
 
 def levels_of(level: Any) -> tuple[float | int, ...]:
     """Reads levels of intervals, in percent; None is none."""
-    given = _numbers("level", level)
-    for lv in given:
-        if not _LEAST_LEVEL <= lv <= 100 - _LEAST_LEVEL:
-            raise ArgumentError(
-                f"level must lie between 0 and 100 percent, by {_LEAST_LEVEL:f} or more, found "
-                f"{told(lv)}.",
-                name="level",
-            )
-    _told_apart("level", given)
-    return given
+    return _within("level", level, 100, f"100 percent, by {_LEAST_LEVEL:f}", _LEAST_LEVEL)
 
 
 def quantiles_of(quantiles: Any) -> tuple[float | int, ...]:
     """Reads levels of quantiles; None is none."""
-    given = _numbers("quantiles", quantiles)
-    for q in given:
-        if not _LEAST_QUANTILE <= q <= 1 - _LEAST_QUANTILE:
+    return _within("quantiles", quantiles, 1, f"1, by {_LEAST_QUANTILE:g}", _LEAST_QUANTILE)
+
+
+def _within(name: str, values: Any, most: int, words: str, least: float) -> tuple[float | int, ...]:
+    """Numbers between 0 and ``most``, neither closer to it than ``least`` nor repeated."""
+    given = _numbers(name, values)
+    for x in given:
+        if not least <= x <= most - least:
             raise ArgumentError(
-                f"quantiles must lie between 0 and 1, by {_LEAST_QUANTILE:g} or more, found "
-                f"{told(q)}.",
-                name="quantiles",
+                f"{name} must lie between 0 and {words} or more, found {told(x)}.", name=name
             )
-    _told_apart("quantiles", given)
+    _told_apart(name, given)
     return given
 
 

@@ -685,6 +685,7 @@ def test_a_missing_forecast_is_named():
         (lambda df: mae(df, ["lstm"]), ColumnError, "must have the column 'lstm'"),
         (lambda df: mae(df, "srnn"), TypeError, "models must be a list"),
         (lambda df: mae(df, []), TypeError, "models must be a list"),
+        (lambda df: mae(df, MODELS, id_cols="a"), TypeError, "found 'id_cols'.*id_col"),
         (
             lambda df: mae([1], MODELS),
             TypeError,

@@ -79,9 +79,8 @@ def align(
                 TimeError,
                 0,
                 "expected datetimes, since dates have no time of day for "
-                f"freq={brief(time_index.freq)}; "
-                f"found the date {shown(times.values[order[0]])}. Make datetimes of them, or give "
-                "a freq= of whole days.",
+                f"freq={brief(time_index.freq)}; found the date {shown(times.values[order[0]])}. "
+                "Make datetimes of them, or give a freq= of whole days.",
             )
     else:
         times.agree(time_index, rows)
@@ -192,10 +191,9 @@ def _located(
             TimeError,
             i,
             f"expected a whole number of steps of freq={brief(time_index.freq)} after the first "
-            "row "
-            "of the "
-            f"series, {shown(stamps[begins[i]], times.tz)}; found {shown(stamps[i], times.tz)}. "
-            "Correct it, or give the freq= that the stamps have ('irregular' for none).",
+            f"row of the series, {shown(stamps[begins[i]], times.tz)}; found "
+            f"{shown(stamps[i], times.tz)}. Correct it, or give the freq= that the stamps have "
+            "('irregular' for none).",
         )
     again = np.concatenate([[False], (np.diff(rows.owner) == 0) & (np.diff(t) == 0)])
     if again.any() and not time_index.wall:
@@ -223,8 +221,7 @@ def _no_gap(t: np.ndarray, since: np.ndarray, time_index: TimeIndex, rows: Rows)
         i,
         "expected covariates known ahead at every step, found no row at "
         f"{shown(time_index.stamps(t[i] + 1)[()], time_index.tz)}, after this one. Add the row; "
-        "its target "
-        "may be missing.",
+        "its target may be missing.",
     )
 
 
@@ -236,7 +233,6 @@ def _plausible(counts: np.ndarray, offsets: np.ndarray, time_index: TimeIndex, r
             TimeError,
             int(offsets[i]),
             f"expected most steps of freq={brief(time_index.freq)} to have a row, found "
-            f"{lengths[i]} "
-            "rows "
-            f"in {counts[i]} steps. Give the freq= that the stamps have ('irregular' for none).",
+            f"{lengths[i]} rows in {counts[i]} steps. Give the freq= that the stamps have "
+            "('irregular' for none).",
         )

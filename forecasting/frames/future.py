@@ -98,10 +98,9 @@ def read_future(
             raise rows.error(
                 CovariateError,
                 j,
-                f"expected a value known ahead, found a missing one at "
+                "expected a value known ahead, found a missing one at "
                 f"{shown(time_index.stamps(t[j])[()], time_index.tz)}. Fill it in, or train "
-                "without this "
-                "column.",
+                "without this column.",
                 name,
             )
         u[:, :, i] = values[order].reshape(shape)

@@ -15,12 +15,14 @@ to guess, it takes every such column for a model.
 
 from seqlatent.forecasting.metrics.density import log_score
 from seqlatent.forecasting.metrics.interval import coverage, interval_score, msis
+from seqlatent.forecasting.metrics.names import ColumnNames
 from seqlatent.forecasting.metrics.point import mae, mase, rmse, rmsse
 from seqlatent.forecasting.metrics.quantile import quantile_loss, total_wql, wql
 from seqlatent.forecasting.metrics.sample import crps, energy_score, variogram_score
 from seqlatent.forecasting.metrics.table import horizon_scores, scores
 
 __all__ = [
+    "ColumnNames",
     "coverage",
     "crps",
     "energy_score",

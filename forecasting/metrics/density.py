@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from seqlatent.forecasting.errors import DataError
-from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.metrics.cells import Cells, Loss, aliases, numbers
+from seqlatent.forecasting.metrics.names import ColumnNames, Unpack, columns_of
 
 __all__ = ["log_score", "negative_log"]
 
@@ -15,10 +15,7 @@ __all__ = ["log_score", "negative_log"]
 def log_score(
     df: Any,
     models: Sequence[str],
-    id_col: str = "unique_id",
-    target_col: str = "y",
-    cutoff_col: str = "cutoff",
-    time_col: str = "ds",
+    **names: Unpack[ColumnNames],
 ) -> Any:
     r"""Mean logarithmic score of each series, :math:`-\frac{1}{H} \sum_t \log p(y_t)`.
 
@@ -28,10 +25,7 @@ def log_score(
     Args:
         df: Frame with a row for each series and step, as a forecaster's ``score`` returns it.
         models: Aliases.
-        id_col: Column of the series.
-        target_col: Column of the truth; it need not be there.
-        cutoff_col: Column that tells the windows of a backtest apart, where there is one.
-        time_col: Column of the stamps, for messages.
+        **names: Columns that are not called as usual; see :class:`ColumnNames`.
 
     Returns:
         Frame of the kind that came in: a row for each series, a column for each model.
@@ -39,7 +33,7 @@ def log_score(
     References:
         Rational Decisions (Good, 1952).
     """
-    cells = Cells.of(df, Columns(id=id_col, time=time_col, target=target_col, cutoff=cutoff_col))
+    cells = Cells.of(df, columns_of(names))
     return cells.score(negative_log(cells, models), models)
 
 

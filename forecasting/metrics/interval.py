@@ -7,8 +7,8 @@ import numpy as np
 
 from seqlatent.forecasting.arguments import one_level
 from seqlatent.forecasting.errors import ColumnError
-from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.metrics.cells import Cells, Loss, aliases, interval_columns
+from seqlatent.forecasting.metrics.names import ColumnNames, Unpack, columns_of
 from seqlatent.forecasting.metrics.point import naive_scale, scaled
 
 __all__ = ["coverage", "covered", "interval_score", "msis", "width"]
@@ -18,10 +18,7 @@ def interval_score(
     df: Any,
     models: Sequence[str],
     level: Any,
-    id_col: str = "unique_id",
-    target_col: str = "y",
-    cutoff_col: str = "cutoff",
-    time_col: str = "ds",
+    **names: Unpack[ColumnNames],
 ) -> Any:
     r"""Mean interval score of each series' central intervals, :math:`\alpha = 1 - level / 100`.
 
@@ -31,10 +28,7 @@ def interval_score(
         df: Frame with a row for each series and step: truth and forecasts side by side.
         models: Aliases; the intervals are ``Alias-lo-80`` and ``Alias-hi-80``.
         level: Nominal coverage in percent.
-        id_col: Column of the series.
-        target_col: Column of the truth.
-        cutoff_col: Column that tells the windows of a backtest apart, where there is one.
-        time_col: Column of the stamps, for messages.
+        **names: Columns that are not called as usual; see :class:`ColumnNames`.
 
     Returns:
         Frame of the kind that came in: a row for each series, a column for each model.
@@ -43,7 +37,7 @@ def interval_score(
         Strictly Proper Scoring Rules, Prediction, and Estimation (Gneiting and Raftery, 2007),
         equation 43.
     """
-    cells = Cells.of(df, Columns(id=id_col, time=time_col, target=target_col, cutoff=cutoff_col))
+    cells = Cells.of(df, columns_of(names))
     return cells.score(width(cells, models, level), models)
 
 
@@ -53,10 +47,7 @@ def msis(
     level: Any,
     seasonality: Any,
     train_df: Any,
-    id_col: str = "unique_id",
-    target_col: str = "y",
-    cutoff_col: str = "cutoff",
-    time_col: str = "ds",
+    **names: Unpack[ColumnNames],
 ) -> Any:
     r"""Mean scaled interval score of each series, as in the M4 competition (there ``level=95``).
 
@@ -70,10 +61,7 @@ def msis(
         level: Nominal coverage in percent.
         seasonality: Steps of a season.
         train_df: Past of the series: id, stamp, truth.
-        id_col: Column of the series.
-        target_col: Column of the truth.
-        cutoff_col: Column that tells the windows of a backtest apart, where there is one.
-        time_col: Column of the stamps.
+        **names: Columns that are not called as usual; see :class:`ColumnNames`.
 
     Returns:
         Frame of the kind that came in: a row for each series, a column for each model.
@@ -82,7 +70,7 @@ def msis(
         The M4 Competition: 100,000 time series and 61 forecasting methods (Makridakis, Spiliotis
         and Assimakopoulos, 2020).
     """
-    cells = Cells.of(df, Columns(id=id_col, time=time_col, target=target_col, cutoff=cutoff_col))
+    cells = Cells.of(df, columns_of(names))
     scale = naive_scale(cells, train_df, seasonality)
     return cells.score(scaled(width(cells, models, level), scale), models)
 
@@ -91,10 +79,7 @@ def coverage(
     df: Any,
     models: Sequence[str],
     level: Any,
-    id_col: str = "unique_id",
-    target_col: str = "y",
-    cutoff_col: str = "cutoff",
-    time_col: str = "ds",
+    **names: Unpack[ColumnNames],
 ) -> Any:
     r"""Share of each series' truths inside the central intervals, :math:`l_t \le y_t \le u_t`.
 
@@ -102,16 +87,13 @@ def coverage(
         df: Frame with a row for each series and step: truth and forecasts side by side.
         models: Aliases; the intervals are ``Alias-lo-80`` and ``Alias-hi-80``.
         level: Nominal coverage in percent.
-        id_col: Column of the series.
-        target_col: Column of the truth.
-        cutoff_col: Column that tells the windows of a backtest apart, where there is one.
-        time_col: Column of the stamps, for messages.
+        **names: Columns that are not called as usual; see :class:`ColumnNames`.
 
     Returns:
         Frame of the kind that came in: a row for each series, a column for each model; shares
         between 0 and 1.
     """
-    cells = Cells.of(df, Columns(id=id_col, time=time_col, target=target_col, cutoff=cutoff_col))
+    cells = Cells.of(df, columns_of(names))
     return cells.score(covered(cells, models, level), models)
 
 

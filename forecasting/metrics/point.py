@@ -8,7 +8,6 @@ import pandas as pd
 
 from seqlatent.forecasting.arguments import whole
 from seqlatent.forecasting.errors import DataError
-from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.metrics.cells import (
     TARGET,
     Cells,
@@ -21,6 +20,7 @@ from seqlatent.forecasting.metrics.cells import (
     require,
     values,
 )
+from seqlatent.forecasting.metrics.names import ColumnNames, Unpack, columns_of
 
 __all__ = ["absolute", "mae", "mase", "naive_scale", "rmse", "rmsse", "scaled", "squared"]
 
@@ -28,10 +28,7 @@ __all__ = ["absolute", "mae", "mase", "naive_scale", "rmse", "rmsse", "scaled", 
 def mae(
     df: Any,
     models: Sequence[str],
-    id_col: str = "unique_id",
-    target_col: str = "y",
-    cutoff_col: str = "cutoff",
-    time_col: str = "ds",
+    **names: Unpack[ColumnNames],
 ) -> Any:
     r"""Mean absolute error of each series, :math:`\frac{1}{H} \sum_t |y_t - \hat y_t|`.
 
@@ -40,10 +37,7 @@ def mae(
     Args:
         df: Frame with a row for each series and step: truth and forecasts side by side.
         models: Columns of the forecasts.
-        id_col: Column of the series.
-        target_col: Column of the truth.
-        cutoff_col: Column that tells the windows of a backtest apart, where there is one.
-        time_col: Column of the stamps, for messages.
+        **names: Columns that are not called as usual; see :class:`ColumnNames`.
 
     Returns:
         Frame of the kind that came in: a row for each series, a column for each model.
@@ -56,17 +50,14 @@ def mae(
           unique_id  naive
         0         a    1.5
     """
-    cells = Cells.of(df, Columns(id=id_col, time=time_col, target=target_col, cutoff=cutoff_col))
+    cells = Cells.of(df, columns_of(names))
     return cells.score(absolute(cells, models), models)
 
 
 def rmse(
     df: Any,
     models: Sequence[str],
-    id_col: str = "unique_id",
-    target_col: str = "y",
-    cutoff_col: str = "cutoff",
-    time_col: str = "ds",
+    **names: Unpack[ColumnNames],
 ) -> Any:
     r"""Root mean squared error of each series.
 
@@ -77,15 +68,12 @@ def rmse(
     Args:
         df: Frame with a row for each series and step: truth and forecasts side by side.
         models: Columns of the forecasts.
-        id_col: Column of the series.
-        target_col: Column of the truth.
-        cutoff_col: Column that tells the windows of a backtest apart, where there is one.
-        time_col: Column of the stamps, for messages.
+        **names: Columns that are not called as usual; see :class:`ColumnNames`.
 
     Returns:
         Frame of the kind that came in: a row for each series, a column for each model.
     """
-    cells = Cells.of(df, Columns(id=id_col, time=time_col, target=target_col, cutoff=cutoff_col))
+    cells = Cells.of(df, columns_of(names))
     return cells.score(squared(cells, models), models)
 
 
@@ -94,10 +82,7 @@ def mase(
     models: Sequence[str],
     seasonality: Any,
     train_df: Any,
-    id_col: str = "unique_id",
-    target_col: str = "y",
-    cutoff_col: str = "cutoff",
-    time_col: str = "ds",
+    **names: Unpack[ColumnNames],
 ) -> Any:
     r"""Mean absolute scaled error of each series.
 
@@ -116,10 +101,7 @@ def mase(
         train_df: Past of the series: id, stamp, truth, in any order, a row for every step (NaN
             where nothing was observed). Only rows up to the cutoff, or before the first step
             forecast, are used.
-        id_col: Column of the series.
-        target_col: Column of the truth.
-        cutoff_col: Column that tells the windows of a backtest apart, where there is one.
-        time_col: Column of the stamps.
+        **names: Columns that are not called as usual; see :class:`ColumnNames`.
 
     Returns:
         Frame of the kind that came in: a row for each series, a column for each model.
@@ -127,7 +109,7 @@ def mase(
     References:
         Another look at measures of forecast accuracy (Hyndman and Koehler, 2006).
     """
-    cells = Cells.of(df, Columns(id=id_col, time=time_col, target=target_col, cutoff=cutoff_col))
+    cells = Cells.of(df, columns_of(names))
     scale = naive_scale(cells, train_df, seasonality)
     return cells.score(scaled(absolute(cells, models), scale), models)
 
@@ -137,10 +119,7 @@ def rmsse(
     models: Sequence[str],
     seasonality: Any,
     train_df: Any,
-    id_col: str = "unique_id",
-    target_col: str = "y",
-    cutoff_col: str = "cutoff",
-    time_col: str = "ds",
+    **names: Unpack[ColumnNames],
 ) -> Any:
     r"""Root mean squared scaled error of each series.
 
@@ -155,10 +134,7 @@ def rmsse(
         models: Columns of the forecasts.
         seasonality: Steps of a season :math:`m`.
         train_df: Past of the series, as in :func:`mase`.
-        id_col: Column of the series.
-        target_col: Column of the truth.
-        cutoff_col: Column that tells the windows of a backtest apart, where there is one.
-        time_col: Column of the stamps.
+        **names: Columns that are not called as usual; see :class:`ColumnNames`.
 
     Returns:
         Frame of the kind that came in: a row for each series, a column for each model.
@@ -166,7 +142,7 @@ def rmsse(
     References:
         M5 accuracy competition: Results, findings, and conclusions (Makridakis et al., 2022).
     """
-    cells = Cells.of(df, Columns(id=id_col, time=time_col, target=target_col, cutoff=cutoff_col))
+    cells = Cells.of(df, columns_of(names))
     scale = naive_scale(cells, train_df, seasonality, power=2)
     return cells.score(scaled(squared(cells, models), scale), models)
 

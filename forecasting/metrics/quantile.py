@@ -8,8 +8,8 @@ import numpy as np
 
 from seqlatent.forecasting.arguments import one_quantile, quantiles_of
 from seqlatent.forecasting.errors import ArgumentError, ColumnError
-from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.metrics.cells import Cells, Loss, aliases, quantile_column, ratio
+from seqlatent.forecasting.metrics.names import ColumnNames, Unpack, columns_of
 
 __all__ = [
     "DECILES",
@@ -28,10 +28,7 @@ def quantile_loss(
     df: Any,
     models: dict[str, str],
     q: Any = 0.5,
-    id_col: str = "unique_id",
-    target_col: str = "y",
-    cutoff_col: str = "cutoff",
-    time_col: str = "ds",
+    **names: Unpack[ColumnNames],
 ) -> Any:
     r"""Mean pinball loss of each series' ``q`` quantile.
 
@@ -41,10 +38,7 @@ def quantile_loss(
         df: Frame with a row for each series and step: truth and forecasts side by side.
         models: Column of the quantile of each model, as ``{"srnn": "srnn_ql0.1"}``.
         q: Level of the quantile, between 0 and 1.
-        id_col: Column of the series.
-        target_col: Column of the truth.
-        cutoff_col: Column that tells the windows of a backtest apart, where there is one.
-        time_col: Column of the stamps, for messages.
+        **names: Columns that are not called as usual; see :class:`ColumnNames`.
 
     Returns:
         Frame of the kind that came in: a row for each series, a column for each model.
@@ -52,18 +46,16 @@ def quantile_loss(
     References:
         Regression Quantiles (Koenker and Bassett, 1978).
     """
-    cells = Cells.of(df, Columns(id=id_col, time=time_col, target=target_col, cutoff=cutoff_col))
+    cells = Cells.of(df, columns_of(names))
     return cells.score(pinball(cells, list(models.values()), q), list(models))
 
 
 def wql(
     df: Any,
     models: Sequence[str],
-    id_col: str = "unique_id",
-    target_col: str = "y",
-    cutoff_col: str = "cutoff",
-    time_col: str = "ds",
+    *,
     probabilities: Sequence[float | int] = DECILES,
+    **names: Unpack[ColumnNames],
 ) -> Any:
     r"""Weighted quantile loss of each series, with the sums of that series alone.
 
@@ -77,11 +69,8 @@ def wql(
         df: Frame with a row for each series and step: truth and forecasts side by side.
         models: Aliases; the quantiles are read from ``Alias_ql0.1`` or else from the end of an
             interval (``Alias-lo-80``), the median from ``Alias_ql0.5`` or else from ``Alias``.
-        id_col: Column of the series.
-        target_col: Column of the truth.
-        cutoff_col: Column that tells the windows of a backtest apart, where there is one.
-        time_col: Column of the stamps, for messages.
         probabilities: Levels :math:`Q` of the quantiles.
+        **names: Columns that are not called as usual; see :class:`ColumnNames`.
 
     Returns:
         Frame of the kind that came in: a row for each series, a column for each model.
@@ -89,18 +78,16 @@ def wql(
     References:
         GluonTS: Probabilistic Time Series Models in Python (Alexandrov et al., 2019).
     """
-    cells = Cells.of(df, Columns(id=id_col, time=time_col, target=target_col, cutoff=cutoff_col))
+    cells = Cells.of(df, columns_of(names))
     return cells.score(weighted(cells, models, probabilities), models)
 
 
 def total_wql(
     df: Any,
     models: Sequence[str],
-    id_col: str = "unique_id",
-    target_col: str = "y",
-    cutoff_col: str = "cutoff",
-    time_col: str = "ds",
+    *,
     probabilities: Sequence[float | int] = DECILES,
+    **names: Unpack[ColumnNames],
 ) -> dict[str, float]:
     r"""Weighted quantile loss of all series together: the number that tables publish.
 
@@ -112,12 +99,8 @@ def total_wql(
     Args:
         df: Frame with a row for each series and step: truth and forecasts side by side.
         models: Aliases, whose quantiles are found as in :func:`wql`.
-        id_col: Column of the series.
-        target_col: Column of the truth.
-        cutoff_col: Column that tells the windows of a backtest apart, where there is one; the
-            sums run over all windows.
-        time_col: Column of the stamps, for messages.
         probabilities: Levels :math:`Q` of the quantiles.
+        **names: Columns that are not called as usual; see :class:`ColumnNames`.
 
     Returns:
         Score of each model.
@@ -129,7 +112,7 @@ def total_wql(
         >>> total_wql(df, ["naive"], probabilities=[0.5])
         {'naive': 0.25}
     """
-    cells = Cells.of(df, Columns(id=id_col, time=time_col, target=target_col, cutoff=cutoff_col))
+    cells = Cells.of(df, columns_of(names))
     score = ratio(weighted(cells, models, probabilities), np.zeros(len(cells.group), int), 1)[0]
     return dict(zip(models, score.tolist(), strict=True))
 

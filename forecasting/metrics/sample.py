@@ -7,8 +7,8 @@ import numpy as np
 
 from seqlatent.forecasting.arguments import real
 from seqlatent.forecasting.errors import ColumnError
-from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.metrics.cells import Cells, Loss, aliases
+from seqlatent.forecasting.metrics.names import ColumnNames, Unpack, columns_of
 from seqlatent.forecasting.metrics.paths import Paths
 from seqlatent.forecasting.metrics.quantile import quantile_levels, weighted
 
@@ -18,12 +18,9 @@ __all__ = ["crps", "energy_score", "quantile_crps", "variogram_score"]
 def crps(
     df: Any,
     models: Sequence[str],
-    id_col: str = "unique_id",
-    target_col: str = "y",
-    cutoff_col: str = "cutoff",
-    time_col: str = "ds",
-    sample_col: str = "sample_id",
+    *,
     fair: bool = False,
+    **names: Unpack[ColumnNames],
 ) -> Any:
     r"""Mean continuous ranked probability score of each series, in the unit of the data.
 
@@ -39,13 +36,9 @@ def crps(
         df: Frame with a row for each series, step and sample, or for each series and step; the
             truth beside the forecasts (repeated for each sample).
         models: Aliases.
-        id_col: Column of the series.
-        target_col: Column of the truth.
-        cutoff_col: Column that tells the windows of a backtest apart, where there is one.
-        time_col: Column of the stamps.
-        sample_col: Column of the numbers of the samples.
         fair: Whether to score the distribution that the samples come from without bias, rather
             than their empirical one; it does not depend on the number of samples.
+        **names: Columns that are not called as usual; see :class:`ColumnNames`.
 
     Returns:
         Frame of the kind that came in: a row for each series, a column for each model.
@@ -54,9 +47,9 @@ def crps(
         Strictly Proper Scoring Rules, Prediction, and Estimation (Gneiting and Raftery, 2007);
         Fair scores for ensemble forecasts (Ferro, 2014).
     """
-    columns = _columns(id_col, time_col, target_col, cutoff_col, sample_col)
+    columns = columns_of(names)
     cells = Cells.of(df, columns, samples=True)
-    if sample_col not in cells.frame.columns:
+    if columns.sample not in cells.frame.columns:
         return cells.score(quantile_crps(cells, models), models)
     paths = Paths.of(df, columns, models)
     return paths.cells.score(paths.crps(fair=fair), models)
@@ -65,13 +58,10 @@ def crps(
 def energy_score(
     df: Any,
     models: Sequence[str],
-    id_col: str = "unique_id",
-    target_col: str = "y",
-    cutoff_col: str = "cutoff",
-    time_col: str = "ds",
-    sample_col: str = "sample_id",
+    *,
     fair: bool = False,
     joint: bool = False,
+    **names: Unpack[ColumnNames],
 ) -> Any:
     r"""Energy score of the sample paths of each series, the CRPS of whole paths.
 
@@ -83,14 +73,10 @@ def energy_score(
     Args:
         df: Frame with a row for each series, step and sample; the truth beside the forecasts.
         models: Columns of the paths.
-        id_col: Column of the series.
-        target_col: Column of the truth.
-        cutoff_col: Column that tells the windows of a backtest apart, where there is one.
-        time_col: Column of the stamps.
-        sample_col: Column of the numbers of the paths.
         fair: Whether to score the distribution that the paths come from without bias.
         joint: Whether the targets of a series make one path together (in their units: scale them)
             rather than a path each.
+        **names: Columns that are not called as usual; see :class:`ColumnNames`.
 
     Returns:
         Frame of the kind that came in: a row for each series, a column for each model.
@@ -99,7 +85,7 @@ def energy_score(
         Strictly Proper Scoring Rules, Prediction, and Estimation (Gneiting and Raftery, 2007),
         equation 22.
     """
-    columns = _columns(id_col, time_col, target_col, cutoff_col, sample_col)
+    columns = columns_of(names)
     paths = Paths.of(df, columns, models, joint=joint)
     return paths.cells.frame_of(paths.energy(fair=fair), models)
 
@@ -107,13 +93,10 @@ def energy_score(
 def variogram_score(
     df: Any,
     models: Sequence[str],
-    id_col: str = "unique_id",
-    target_col: str = "y",
-    cutoff_col: str = "cutoff",
-    time_col: str = "ds",
-    sample_col: str = "sample_id",
+    *,
     p: Any = 0.5,
     joint: bool = False,
+    **names: Unpack[ColumnNames],
 ) -> Any:
     r"""Variogram score of order ``p`` of the sample paths of each series.
 
@@ -126,13 +109,9 @@ def variogram_score(
     Args:
         df: Frame with a row for each series, step and sample; the truth beside the forecasts.
         models: Columns of the paths.
-        id_col: Column of the series.
-        target_col: Column of the truth.
-        cutoff_col: Column that tells the windows of a backtest apart, where there is one.
-        time_col: Column of the stamps.
-        sample_col: Column of the numbers of the paths.
         p: Order, positive.
         joint: Whether the targets of a series make one path together rather than a path each.
+        **names: Columns that are not called as usual; see :class:`ColumnNames`.
 
     Returns:
         Frame of the kind that came in: a row for each series, a column for each model.
@@ -141,7 +120,7 @@ def variogram_score(
         Variogram-Based Proper Scoring Rules for Probabilistic Forecasts of Multivariate Quantities
         (Scheuerer and Hamill, 2015).
     """
-    columns = _columns(id_col, time_col, target_col, cutoff_col, sample_col)
+    columns = columns_of(names)
     p = real("p", p, "an order", 1e-6)
     paths = Paths.of(df, columns, models, joint=joint)
     return paths.cells.frame_of(paths.variogram(p), models)
@@ -162,7 +141,3 @@ def quantile_crps(cells: Cells, models: Sequence[str]) -> Loss:
         found.append(weighted(cells, [model], levels).loss[:, 0])
     loss = np.column_stack(found)
     return Loss(loss, np.ones(len(loss)))
-
-
-def _columns(id: str, time: str, target: str, cutoff: str, sample: str) -> Columns:
-    return Columns(id=id, time=time, target=target, cutoff=cutoff, sample=sample)

@@ -140,8 +140,8 @@ def reliability(
     there = [one for one in rows.models() if rows.intervals(one)]
     if not there:
         raise ColumnError(
-            f"cv must have intervals, found {listed(rows.names)}; "
-            "cross-validate with level=(50, 80, 95)."
+            f"cv must have intervals, found {listed(rows.names)}; cross-validate with level=(50, "
+            "80, 95)."
         )
     points: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     counts = []
@@ -209,8 +209,8 @@ def _pits(rows: Rows, name: str) -> np.ndarray:
     if values.min() < 0 or values.max() > 1:
         outside = values[(values < 0) | (values > 1)][0]
         raise TargetError(
-            f"column {name!r} must lie between 0 and 1, found {outside:g}; "
-            "draw what score returned.",
+            f"column {name!r} must lie between 0 and 1, found {outside:g}; draw what score "
+            "returned.",
             column=name,
         )
     return values

@@ -155,8 +155,8 @@ class Rows:
         rows = self.where(self.columns.id, id)
         if not len(rows.frame):
             raise DataError(
-                f"id must be a series of {self.what}, found {id!r}; "
-                f"there are {listed(self.values(self.columns.id))}.",
+                f"id must be a series of {self.what}, found {id!r}; there are "
+                f"{listed(self.values(self.columns.id))}.",
                 column=self.columns.id,
                 id=id,
             )
@@ -219,8 +219,8 @@ def choose(value: Any, among: Sequence[Any], name: str, what: str) -> Any:
         return among[0]
     if value is None:
         raise DataError(
-            f"{name} must be named where {what} hold several, found None; "
-            f"give {name}= one of {listed(among)}."
+            f"{name} must be named where {what} hold several, found None; give {name}= one of "
+            f"{listed(among)}."
         )
     if value not in among:
         raise DataError(

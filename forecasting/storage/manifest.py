@@ -124,8 +124,7 @@ def config_of(folder: Path, content: bytes) -> dict[str, Any]:
     if found < FORMAT:
         raise FolderError(
             f"{path}: this version reads format {FORMAT}, found {found}, whose parts have other "
-            "names; "
-            "fit the forecaster again, and save it at another place."
+            "names; fit the forecaster again, and save it at another place."
         )
     if config.get("sha256") != digest:
         raise FolderError(f"{path}: expected the checksum of its content, found another; {_AGAIN}")

@@ -81,8 +81,8 @@ class Gap:
             for name in ("elbo", "iwae", "evidence")
         )
         return (
-            f"Gap(series={len(self.steps)}, per step: {bounds}, "
-            f"gap={self.mean:.3g} ± {self.mean_error:.2g}, exact={self.exact})"
+            f"Gap(series={len(self.steps)}, per step: {bounds}, gap={self.mean:.3g} ± "
+            f"{self.mean_error:.2g}, exact={self.exact})"
         )
 
 

@@ -91,8 +91,8 @@ class LatentUse:
             f"LatentUse(kl_per_step={self.kl_per_step:.3g}, kl_share={self.kl_share:.1%}, "
             f"active={int(self.active.sum())}/{len(self.activity)}, "
             f"lost_when_shuffled={self.lost_when_shuffled:.3g}, "
-            f"lost_with_prior={self.lost_with_prior:.3g}, "
-            f"collapsed={self.collapsed}, useful={self.useful})"
+            f"lost_with_prior={self.lost_with_prior:.3g}, collapsed={self.collapsed}, "
+            f"useful={self.useful})"
         )
 
 

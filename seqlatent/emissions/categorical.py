@@ -46,8 +46,8 @@ class Categorical(NeuralEmission):
     ) -> None:
         if isinstance(categories, bool) or not isinstance(categories, int) or categories < 2:
             raise ValueError(
-                "Categorical expected categories to be an integer of at least 2, "
-                f"found {categories!r}."
+                "Categorical expected categories to be an integer of at least 2, found "
+                f"{categories!r}."
             )
         super().__init__(latent_dim, obs_dim, categories, context_dim, hidden)
         self.support = constraints.integer_interval(0, categories - 1)

@@ -52,8 +52,7 @@ class Switching(Inference):
     def forward(self, model: Generative, sequences: Sequences, c: Context | None = None) -> Chain:
         raise TypeError(
             f"{type(self).__name__} gives the distribution of each state and the evidence, not a "
-            "chain over "
-            "paths: use the objective evidence, smooth(), or Particles to draw paths."
+            "chain over paths: use the objective evidence, smooth(), or Particles to draw paths."
         )
 
     @abstractmethod

@@ -68,8 +68,7 @@ def moments(
         raise TypeError(
             f"the memory {type(model.memory).__name__} reads what is yet to be observed, so that "
             "the predictive distribution is no normal distribution; use forecast, which samples, "
-            "or a memory of "
-            "known inputs, CausalMemory(lags=())."
+            "or a memory of known inputs, CausalMemory(lags=())."
         )
     latest = belief.latest
     if latest.mean is None or latest.cov is None:

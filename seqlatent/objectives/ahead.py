@@ -72,8 +72,7 @@ def rollout_crps(
     if torch.is_grad_enabled() and not paths.y.requires_grad:
         raise TypeError(
             f"the draws of {type(model.emission).__name__} have no gradient, so rollout_crps "
-            "cannot "
-            "train it; use elbo or evidence alone, or a real-valued emission."
+            "cannot train it; use elbo or evidence alone, or a real-valued emission."
         )
     y = (paths.y - future.shift[:, None]) / future.scale[:, None]
     error = (y - future.normalised).abs().mean(0)
@@ -141,8 +140,7 @@ def multi_step_score(
     if model.memory.reads_values:
         raise TypeError(
             f"the memory {type(model.memory).__name__} reads the values that multi_step_score "
-            "hides; use "
-            "elbo or evidence, or a memory of known inputs, CausalMemory(lags=())."
+            "hides; use elbo or evidence, or a memory of known inputs, CausalMemory(lags=())."
         )
     if score not in ("log", "crps"):
         raise ValueError(f'score must be "log" or "crps", found {score!r}.')
@@ -151,8 +149,7 @@ def multi_step_score(
     if not isinstance(model.inference, Amortised):
         raise TypeError(
             f"multi_step_score needs Kalman or Amortised, found {type(model.inference).__name__}; "
-            "use "
-            "evidence or fivo."
+            "use evidence or fivo."
         )
     if model.emission.support is not constraints.real:
         score = "log"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seqlatent.linalg import cholesky, van_loan
 from seqlatent.sequences import Context
-from seqlatent.transitions.linear import require, require_square, require_symmetric
+from seqlatent.transitions.linear import fitting
 from seqlatent.transitions.parameters import Factor, Initialised, Number
 from seqlatent.transitions.structural import Component, Loading, gap
 from seqlatent.transitions.transition import DiagonalTransition, LinearTransition
@@ -186,18 +186,10 @@ class LinearSDE(LinearTransition, Initialised):
             tensor([[1., 1.],
                     [0., 1.]])
         """
-        require_square("A", A)
+        a, m0, LLT, P0 = fitting(
+            {"A": A}, vectors={"a": a, "m0": m0}, covariances={"LLT": LLT, "P0": P0}
+        )
         size = len(A)
-        for name, x, shape in (
-            ("a", a, (size,)),
-            ("LLT", LLT, (size, size)),
-            ("m0", m0, (size,)),
-            ("P0", P0, (size, size)),
-        ):
-            require(name, x, shape, f"A is {size} x {size}")
-        a, LLT, m0, P0 = (x.to(A) for x in (a, LLT, m0, P0))
-        for name, x in (("LLT", LLT), ("P0", P0)):
-            require_symmetric(name, x)
         distribution = cls(size, stable=False)
         distribution.diffusion = Factor(LLT, learn=learn, what="diffusion L L^T")
         distribution.spread = Factor(P0, learn=learn, what="initial covariance P0")

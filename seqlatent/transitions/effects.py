@@ -7,7 +7,7 @@ from torch import Tensor
 
 from seqlatent.sequences import Context
 from seqlatent.transitions.parameters import Number, positive
-from seqlatent.transitions.structural import Loading, Structural, constant
+from seqlatent.transitions.structural import Loading, Structural, columns_of, constant
 
 __all__ = ["FixedRegression", "Irregular"]
 
@@ -44,14 +44,7 @@ class FixedRegression(Structural):
     def __init__(
         self, covariates: Iterable[int], *, coefficients: Iterable[Number] | None = None
     ) -> None:
-        index = tuple(covariates)
-        if not index or any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in index):
-            raise ValueError(
-                f"covariates must be indices of columns of u, from 0, at least one, found {index}; "
-                "for the first three write range(3)."
-            )
-        if len(set(index)) != len(index):
-            raise ValueError(f"covariates must not repeat, found {index}.")
+        index = columns_of(covariates)
         beta = (0.0,) * len(index) if coefficients is None else tuple(coefficients)
         if len(beta) != len(index):
             raise ValueError(

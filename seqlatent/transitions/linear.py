@@ -80,19 +80,9 @@ class LinearGaussian(LinearTransition, Initialised):
             >>> walk.initial(Context.regular(1)).variance
             tensor([[100.]])
         """
-        require_square("F", F)
-        size = len(F)
-        for name, x, shape in (
-            ("b", b, (size,)),
-            ("Q", Q, (size, size)),
-            ("m0", m0, (size,)),
-            ("P0", P0, (size, size)),
-        ):
-            require(name, x, shape, f"F is {size} x {size}")
-        for name, x in (("Q", Q), ("P0", P0)):
-            require_symmetric(name, x)
-        distribution = cls(size)
-        distribution._hold(F, b.to(F), Q.to(F), m0.to(F), P0.to(F), learn=learn, diagonal=False)
+        b, m0, Q, P0 = fitting({"F": F}, vectors={"b": b, "m0": m0}, covariances={"Q": Q, "P0": P0})
+        distribution = cls(len(F))
+        distribution._hold(F, b, Q, m0, P0, learn=learn, diagonal=False)
         return distribution
 
     def _hold(
@@ -121,7 +111,22 @@ class LinearGaussian(LinearTransition, Initialised):
         return f"{self.latent_dim}"
 
 
-def require_square(name: str, x: object) -> None:
+def fitting(
+    square: dict[str, Tensor], *, vectors: dict[str, Tensor], covariances: dict[str, Tensor]
+) -> list[Tensor]:
+    """Checks that vectors and covariances fit a square matrix, and gives them its precision."""
+    ((first, matrix),) = square.items()
+    _require_square(first, matrix)
+    size = len(matrix)
+    for name, x in vectors.items():
+        require(name, x, (size,), f"{first} is {size} x {size}")
+    for name, x in covariances.items():
+        require(name, x, (size, size), f"{first} is {size} x {size}")
+        _require_symmetric(name, x)
+    return [x.to(matrix) for x in (*vectors.values(), *covariances.values())]
+
+
+def _require_square(name: str, x: object) -> None:
     """Checks for a square floating matrix of finite numbers."""
     if isinstance(x, Tensor) and (x.ndim != 2 or x.shape[0] != x.shape[1] or not len(x)):
         raise ValueError(f"{name} must be a square matrix (K, K), found shape {tuple(x.shape)}.")
@@ -142,7 +147,7 @@ def require(name: str, x: object, shape: tuple[int, ...] | None, why: str) -> No
         raise ValueError(f"{name} must be finite, found {x[where].item()} at {where}.")
 
 
-def require_symmetric(name: str, x: Tensor) -> None:
+def _require_symmetric(name: str, x: Tensor) -> None:
     """Checks that a matrix is its own transpose, up to rounding."""
     skew = (x - x.mT).abs().max().item()
     if skew > 1e-6 * x.abs().max().item():

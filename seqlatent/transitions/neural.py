@@ -271,8 +271,8 @@ def require_sizes(owner: str, least: int, **values: int) -> None:
         if isinstance(size, bool) or not isinstance(size, int) or size < least:
             hint = "; NoLatent is the transition without a state" if name == "latent_dim" else ""
             raise ValueError(
-                f"{owner} expected {name} to be an integer of at least {least}, "
-                f"found {size!r}{hint}."
+                f"{owner} expected {name} to be an integer of at least {least}, found "
+                f"{size!r}{hint}."
             )
 
 

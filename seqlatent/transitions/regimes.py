@@ -277,8 +277,7 @@ class SwitchingLinear(Transition):
         if not all(bool(g.detach().isfinite().all()) for g in G0):
             raise ValueError(
                 "a switching model needs a proper distribution of its first state, found an "
-                "infinite "
-                "variance; give the components an initial_scale, such as 10."
+                "infinite variance; give the components an initial_scale, such as 10."
             )
         return stacked(m0, 1), stacked([g @ g.mT for g in G0], 2)
 

@@ -313,6 +313,19 @@ def noise_columns(size: int, scales: Iterable[tuple[int, Tensor | None]], c: Con
     return placed * torch.cat([scale for _, scale in present], -1)[..., None, :]
 
 
+def columns_of(covariates: Iterable[int]) -> tuple[int, ...]:
+    """Reads indices of columns of the covariates."""
+    index = tuple(covariates)
+    if not index or any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in index):
+        raise ValueError(
+            f"covariates must be indices of columns of u, from 0, at least one, found {index}; "
+            "for the first three write range(3)."
+        )
+    if len(set(index)) != len(index):
+        raise ValueError(f"covariates must not repeat, found {index}.")
+    return index
+
+
 def gap(c: Context) -> Tensor | None:
     """Gaps ``(..., 1)``, or None where each is a single step, so that one matrix does for all."""
     return None if c.even else c.dt

@@ -8,7 +8,14 @@ from torch import Tensor
 from seqlatent.sequences import Context
 from seqlatent.spelling import meant
 from seqlatent.transitions.parameters import Number
-from seqlatent.transitions.structural import Loading, Structural, constant, gap, noise_columns
+from seqlatent.transitions.structural import (
+    Loading,
+    Structural,
+    columns_of,
+    constant,
+    gap,
+    noise_columns,
+)
 
 __all__ = ["DampedTrend", "LocalLevel", "LocalLinearTrend", "Regression", "named_trend"]
 
@@ -263,14 +270,7 @@ class Regression(Structural):
         initial_scale: Number = 10.0,
         learn_initial: bool = False,
     ) -> None:
-        index = tuple(covariates)
-        if not index or any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in index):
-            raise ValueError(
-                f"covariates must be indices of columns of u, from 0, at least one, found {index}; "
-                "for the first three write range(3)."
-            )
-        if len(set(index)) != len(index):
-            raise ValueError(f"covariates must not repeat, found {index}.")
+        index = columns_of(covariates)
         super().__init__(
             Loading((0.0,) * len(index), index),
             initial_scale=(initial_scale,) * len(index),

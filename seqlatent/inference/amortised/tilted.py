@@ -170,8 +170,7 @@ def tilt(distribution: Distribution, m: Tensor, w: Tensor) -> Distribution:
         return diagonal_normal(loc + gain * kept * (m - loc), scale * kept.sqrt())
     raise TypeError(
         "Tilted needs a transition whose conditionals are normal, found "
-        f"{type(distribution).__name__}; use "
-        "Combiner or Particles."
+        f"{type(distribution).__name__}; use Combiner or Particles."
     )
 
 
