@@ -82,7 +82,7 @@ class TransitionContract:
     (a gate that is exactly shut has no gradient). ``context`` makes what it conditions on.
     """
 
-    moments = True  # whether its laws know mean and variance
+    moments = True  # whether its distributions know mean and variance
     pathwise = True  # whether a path carries gradients to the parameters
 
     batch, steps = 3, 5
@@ -180,7 +180,7 @@ class TransitionContract:
         MarkovChain(transition, c).log_prob(z).sum().backward()
         assert z.grad.isfinite().all()
 
-    def test_samples_have_the_moments_of_the_law(self, transition, c, z):
+    def test_samples_have_the_moments_of_the_distribution(self, transition, c, z):
         if not self.moments:
             pytest.skip("the moments have no closed form")
         for marginals in (transition.initial(c[0]), transition(z[:, 0], c[1])):
@@ -196,7 +196,7 @@ class TransitionContract:
     def test_the_density_integrates_to_one(self):
         p = self.small()
         if p is None:
-            pytest.skip("it has no law of one or two dimensions")
+            pytest.skip("it has no distribution of one or two dimensions")
         p = p.double()
         c = self.context(1, 2)
         with torch.no_grad():
@@ -264,7 +264,7 @@ class TransitionContract:
         elif any(p.requires_grad for p in transition.parameters()):
             assert (near - wide).abs().max() > 1e-6
 
-    def test_its_matrices_are_its_law(self, transition, c, z):
+    def test_its_matrices_are_its_distribution(self, transition, c, z):
         if not isinstance(transition, ConditionallyLinear):
             pytest.skip("it is not linear")
         F, b, G = transition.matrices(c[1:])

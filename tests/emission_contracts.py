@@ -34,7 +34,7 @@ class EmissionContract:
 
     real = True  # whether values are real, so that shift and scale are an affine map
     counts = False  # whether the scale multiplies the mean
-    moments = True  # whether its laws know mean and variance
+    moments = True  # whether its distributions know mean and variance
     factorises = True  # whether dimensions are independent given the state
 
     latent_dim, batch, steps, obs_dim = 3, 3, 4, 2
@@ -55,8 +55,8 @@ class EmissionContract:
         values = {"m": random(batch, steps, 1), "u": random(batch, steps, 1)}
         return Context.regular(batch, steps, dtype=dtype, shift=shift, scale=scale, **values)
 
-    def total(self, law):
-        """Returns the sum or integral of a law of one cell, for each of its batch."""
+    def total(self, distribution):
+        """Returns the sum or integral of a distribution of one cell, for each of its batch."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -82,10 +82,10 @@ class EmissionContract:
     def everything(self, y):
         return torch.ones_like(y, dtype=torch.bool)
 
-    def test_the_law_has_the_batch_of_the_state(self, emission, z, c):
-        law = emission(z, c)
-        assert law.batch_shape == (self.batch, self.steps)
-        assert law.event_shape == (self.obs_dim,)
+    def test_the_distribution_has_the_batch_of_the_state(self, emission, z, c):
+        distribution = emission(z, c)
+        assert distribution.batch_shape == (self.batch, self.steps)
+        assert distribution.event_shape == (self.obs_dim,)
 
     def test_one_step_equals_all_steps(self, emission, z, c, y, everything):
         every = emission.log_prob(y, everything, z, c)
@@ -120,13 +120,13 @@ class EmissionContract:
             mass = self.total(emission(z, c))
         torch.testing.assert_close(mass, torch.ones_like(mass), rtol=1e-6, atol=0)
 
-    def test_samples_have_the_moments_of_the_law(self, emission, z, c):
+    def test_samples_have_the_moments_of_the_distribution(self, emission, z, c):
         if not self.moments:
             pytest.skip("the moments have no closed form")
         n = 20_000
-        law = emission(z[:, 0], c[0])
-        x = sample(law, (n,), seeded(5)).detach().to(z.dtype)
-        mean, variance = law.mean.detach(), law.variance.detach()
+        distribution = emission(z[:, 0], c[0])
+        x = sample(distribution, (n,), seeded(5)).detach().to(z.dtype)
+        mean, variance = distribution.mean.detach(), distribution.variance.detach()
         assert ((x.mean(0) - mean).abs() <= 5 * (variance / n).sqrt()).all()
         deviation = (x - mean).square()
         assert ((deviation.mean(0) - variance).abs() <= 5 * deviation.std(0) / n**0.5).all()
@@ -135,9 +135,9 @@ class EmissionContract:
         if not self.factorises:
             pytest.skip("dimensions depend on one another")
         observed = torch.rand(y.shape, generator=seeded(6)) < 0.5
-        law = emission(z, c)
-        assert isinstance(law, Independent)
-        cells = law.base_dist.log_prob(y)
+        distribution = emission(z, c)
+        assert isinstance(distribution, Independent)
+        cells = distribution.base_dist.log_prob(y)
         expected = torch.where(observed, cells, torch.zeros_like(cells)).sum(-1)
         torch.testing.assert_close(emission.log_prob(y, observed, z, c), expected, **exact)
 

@@ -1,7 +1,7 @@
-"""All moments of a linear Gaussian system at once, from the joint law of states and observations.
+"""All moments of a linear Gaussian system at once, from the joint normal of states and data.
 
-What data say at a step is the joint law conditioned on the cells before it; a diffuse start is a
-parameter of which nothing is known, estimated by generalised least squares.
+What data say at a step is the joint distribution conditioned on the cells before it; a diffuse
+start is a parameter of which nothing is known, estimated by generalised least squares.
 """
 
 import math
@@ -41,7 +41,7 @@ class Marginals(NamedTuple):
     unlike: Tensor  # (*,)
 
 
-def joint_law(
+def joint_distribution(
     model: LinearGaussian, y: Tensor, observed: Tensor, diffuse: Tensor | None = None
 ) -> Marginals:
     """The moments of all states of each series, given every beginning of the data."""
@@ -243,7 +243,7 @@ def _rounded(x):
 def precise(
     cells: Cells, seen: list[list[bool]], flat: list[bool] | None, vast: int = VAST
 ) -> Precise:
-    """Moments of one series from the joint law of its states, conditioned on cell after cell."""
+    """Moments of one series from the joint normal of its states, given cell after cell."""
     F, b, Q, P, H, d, R, y = (cells[name] for name in ("F", "b", "Q", "P0", "H", "d", "R", "y"))
     K = len(cells["m0"])
     if flat is not None:
@@ -303,7 +303,7 @@ def _rows(H: list, d: list, R: list, y: list, now: list[bool]):
 
 
 def _updated(m: list, P: list, h: list, r: mp.mpf, v: mp.mpf) -> tuple[list, list, mp.mpf]:
-    """A normal law given one number, and the log density of that."""
+    """A normal distribution given one number, and the log density of that."""
     Ph = [_dot(row, h) for row in P]
     S, e = _dot(h, Ph) + r, v - _dot(h, m)
     m = [x + k * e / S for x, k in zip(m, Ph, strict=True)]

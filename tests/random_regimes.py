@@ -169,7 +169,7 @@ class _Draw:
         moves = self.choose("M", *kinds)
         M = self.each(self.axes(steps), lambda: self.transition(size, moves))
         opening = self.choose("start", "full", "one", "zeros", "rare")
-        first = self.each(self.axes(None), lambda: self.law(size, opening))
+        first = self.each(self.axes(None), lambda: self.distribution(size, opening))
         scale = 10.0 ** self.random.choice([-1, 0, 0, 1, 3, 5, 12])
         self.words.append(f"scale={scale:g}")
         ll = scale * self.normal(*self.lead, steps, size)
@@ -181,8 +181,8 @@ class _Draw:
             ll = torch.where(self.chance(0.25, *cells), -INF, ll)
         return Chain(self.seed, " ".join(self.words), first, M, ll)
 
-    def law(self, size: int, kind: str) -> Tensor:
-        """Logarithms of a law; what is rare in it is so by hundreds of orders of magnitude."""
+    def distribution(self, size: int, kind: str) -> Tensor:
+        """Log probabilities; what is rare among them is so by hundreds of orders of magnitude."""
         x = self.normal(size)
         if kind in ("rare", "vast"):
             x = x * {"rare": 200.0, "vast": 5000.0}[kind]
@@ -201,7 +201,9 @@ class _Draw:
         if kind == "sticky":
             away = 10.0 ** -self.random.uniform(1, 14) / max(size - 1, 1)
             return (away + (1 - away * size) * eye).log()
-        rows = torch.stack([self.law(size, "full" if kind == "forward" else kind) for _ in eye])
+        rows = torch.stack(
+            [self.distribution(size, "full" if kind == "forward" else kind) for _ in eye]
+        )
         if kind == "forward":
             rows = torch.where(torch.ones(size, size).triu() > 0, rows, -INF).log_softmax(-1)
         return rows
@@ -235,7 +237,7 @@ class _Draw:
             return self.random.uniform(0.2, 1.1) * F / torch.linalg.matrix_norm(F, 2)
 
         model = Switching(
-            self.each(self.axes(None), lambda: self.law(size, opening)),
+            self.each(self.axes(None), lambda: self.distribution(size, opening)),
             self.each(self.axes(steps), lambda: self.transition(size, moves)),
             self.each(self.axes(steps), regimes(move)),
             self.each(self.axes(steps), regimes(lambda: self.normal(K))),

@@ -118,13 +118,16 @@ def loop_filter(model: LinearGaussian, y: Tensor, observed: Tensor) -> Filtered:
         log_evidence = torch.zeros((), dtype=m.dtype)
         if seen.any():
             h, r = H[t][seen], R[t][seen][:, seen]
-            law = torch.distributions.MultivariateNormal(
+            distribution = torch.distributions.MultivariateNormal(
                 h @ m + d[t][seen], h @ P @ h.T + r, validate_args=False
             )
-            gain = P @ h.T @ torch.linalg.inv(law.covariance_matrix)
+            gain = P @ h.T @ torch.linalg.inv(distribution.covariance_matrix)
             keep = torch.eye(len(m), dtype=m.dtype) - gain @ h
-            log_evidence = law.log_prob(y[t][seen])
-            m, P = m + gain @ (y[t][seen] - law.mean), keep @ P @ keep.T + gain @ r @ gain.T
+            log_evidence = distribution.log_prob(y[t][seen])
+            m, P = (
+                m + gain @ (y[t][seen] - distribution.mean),
+                keep @ P @ keep.T + gain @ r @ gain.T,
+            )
         path.append(Filtered(m, P, *predicted, log_evidence))
     return Filtered(*(torch.stack(x) for x in zip(*path, strict=True)))
 

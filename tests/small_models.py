@@ -69,21 +69,21 @@ class Curved(Transition):
         self.net = nn.Linear(latent_dim + context_dim, 2 * latent_dim).double()
         self.start = nn.Linear(context_dim + 1, 2 * latent_dim).double()
 
-    def _law(self, out):
+    def _distribution(self, out):
         loc, scale = out.chunk(2, -1)
         return diagonal_normal(torch.tanh(loc) * 1.2, nn.functional.softplus(scale) + 0.1)
 
     def initial(self, c):
-        return self._law(self.start(c.features(torch.ones_like(c.dt))))
+        return self._distribution(self.start(c.features(torch.ones_like(c.dt))))
 
     def forward(self, z, c):
-        law = self._law(self.net(c.features(z)))
-        scale = law.base_dist.scale * c.dt.sqrt()
-        return diagonal_normal(law.base_dist.loc, scale)
+        distribution = self._distribution(self.net(c.features(z)))
+        scale = distribution.base_dist.scale * c.dt.sqrt()
+        return diagonal_normal(distribution.base_dist.loc, scale)
 
 
 class Remembering(Transition):
-    """State [z, h]: h is a recurrent function of the past z, and z follows a law given h."""
+    """State [z, h]: h is a recurrent function of the past z, and z is random given h."""
 
     def __init__(self, random_dim, memory_dim):
         super().__init__()
@@ -92,18 +92,18 @@ class Remembering(Transition):
         self.cell = nn.GRUCell(random_dim, memory_dim).double()
         self.head = nn.Linear(memory_dim, 2 * random_dim).double()
 
-    def _law(self, h):
+    def _distribution(self, h):
         loc, scale = self.head(h).chunk(2, -1)
         return Carried(diagonal_normal(loc, nn.functional.softplus(scale) + 0.1), h)
 
     def initial(self, c):
-        return self._law(c.dt.new_zeros(*c.shape, self.memory_dim) + 0.3)
+        return self._distribution(c.dt.new_zeros(*c.shape, self.memory_dim) + 0.3)
 
     def forward(self, z, c):
         z, h = z.split([self.random_dim, self.memory_dim], -1)
         shape = h.shape
         h = self.cell(z.reshape(-1, self.random_dim), h.reshape(-1, self.memory_dim))
-        return self._law(h.reshape(shape))
+        return self._distribution(h.reshape(shape))
 
 
 class Read(LinearEmission):
@@ -197,7 +197,7 @@ def system(transition, emission, sequences, c=None):
 
 
 def dense_posterior(transition, emission, sequences, c=None):
-    """Evidence ``(B,)``, and moments of the states ``(B, T, ...)``, from the joint normal law."""
+    """Evidence ``(B,)``, and moments of the states ``(B, T, ...)``, from the joint normal."""
     model = system(transition, emission, sequences, c)
     return reference.each(reference.dense_posterior, model, sequences.y, sequences.observed)
 

@@ -40,14 +40,14 @@ FAMILIES = (LinearPoisson, LinearNegativeBinomial, LinearBernoulli)
 
 
 class NormalSignal(LinearSignal):
-    """A normal law that does not say it is one."""
+    """A normal distribution that does not say it is one."""
 
     def distribution(self, signal, c):
         return distributions.Normal(c.shift + c.scale * signal, 0.5 * c.scale, validate_args=False)
 
 
 class TailedSignal(LinearSignal):
-    """A law whose density is not log-concave."""
+    """A distribution whose density is not log-concave."""
 
     def distribution(self, signal, c):
         return distributions.StudentT(
@@ -103,9 +103,9 @@ class SignalContract(EmissionContract):
             p.head.normal_(generator=seeded(3))
         return p
 
-    def total(self, law):
+    def total(self, distribution):
         values = torch.arange(4001, dtype=float64).reshape(-1, 1, 1, 1)
-        return law.log_prob(values).exp().sum(0)
+        return distribution.log_prob(values).exp().sum(0)
 
 
 class TestLinearPoisson(SignalContract):
@@ -119,8 +119,10 @@ class TestLinearNegativeBinomial(SignalContract):
 class TestLinearBernoulli(SignalContract):
     family, counts = LinearBernoulli, False
 
-    def total(self, law):
-        return sum(law.log_prob(torch.full((1,), v, dtype=float64)).exp() for v in (0.0, 1.0))
+    def total(self, distribution):
+        return sum(
+            distribution.log_prob(torch.full((1,), v, dtype=float64)).exp() for v in (0.0, 1.0)
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -193,11 +195,11 @@ def test_vast_rates_can_be_drawn(family):
 
 def test_poisson_density_of_a_rate_that_underflows():
     p = LinearPoisson(1, loading=LocalLevel().loading).double()
-    law = p(torch.tensor([[-800.0]], dtype=float64), Context.regular(1, dtype=float64))
-    assert law.log_prob(torch.tensor([[2.0]], dtype=float64)).item() == pytest.approx(
+    distribution = p(torch.tensor([[-800.0]], dtype=float64), Context.regular(1, dtype=float64))
+    assert distribution.log_prob(torch.tensor([[2.0]], dtype=float64)).item() == pytest.approx(
         -1600 - math.log(2)
     )
-    assert law.expand((3, 1)).log_prob(torch.zeros(3, 1, 1, dtype=float64)).shape == (3, 1)
+    assert distribution.expand((3, 1)).log_prob(torch.zeros(3, 1, 1, dtype=float64)).shape == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +216,7 @@ def test_bad_arguments_of_an_emission(options, match):
         LinearNegativeBinomial(**{"latent_dim": 1, **options})
 
 
-# --- the exact engine, where the law is normal
+# --- the exact engine, where the distribution is normal
 
 
 def gaussian_pair(inference, obs_dim=1):
@@ -255,16 +257,16 @@ def gaussian_data(model, obs_dim):
     ],
     ids=repr,
 )
-def test_all_equal_kalman_where_the_law_is_normal(inference, obs_dim):
+def test_all_equal_kalman_where_the_distribution_is_normal(inference, obs_dim):
     kalman, model = gaussian_pair(inference, obs_dim)
     data = gaussian_data(kalman, obs_dim)
-    for law in (model, other(kalman, inference)):
+    for distribution in (model, other(kalman, inference)):
         with torch.no_grad():
             torch.testing.assert_close(
-                objectives.evidence(law, data), objectives.evidence(kalman, data), **exact
+                objectives.evidence(distribution, data), objectives.evidence(kalman, data), **exact
             )
             for way in ("filter", "smooth"):
-                found, expected = getattr(law, way)(data), getattr(kalman, way)(data)
+                found, expected = getattr(distribution, way)(data), getattr(kalman, way)(data)
                 torch.testing.assert_close(found.mean, expected.mean, **exact)
                 torch.testing.assert_close(
                     found.marginals.covariance_matrix,
@@ -274,7 +276,7 @@ def test_all_equal_kalman_where_the_law_is_normal(inference, obs_dim):
                 torch.testing.assert_close(
                     found.log_evidence.sum(-1), expected.log_evidence.sum(-1), **exact
                 )
-        found, expected = law.belief(data).latest, kalman.belief(data).latest
+        found, expected = distribution.belief(data).latest, kalman.belief(data).latest
         torch.testing.assert_close(found.mean, expected.mean, **exact)
         torch.testing.assert_close(found.cov, expected.cov, **exact)
 
@@ -378,8 +380,8 @@ def test_filtered_moments_against_particles(family, bias):
 @pytest.mark.parametrize("transition", ["level", "seasonal"])
 @pytest.mark.parametrize(("family", "bias"), CASES)
 def test_against_long_particle_runs(family, bias, transition):
-    law = LocalLevel(0.1, initial_scale=0.5) if transition == "level" else structure()
-    model = build(family, Particles(20_000), law, bias=bias)
+    distribution = LocalLevel(0.1, initial_scale=0.5) if transition == "level" else structure()
+    model = build(family, Particles(20_000), distribution, bias=bias)
     data = simulate(model, 2, 60, seed=5)
     with torch.no_grad():
         runs = [model.filter(data, generator=seeded(i)) for i in range(3)]
@@ -428,7 +430,7 @@ def test_gradients_of_the_evidence(family, samples):
             assert grad.view(-1)[i].item() == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
-def test_gradients_by_autograd_of_a_law_that_writes_none():
+def test_gradients_by_autograd_of_a_distribution_that_writes_none():
     model = build(TailedSignal, Laplace(tolerance=1e-12), LocalLevel(0.3, initial_scale=1.0))
     data = Sequences.of(torch.tensor([[[0.1], [0.4], [0.2], [3.0]]], dtype=float64))
     (p,) = [p for p in model.parameters() if p.requires_grad]

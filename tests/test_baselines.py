@@ -52,26 +52,26 @@ def test_naive_is_the_last_value_and_widens_as_a_walk():
     y = waves()[0]
     panel = make_panel([y])
     engine = fitted(Naive, panel)
-    law = engine.marginals(engine.start(panel, 0), ahead(panel, 6), LEVELS, 10, 0)
+    marginals = engine.marginals(engine.start(panel, 0), ahead(panel, 6), LEVELS, 10, 0)
     s = pd.Series(y)
     sd = np.sqrt((s.diff() ** 2).mean()) * np.sqrt(np.arange(1, 7))
-    np.testing.assert_allclose(law.mean[0, :, 0], s.iloc[-1], rtol=1e-12)
-    np.testing.assert_allclose(law.quantiles[1, 0, :, 0], s.iloc[-1], rtol=1e-12)
+    np.testing.assert_allclose(marginals.mean[0, :, 0], s.iloc[-1], rtol=1e-12)
+    np.testing.assert_allclose(marginals.quantiles[1, 0, :, 0], s.iloc[-1], rtol=1e-12)
     z = NormalDist().inv_cdf(0.9)
-    np.testing.assert_allclose(law.quantiles[2, 0, :, 0], s.iloc[-1] + z * sd, rtol=1e-12)
+    np.testing.assert_allclose(marginals.quantiles[2, 0, :, 0], s.iloc[-1] + z * sd, rtol=1e-12)
 
 
 def test_seasonal_naive_is_the_last_season_and_widens_by_seasons():
     y = waves()[1]
     panel = make_panel([y])
     engine = fitted(SeasonalNaive, panel)
-    law = engine.marginals(engine.start(panel, 0), ahead(panel, 10), LEVELS, 10, 0)
+    marginals = engine.marginals(engine.start(panel, 0), ahead(panel, 10), LEVELS, 10, 0)
     s = pd.Series(y)
     mean = np.tile(s.iloc[-4:], 3)[:10]
     sd = np.sqrt((s.diff(4) ** 2).mean()) * np.sqrt(np.arange(10) // 4 + 1)
-    np.testing.assert_allclose(law.mean[0, :, 0], mean, rtol=1e-12)
+    np.testing.assert_allclose(marginals.mean[0, :, 0], mean, rtol=1e-12)
     z = NormalDist().inv_cdf(0.9)
-    np.testing.assert_allclose(law.quantiles[2, 0, :, 0], mean + z * sd, rtol=1e-12)
+    np.testing.assert_allclose(marginals.quantiles[2, 0, :, 0], mean + z * sd, rtol=1e-12)
 
 
 def test_missing_values_go_back_to_the_last_observed_one_of_the_phase():
@@ -80,20 +80,20 @@ def test_missing_values_go_back_to_the_last_observed_one_of_the_phase():
     panel = make_panel([y])
     engine = fitted(SeasonalNaive, panel)
     state = engine.start(panel, 0)
-    law = engine.marginals(state, ahead(panel, 4), LEVELS, 10, 0)
+    marginals = engine.marginals(state, ahead(panel, 4), LEVELS, 10, 0)
     expected = pd.Series(y).groupby(np.arange(len(y)) % 4).last()
-    np.testing.assert_allclose(law.mean[0, :, 0], expected, rtol=1e-12)
-    width = law.quantiles[2, 0, :, 0] - law.mean[0, :, 0]
+    np.testing.assert_allclose(marginals.mean[0, :, 0], expected, rtol=1e-12)
+    width = marginals.quantiles[2, 0, :, 0] - marginals.mean[0, :, 0]
     np.testing.assert_allclose(width / width[0], [1, np.sqrt(2), 1, 1], rtol=1e-12)
 
 
 def test_fewer_rows_than_a_season_are_naive():
     panel = make_panel([[3.0, 4.0, 6.0], waves()[0]])
     engine = fitted(SeasonalNaive, panel)
-    law = engine.marginals(engine.start(panel, 0), ahead(panel, 3), LEVELS, 10, 0)
+    marginals = engine.marginals(engine.start(panel, 0), ahead(panel, 3), LEVELS, 10, 0)
     plain = fitted(Naive, panel)
     other = plain.marginals(plain.start(panel, 0), ahead(panel, 3), LEVELS, 10, 0)
-    np.testing.assert_allclose(law.quantiles[:, 0], other.quantiles[:, 0], rtol=1e-12)
+    np.testing.assert_allclose(marginals.quantiles[:, 0], other.quantiles[:, 0], rtol=1e-12)
     assert "naive" in engine.notes["s0"]
     assert "s1" not in engine.notes
 
@@ -103,17 +103,17 @@ def test_a_phase_never_observed_is_naive():
     y[1::4] = np.nan
     panel = make_panel([y])
     engine = fitted(SeasonalNaive, panel)
-    law = engine.marginals(engine.start(panel, 0), ahead(panel, 4), LEVELS, 10, 0)
-    np.testing.assert_allclose(law.mean[0, :, 0], [y[-4], y[-1], y[-2], y[-1]], rtol=1e-12)
+    marginals = engine.marginals(engine.start(panel, 0), ahead(panel, 4), LEVELS, 10, 0)
+    np.testing.assert_allclose(marginals.mean[0, :, 0], [y[-4], y[-1], y[-2], y[-1]], rtol=1e-12)
 
 
 def test_without_intervals_all_quantiles_and_paths_are_the_point():
     panel = make_panel(waves())
     engine = fitted(SeasonalNaive, panel, intervals=False)
     state = engine.start(panel, 0)
-    law = engine.marginals(state, ahead(panel, 5), LEVELS, 10, 0)
-    assert (law.quantiles == law.mean).all()
-    assert (engine.paths(state, ahead(panel, 5), 3, 0) == law.mean).all()
+    marginals = engine.marginals(state, ahead(panel, 5), LEVELS, 10, 0)
+    assert (marginals.quantiles == marginals.mean).all()
+    assert (engine.paths(state, ahead(panel, 5), 3, 0) == marginals.mean).all()
     with pytest.raises(NotImplementedError, match="intervals=True"):
         engine.score(panel, 0)
 
@@ -121,8 +121,8 @@ def test_without_intervals_all_quantiles_and_paths_are_the_point():
 def test_the_longest_history_of_a_seasonal_naive_without_a_season_is_naive():
     panel = make_panel(waves())
     engine = fitted(SeasonalNaive, panel, FitOptions())
-    law = engine.marginals(engine.start(panel, 0), ahead(panel, 2), LEVELS, 1, 0)
-    np.testing.assert_allclose(law.mean[:, 1, 0], [y[-1] for y in waves()])
+    marginals = engine.marginals(engine.start(panel, 0), ahead(panel, 2), LEVELS, 1, 0)
+    np.testing.assert_allclose(marginals.mean[:, 1, 0], [y[-1] for y in waves()])
 
 
 def test_naive_on_an_irregular_clock_is_a_brownian_motion():
@@ -130,9 +130,11 @@ def test_naive_on_an_irregular_clock_is_a_brownian_motion():
     panel = make_panel([[1.0, 2.0, 0.0, 3.0]], kind="irregular", t=t)
     engine = fitted(Naive, panel)
     state = engine.start(panel, 0)
-    law = engine.marginals(state, Future(np.array([[5.5, 9.0]]), np.zeros((1, 2, 0))), LEVELS, 1, 0)
+    marginals = engine.marginals(
+        state, Future(np.array([[5.5, 9.0]]), np.zeros((1, 2, 0))), LEVELS, 1, 0
+    )
     variance = np.mean(np.diff(panel.y[:, 0]) ** 2 / np.diff(t))
-    width = law.quantiles[2, 0, :, 0] - 3.0
+    width = marginals.quantiles[2, 0, :, 0] - 3.0
     expected = NormalDist().inv_cdf(0.9) * np.sqrt(variance * np.array([0.5, 4.0]))
     np.testing.assert_allclose(width, expected, rtol=1e-12)
 
@@ -141,11 +143,11 @@ def test_phases_do_not_mind_a_fraction_of_the_times():
     y = waves()[0]
     for kind in (SeasonalNaive, ETS):
         whole, shifted = make_panel([y]), make_panel([y], start=0.5)
-        laws = []
+        several = []
         for panel in (whole, shifted):
             engine = fitted(kind, panel)
-            laws.append(engine.marginals(engine.start(panel, 0), ahead(panel, 6), LEVELS, 1, 0))
-        np.testing.assert_allclose(laws[0].quantiles, laws[1].quantiles, rtol=1e-9)
+            several.append(engine.marginals(engine.start(panel, 0), ahead(panel, 6), LEVELS, 1, 0))
+        np.testing.assert_allclose(several[0].quantiles, several[1].quantiles, rtol=1e-9)
 
 
 # ---- agreement with statsmodels
@@ -158,7 +160,7 @@ def test_ets_agrees_with_statsmodels():
     panel = make_panel([y])
     engine = fitted(ETS, panel)
     state = engine.start(panel, 0)
-    law = engine.marginals(state, ahead(panel, 9), LEVELS, 1, 0)
+    marginals = engine.marginals(state, ahead(panel, 9), LEVELS, 1, 0)
     one = {name: values[0, 0] for name, values in engine._fitted.items()}
     assert one["gamma"] > 0
     damped = one["beta"] > 0
@@ -180,9 +182,9 @@ def test_ets_agrees_with_statsmodels():
         "damping_trend": "phi",
     }
     found = model.smooth([one[names[name]] for name in model.param_names])
-    np.testing.assert_allclose(law.mean[0, :, 0], found.forecast(9), rtol=1e-9)
+    np.testing.assert_allclose(marginals.mean[0, :, 0], found.forecast(9), rtol=1e-9)
     factor = found._relative_forecast_variance(np.arange(1, 10))
-    width = (law.quantiles[2] - law.mean)[0, :, 0]
+    width = (marginals.quantiles[2] - marginals.mean)[0, :, 0]
     np.testing.assert_allclose(width**2 / width[0] ** 2, factor / factor[0], rtol=1e-9)
     free = len(y) - one["parameters"]
     np.testing.assert_allclose(one["scale"] ** 2, np.sum(found.resid**2) / free, rtol=1e-9)
@@ -225,14 +227,16 @@ def test_sarimax_agrees_with_statsmodels(order):
     panel = make_panel([y], u=u)
     engine = fitted(SARIMAX, panel, order=order, seasonal_order=(0, 1, 1))
     assert not engine.notes
-    law = engine.marginals(engine.start(panel, 0), ahead(panel, 7, later), LEVELS, 1, 0)
+    marginals = engine.marginals(engine.start(panel, 0), ahead(panel, 7, later), LEVELS, 1, 0)
     shift, unit = engine._fitted["shift"][0, 0], engine._fitted["unit"][0, 0]
     x, later = (u - u.mean()) / u.std(), (later - u.mean()) / u.std()
     model = Peer((y - shift) / unit, exog=x, order=order, seasonal_order=(0, 1, 1, 4))
     found = model.smooth(engine._fitted["values"][0, 0])
     forecast = found.get_forecast(7, exog=later[0])
-    np.testing.assert_allclose(law.mean[0, :, 0], shift + unit * forecast.predicted_mean, rtol=1e-8)
-    width = (law.quantiles[2] - law.mean)[0, :, 0] / NormalDist().inv_cdf(0.9)
+    np.testing.assert_allclose(
+        marginals.mean[0, :, 0], shift + unit * forecast.predicted_mean, rtol=1e-8
+    )
+    width = (marginals.quantiles[2] - marginals.mean)[0, :, 0] / NormalDist().inv_cdf(0.9)
     np.testing.assert_allclose(width, unit * forecast.se_mean, rtol=1e-6)
 
 
@@ -244,9 +248,9 @@ def test_sarimax_uses_covariates_and_the_others_say_that_they_do_not():
     panel = make_panel([y], u=u)
     later = 1e6 + 1e5 * rng.standard_normal((1, 4, 1))
     engine = fitted(SARIMAX, panel, FitOptions())
-    law = engine.marginals(engine.start(panel, 0), ahead(panel, 4, later), LEVELS, 1, 0)
-    np.testing.assert_allclose(law.mean - 5e-5 * later, y[-1] - 5e-5 * u[-1, 0], atol=0.5)
-    assert (np.abs(law.mean - y[-1]) > 1).any()
+    marginals = engine.marginals(engine.start(panel, 0), ahead(panel, 4, later), LEVELS, 1, 0)
+    np.testing.assert_allclose(marginals.mean - 5e-5 * later, y[-1] - 5e-5 * u[-1, 0], atol=0.5)
+    assert (np.abs(marginals.mean - y[-1]) > 1).any()
     assert not engine.notes
     with pytest.raises(CovariateError, match=r"expected the 1 covariates .* found 0"):
         engine.start(make_panel([y]), 0)
@@ -257,18 +261,18 @@ def test_sarimax_uses_covariates_and_the_others_say_that_they_do_not():
 
 
 @each_engine
-def test_paths_have_the_law(kind):
+def test_paths_have_the_distribution(kind):
     series = holes(waves())
     series[1][-3:] = np.nan  # a gap at the end
     panel = make_panel(series)
     engine = fitted(kind, panel)
     state, future = engine.start(panel, 0), ahead(panel, 7)
-    law = engine.marginals(state, future, (0.5, NormalDist().cdf(1.0)), 1, 0)
+    marginals = engine.marginals(state, future, (0.5, NormalDist().cdf(1.0)), 1, 0)
     paths = engine.paths(state, future, 4000, 0)
     assert paths.shape == (4000, 3, 7, 1)
-    scale = law.quantiles[1] - law.quantiles[0]
+    scale = marginals.quantiles[1] - marginals.quantiles[0]
     assert (scale > 0).all()
-    np.testing.assert_allclose(paths.mean(0), law.mean, atol=5 * scale.max() / np.sqrt(4000))
+    np.testing.assert_allclose(paths.mean(0), marginals.mean, atol=5 * scale.max() / np.sqrt(4000))
     np.testing.assert_allclose(paths.std(0) / scale, 1.0, atol=0.07)
 
 
@@ -287,7 +291,7 @@ def test_update_is_start_on_all_rows(kind):
     rows = index < lengths[panel.owner] - 5
     np.testing.assert_allclose(score.log_score[rows], early.log_score, rtol=1e-7)
     # Rows that the next panel leaves out are rows without a value.
-    law = engine.marginals(state, ahead(panel, 3), LEVELS, 1, 0)
+    marginals = engine.marginals(state, ahead(panel, 3), LEVELS, 1, 0)
     blank = make_panel([y[-5:].copy() for y in series])
     blank = replace(blank, t=rest.t, y=np.where(np.arange(15)[:, None] % 5 < 2, np.nan, rest.y))
     later = blank.keep(np.arange(15) % 5 >= 2)
@@ -298,7 +302,7 @@ def test_update_is_start_on_all_rows(kind):
         strict=True,
     ):
         np.testing.assert_allclose(left, right, rtol=1e-7)
-    assert np.isfinite(law.quantiles).all()
+    assert np.isfinite(marginals.quantiles).all()
 
 
 @each_engine
@@ -372,11 +376,11 @@ def test_hopeless_series_have_laws_with_width_and_notes(kind):
     panel = make_panel(series)
     engine = fitted(kind, panel)
     state, future = engine.start(panel, 0), ahead(panel, 9)
-    law = engine.marginals(state, future, LEVELS, 1, 0)
-    assert np.isfinite(law.quantiles).all()
-    assert (np.diff(law.quantiles, axis=0) > 0).all()
+    marginals = engine.marginals(state, future, LEVELS, 1, 0)
+    assert np.isfinite(marginals.quantiles).all()
+    assert (np.diff(marginals.quantiles, axis=0) > 0).all()
     assert np.isfinite(engine.paths(state, future, 3, 0)).all()
-    np.testing.assert_allclose(law.mean[2:4, :, 0], [[7.0] * 9, [0.0] * 9], atol=1e-3)
+    np.testing.assert_allclose(marginals.mean[2:4, :, 0], [[7.0] * 9, [0.0] * 9], atol=1e-3)
     assert {"s1", "s5", "s6"} <= engine.notes.keys()
     if kind not in (Naive, SeasonalNaive):
         assert "constant" in engine.notes["s2"]
@@ -385,10 +389,10 @@ def test_hopeless_series_have_laws_with_width_and_notes(kind):
     score = engine.score(panel, 0)
     assert np.isnan(score.log_score[np.isnan(panel.y[:, 0])]).all()
     only = fitted(kind, make_panel([np.full(3, np.nan)]))
-    law = only.marginals(
+    marginals = only.marginals(
         only.start(panel.select([1]), 0), ahead(panel.select([1]), 2), LEVELS, 1, 0
     )
-    assert (np.diff(law.quantiles, axis=0) > 0).all()
+    assert (np.diff(marginals.quantiles, axis=0) > 0).all()
 
 
 @each_engine
@@ -430,13 +434,13 @@ def test_targets_are_independent(kind):
     a, b = waves((40, 40))
     both, first, second = make_panel([np.stack([a, b], 1)]), make_panel([a]), make_panel([b])
     engine = fitted(kind, both)
-    law = engine.marginals(engine.start(both, 0), ahead(both, 4), LEVELS, 1, 0)
+    marginals = engine.marginals(engine.start(both, 0), ahead(both, 4), LEVELS, 1, 0)
     score = engine.score(both, 0)
     log_score = 0.0
     for d, panel in enumerate((first, second)):
         one = fitted(kind, panel)
         other = one.marginals(one.start(panel, 0), ahead(panel, 4), LEVELS, 1, 0)
-        np.testing.assert_allclose(law.quantiles[..., d], other.quantiles[..., 0], rtol=1e-7)
+        np.testing.assert_allclose(marginals.quantiles[..., d], other.quantiles[..., 0], rtol=1e-7)
         log_score = log_score + one.score(panel, 0).log_score
     np.testing.assert_allclose(score.log_score, log_score, rtol=1e-6)
     with pytest.raises(TargetError, match="expected the 2 targets that were fitted, found 1"):
@@ -444,7 +448,7 @@ def test_targets_are_independent(kind):
 
 
 @each_engine
-def test_score_is_the_law_one_step_ahead(kind):
+def test_score_is_the_distribution_one_step_ahead(kind):
     panel = make_panel(holes(waves()))
     engine = fitted(kind, panel)
     score = engine.score(panel, 0)
@@ -454,11 +458,11 @@ def test_score_is_the_law_one_step_ahead(kind):
     assert np.isnan(score.log_score[np.isnan(panel.y[:, 0])]).all()
     last = panel.offsets[1:] - 1
     before = panel.drop_tail(1)
-    law = engine.marginals(engine.start(before, 0), ahead(before, 1), (0.5, 0.9), 1, 0)
-    scale = (law.quantiles[1] - law.quantiles[0])[:, 0, 0] / NormalDist().inv_cdf(0.9)
+    marginals = engine.marginals(engine.start(before, 0), ahead(before, 1), (0.5, 0.9), 1, 0)
+    scale = (marginals.quantiles[1] - marginals.quantiles[0])[:, 0, 0] / NormalDist().inv_cdf(0.9)
     for i, row in enumerate(last):
         if np.isfinite(panel.y[row, 0]):
-            normal = NormalDist(law.mean[i, 0, 0], scale[i])
+            normal = NormalDist(marginals.mean[i, 0, 0], scale[i])
             np.testing.assert_allclose(score.pit[row, 0], normal.cdf(panel.y[row, 0]), rtol=1e-6)
             expected = np.log(normal.pdf(panel.y[row, 0]))
             np.testing.assert_allclose(score.log_score[row], expected, rtol=1e-6)
@@ -479,11 +483,11 @@ def test_the_time_limit_leaves_the_simple_model_and_says_so(kind):
     panel = make_panel(waves())
     engine = fitted(kind, panel, replace(SEASON, deadline=Deadline(0.0)))
     assert all("time_limit passed: seasonal naive" in engine.notes[i] for i in panel.ids)
-    law = engine.marginals(engine.start(panel, 0), ahead(panel, 6), LEVELS, 1, 0)
+    marginals = engine.marginals(engine.start(panel, 0), ahead(panel, 6), LEVELS, 1, 0)
     plain = fitted(SeasonalNaive, panel)
     other = plain.marginals(plain.start(panel, 0), ahead(panel, 6), LEVELS, 1, 0)
-    np.testing.assert_allclose(law.mean, other.mean, rtol=1e-6)
-    np.testing.assert_allclose(law.quantiles, other.quantiles, rtol=1e-2)
+    np.testing.assert_allclose(marginals.mean, other.mean, rtol=1e-6)
+    np.testing.assert_allclose(marginals.quantiles, other.quantiles, rtol=1e-2)
 
 
 @pytest.mark.parametrize("kind", [ETS, Theta, SARIMAX], ids=lambda kind: kind.alias)
@@ -500,8 +504,8 @@ def test_a_failing_library_is_no_crash(kind, monkeypatch):
     panel = make_panel(waves())
     engine = fitted(kind, panel)
     assert all("singular matrix" in engine.notes[i] for i in panel.ids)
-    law = engine.marginals(engine.start(panel, 0), ahead(panel, 2), LEVELS, 1, 0)
-    assert np.isfinite(law.quantiles).all()
+    marginals = engine.marginals(engine.start(panel, 0), ahead(panel, 2), LEVELS, 1, 0)
+    assert np.isfinite(marginals.quantiles).all()
 
 
 @pytest.mark.parametrize("kind", [ETS, Theta, SARIMAX], ids=lambda kind: kind.alias)
@@ -555,11 +559,11 @@ def test_long_seasons_of_sarimax_are_sines():
     engine = fitted(SARIMAX, panel, FitOptions(season_lengths=(24,)), max_rows=80)
     assert (engine._fitted["order"][..., -1] == 3).all()
     state = engine.start(panel, 0)
-    law = engine.marginals(state, ahead(panel, 48), LEVELS, 1, 0)
-    assert (np.ptp(law.mean, axis=1) > 5).all()
+    marginals = engine.marginals(state, ahead(panel, 48), LEVELS, 1, 0)
+    assert (np.ptp(marginals.mean, axis=1) > 5).all()
     plain = fitted(SeasonalNaive, panel, FitOptions(season_lengths=(24,)))
     other = plain.marginals(plain.start(panel, 0), ahead(panel, 24), LEVELS, 1, 0)
-    assert np.abs(law.mean[:, :24] - other.mean).max() < 5
+    assert np.abs(marginals.mean[:, :24] - other.mean).max() < 5
 
 
 # ---- missing values drawn
@@ -579,7 +583,7 @@ def test_impute_leaves_observed_cells_and_draws_the_rest(kind):
     assert (engine.impute(panel, 6, 0) == draws).all()
 
 
-def test_the_naive_bridge_has_the_law_of_a_bridge():
+def test_the_naive_bridge_has_the_distribution_of_a_bridge():
     y = np.array([np.nan, 1.0, np.nan, np.nan, np.nan, 5.0, np.nan])
     panel = make_panel([y])
     engine = fitted(Naive, panel)
@@ -771,6 +775,6 @@ def test_seasonal_naive_has_the_published_scores(name):
     fit_options = FitOptions(season_lengths=(task.season,) if task.season > 1 else ())
     engine = fitted(SeasonalNaive, panel, fit_options, intervals=False)
     levels = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
-    law = engine.marginals(engine.start(panel, 0), ahead(panel, task.horizon), levels, 1, 0)
-    found = wql(law.quantiles[..., 0], y, levels)
+    marginals = engine.marginals(engine.start(panel, 0), ahead(panel, task.horizon), levels, 1, 0)
+    found = wql(marginals.quantiles[..., 0], y, levels)
     assert found == pytest.approx(PUBLISHED[name], abs=5e-5)

@@ -54,8 +54,8 @@ def forecast(kind, values, fit_options=QUARTERS, h=6):
     """Quantiles ``(Q, N, h)``, scores ``(R,)`` and notes."""
     panel = make_panel(list(values))
     engine = fitted(kind, panel, fit_options, **({"max_rows": 200} if kind is SARIMAX else {}))
-    law = engine.marginals(engine.start(panel, 0), ahead(panel, h), LEVELS, 1, 0)
-    return law.quantiles[..., 0], engine.score(panel, 0).log_score, engine.notes
+    marginals = engine.marginals(engine.start(panel, 0), ahead(panel, h), LEVELS, 1, 0)
+    return marginals.quantiles[..., 0], engine.score(panel, 0).log_score, engine.notes
 
 
 def widths(quantiles):
@@ -148,8 +148,8 @@ def test_sarimax_goes_on_with_lines_and_regressions_without_error():
     u, later = rng.normal(size=(60, 1)), rng.normal(size=(1, 5, 1))
     panel = make_panel([5 * u[:, 0] + 1], u=u)
     engine = fitted(SARIMAX, panel, FitOptions())
-    law = engine.marginals(engine.start(panel, 0), ahead(panel, 5, later), LEVELS, 1, 0)
-    np.testing.assert_allclose(law.mean[0], 5 * later[0] + 1, atol=1e-6)
+    marginals = engine.marginals(engine.start(panel, 0), ahead(panel, 5, later), LEVELS, 1, 0)
+    np.testing.assert_allclose(marginals.mean[0], 5 * later[0] + 1, atol=1e-6)
     found, _, notes = forecast(SARIMAX, [3 + 0.5 * np.arange(40.0)], h=5)
     np.testing.assert_allclose(found[1, 0], 3 + 0.5 * np.arange(40, 45), atol=1e-6)
     assert not notes
@@ -246,8 +246,8 @@ def test_a_seasonal_order_without_a_season_is_said_to_be_left_out():
     options = {"order": (0, 1, 1), "seasonal_order": (0, 1, 1)}
     panel = make_panel([holes, walk])
     engine = fitted(SARIMAX, panel, FitOptions(season_lengths=(12,)), **options)
-    law = engine.marginals(engine.start(panel, 0), ahead(panel, 12), LEVELS, 1, 0)
-    assert (widths(law.quantiles[..., 0]) < 30).all()
+    marginals = engine.marginals(engine.start(panel, 0), ahead(panel, 12), LEVELS, 1, 0)
+    assert (widths(marginals.quantiles[..., 0]) < 30).all()
     assert engine.notes == {
         "s0": "without the season of 12 (7 of its phases have fewer than two values)"
     }
@@ -267,9 +267,9 @@ def test_a_few_other_rows_of_a_series_have_intervals_of_its_size(kind):
     for rows in (1, 3):
         few = panel.tail(rows)
         state, future = engine.start(few, 0), ahead(few, 12)
-        law = engine.marginals(state, future, LEVELS, 1, 0)
-        assert (np.abs(law.mean - 100) < 20).all()
-        assert (widths(law.quantiles) < 60).all()
+        marginals = engine.marginals(state, future, LEVELS, 1, 0)
+        assert (np.abs(marginals.mean - 100) < 20).all()
+        assert (widths(marginals.quantiles) < 60).all()
         assert engine.paths(state, future, 200, 0).std(0).max() < 30
 
 
@@ -286,8 +286,8 @@ def test_a_window_ends_at_the_last_value(kind, blank):
     assert not notes
     whole = make_panel([y])
     engine = fitted(kind, whole, QUARTERS, **({"max_rows": 200} if kind is SARIMAX else {}))
-    law = engine.marginals(engine.start(whole, 0), ahead(whole, blank + 4), LEVELS, 1, 0)
-    np.testing.assert_allclose(found[:, 0], law.quantiles[:, 0, -4:, 0], rtol=1e-6)
+    marginals = engine.marginals(engine.start(whole, 0), ahead(whole, blank + 4), LEVELS, 1, 0)
+    np.testing.assert_allclose(found[:, 0], marginals.quantiles[:, 0, -4:, 0], rtol=1e-6)
 
 
 @each_fitted
@@ -296,15 +296,15 @@ def test_each_target_has_a_window_of_its_own(kind):
     a, b = 50 + 5 * np.sin(np.pi * np.arange(600) / 2)[:, None] + rng.normal(size=(2, 600, 1))
     a[300:], b[:20] = np.nan, np.nan
     options = {"order": (0, 0, 1), "max_rows": 100} if kind is SARIMAX else {}
-    laws, scores = [], []
+    several, scores = [], []
     for y in (np.concatenate([a, b], axis=1), a, b):
         panel = make_panel([y])
         engine = fitted(kind, panel, QUARTERS, **options)
-        laws.append(
+        several.append(
             engine.marginals(engine.start(panel, 0), ahead(panel, 4), LEVELS, 1, 0).quantiles
         )
         scores.append(np.nan_to_num(engine.score(panel, 0).log_score))
-    np.testing.assert_allclose(laws[0], np.concatenate(laws[1:], axis=-1), rtol=1e-7)
+    np.testing.assert_allclose(several[0], np.concatenate(several[1:], axis=-1), rtol=1e-7)
     np.testing.assert_allclose(scores[0], scores[1] + scores[2], rtol=1e-6)
 
 
@@ -331,7 +331,7 @@ def test_windows():
 # ---- sparse series
 
 
-def test_a_level_with_gaps_keeps_their_law():
+def test_a_level_with_gaps_keeps_their_distribution():
     rng = np.random.default_rng(0)
     t = np.arange(1200)
     noise = np.where(t % 30 == 0, 1100 + 10 * rng.normal(size=1200), np.nan)

@@ -14,8 +14,8 @@ def forecast(kind, values, season):
     panel = make_panel(list(values))
     options = {"max_rows": 500} if kind is SARIMAX else {}  # any, so that orders are searched
     engine = fitted(kind, panel, FitOptions(season_lengths=(season,)), **options)
-    law = engine.marginals(engine.start(panel, 0), ahead(panel, season), LEVELS, 1, 0)
-    return law.quantiles[..., 0], engine.score(panel, 0).log_score, engine.notes
+    marginals = engine.marginals(engine.start(panel, 0), ahead(panel, season), LEVELS, 1, 0)
+    return marginals.quantiles[..., 0], engine.score(panel, 0).log_score, engine.notes
 
 
 def widths(quantiles):

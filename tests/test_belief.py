@@ -539,7 +539,7 @@ LINEAR = {
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_forecasts_have_the_moments_of_the_joint_law(name):
+def test_forecasts_have_the_moments_of_the_joint_distribution(name):
     transition, emission, past = LINEAR[name]()
     m = LatentModel(transition, emission, Kalman(), past)
     s = series(2, 5, D, missing=0.0, seed=4, shift=normal(2, D), scale=normal(2, D, seed=1).exp())
@@ -566,7 +566,7 @@ def test_rollouts_have_the_moments_of_the_prior(name):
     have_moments(paths.y, mean, variance)
 
 
-def test_forecasts_of_particles_have_the_moments_of_the_joint_law():
+def test_forecasts_of_particles_have_the_moments_of_the_joint_distribution():
     transition, emission = linear_parts(K, D, seed=2)
     s = series(2, 5, D, missing=0.2, seed=4)
     m = LatentModel(transition, emission, Particles(4000))
@@ -610,9 +610,9 @@ def test_each_path_feeds_its_own_samples_back():
         # the features of a path are those of the past continued by its own values
         y = torch.cat([s.y, paths.y[i]], 1)
         filled = Sequences(y, observed, longer.t, longer.u, s.codes, s.shift, s.scale)
-        law = m.emission(filled.y[..., :0], m.context(filled))
+        distribution = m.emission(filled.y[..., :0], m.context(filled))
         for h in range(3):
-            expected = law.mean[:, 8 + h] + law.stddev[:, 8 + h] * noise[h][i]
+            expected = distribution.mean[:, 8 + h] + distribution.stddev[:, 8 + h] * noise[h][i]
             close(paths.y[i, :, h], expected, rtol=1e-9)
 
 

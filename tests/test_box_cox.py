@@ -12,23 +12,25 @@ EXPONENTS = (0.0, 1e-9, 0.01, 0.3, 0.5, 1.0, 2.0)
 @pytest.mark.parametrize("exponent", EXPONENTS)
 def test_the_way_back_leads_back(exponent, offset):
     y = np.array([0.5, 1.0, 3.0, 1e4])
-    law = BoxCox(0.5, exponent=exponent, offset=offset)
-    np.testing.assert_allclose(law.inverse(law.forward(y)), y, rtol=1e-9)
+    transform = BoxCox(0.5, exponent=exponent, offset=offset)
+    np.testing.assert_allclose(transform.inverse(transform.forward(y)), y, rtol=1e-9)
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e12])
 def test_scales_do_not_matter(scale):
     y = scale * np.array([0.0, 1.0, 3.0, 10.0, 2.0, 8.0])
-    law = BoxCox.of(y)
-    np.testing.assert_allclose(law.inverse(law.forward(y)), y, rtol=1e-6, atol=1e-9 * scale)
-    assert law.offset == scale / 2
+    transform = BoxCox.of(y)
+    np.testing.assert_allclose(
+        transform.inverse(transform.forward(y)), y, rtol=1e-6, atol=1e-9 * scale
+    )
+    assert transform.offset == scale / 2
 
 
 @pytest.mark.parametrize("exponent", EXPONENTS)
 def test_it_increases_and_so_does_the_way_back(exponent):
-    law = BoxCox(0.1, exponent=exponent)
-    assert (np.diff(law.forward(np.linspace(0.1, 9.0, 50))) > 0).all()
-    back = law.inverse(np.linspace(-60.0, 2000.0, 400))
+    transform = BoxCox(0.1, exponent=exponent)
+    assert (np.diff(transform.forward(np.linspace(0.1, 9.0, 50))) > 0).all()
+    back = transform.inverse(np.linspace(-60.0, 2000.0, 400))
     assert np.isfinite(back).all()
     assert (np.diff(back) >= 0).all()
     assert (back >= 0).all()
@@ -36,49 +38,49 @@ def test_it_increases_and_so_does_the_way_back(exponent):
 
 @pytest.mark.parametrize("exponent", EXPONENTS)
 def test_quantiles_go_back_exactly(exponent):
-    law = BoxCox(exponent=exponent)
+    transform = BoxCox(exponent=exponent)
     x = np.random.default_rng(0).normal(1.0, 1.5, 2001)
     for q in (0.1, 0.5, 0.9):
-        back = np.quantile(law.inverse(x), q, method="nearest")
-        assert back == law.inverse(np.quantile(x, [q], method="nearest"))[0]
+        back = np.quantile(transform.inverse(x), q, method="nearest")
+        assert back == transform.inverse(np.quantile(x, [q], method="nearest"))[0]
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.5])
 @pytest.mark.parametrize("exponent", EXPONENTS)
 def test_its_mean_is_an_integral(exponent, offset):
-    law = BoxCox(exponent=exponent, offset=offset)
+    transform = BoxCox(exponent=exponent, offset=offset)
     for mean, scale in ((1.0, 0.1), (2.0, 0.7), (0.5, 1.2)):
         x = np.linspace(mean - 12 * scale, mean + 12 * scale, 200_001)
         density = np.exp(-0.5 * ((x - mean) / scale) ** 2) / (scale * np.sqrt(2 * np.pi))
-        expected = np.trapezoid(law.inverse(x) * density, x)
-        found = law.mean(np.array([mean]), np.array([scale]))[0]
+        expected = np.trapezoid(transform.inverse(x) * density, x)
+        found = transform.mean(np.array([mean]), np.array([scale]))[0]
         np.testing.assert_allclose(found, expected, rtol=5e-3)
 
 
 def test_its_ends_are_the_logarithm_and_nothing():
     y, mean, scale = np.array([0.7, 2.0, 30.0]), np.array([1.0]), np.array([0.5])
-    log, law = Log(0.7), BoxCox(0.7, exponent=0.0)
+    log, transform = Log(0.7), BoxCox(0.7, exponent=0.0)
     for name in ("forward", "log_jacobian"):
-        np.testing.assert_allclose(getattr(law, name)(y), getattr(log, name)(y))
-    np.testing.assert_allclose(law.mean(mean, scale), log.mean(mean, scale))
-    law = BoxCox(0.7, exponent=1.0)
-    np.testing.assert_allclose(law.forward(y) + 1, y)
-    np.testing.assert_allclose(law.log_jacobian(y), Identity().log_jacobian(y), atol=1e-15)
-    np.testing.assert_allclose(law.mean(mean + 9, scale), mean + 10)
+        np.testing.assert_allclose(getattr(transform, name)(y), getattr(log, name)(y))
+    np.testing.assert_allclose(transform.mean(mean, scale), log.mean(mean, scale))
+    transform = BoxCox(0.7, exponent=1.0)
+    np.testing.assert_allclose(transform.forward(y) + 1, y)
+    np.testing.assert_allclose(transform.log_jacobian(y), Identity().log_jacobian(y), atol=1e-15)
+    np.testing.assert_allclose(transform.mean(mean + 9, scale), mean + 10)
 
 
 @pytest.mark.parametrize("exponent", EXPONENTS)
 def test_its_jacobian_is_its_derivative(exponent):
-    y, law = np.array([0.8, 2.0, 5.0]), BoxCox(0.5, exponent=exponent, offset=0.2)
-    slope = (law.forward(y + 1e-6) - law.forward(y - 1e-6)) / 2e-6
-    np.testing.assert_allclose(np.exp(law.log_jacobian(y)), slope, rtol=1e-6)
+    y, transform = np.array([0.8, 2.0, 5.0]), BoxCox(0.5, exponent=exponent, offset=0.2)
+    slope = (transform.forward(y + 1e-6) - transform.forward(y - 1e-6)) / 2e-6
+    np.testing.assert_allclose(np.exp(transform.log_jacobian(y)), slope, rtol=1e-6)
 
 
 def test_what_was_never_so_small_stays_finite():
     for exponent in EXPONENTS:
-        law = BoxCox(2.0, exponent=exponent)
-        assert np.isfinite(law.forward(np.array([0.0, -5.0]))).all()
-        assert np.isnan(law.forward(np.array([np.nan]))).all()
+        transform = BoxCox(2.0, exponent=exponent)
+        assert np.isfinite(transform.forward(np.array([0.0, -5.0]))).all()
+        assert np.isnan(transform.forward(np.array([np.nan]))).all()
 
 
 # The exponent ------------------------------------------------------------------------------------
@@ -96,9 +98,9 @@ def simulated(exponent, steps=600, season=12):
 @pytest.mark.parametrize("method", [guerrero, likelihood])
 @pytest.mark.parametrize("exponent", [0.0, 0.3, 0.6, 1.0])
 def test_it_finds_the_exponent(exponent, method):
-    law = BoxCox.of(simulated(exponent), season_length=12, method=method)
-    assert law.exponent == pytest.approx(exponent, abs=0.12)
-    assert law.offset == 0
+    transform = BoxCox.of(simulated(exponent), season_length=12, method=method)
+    assert transform.exponent == pytest.approx(exponent, abs=0.12)
+    assert transform.offset == 0
 
 
 def test_the_likelihood_agrees_with_scipy():

@@ -45,21 +45,21 @@ class Heavy(Transition):
         super().__init__()
         self.slope = nn.Parameter(torch.tensor(0.8, dtype=F64))
 
-    def _law(self, loc):
+    def _distribution(self, loc):
         base = StudentT(torch.full_like(loc, 5.0), loc, torch.ones_like(loc), validate_args=False)
         return Independent(base, 1, validate_args=False)
 
     def initial(self, c):
-        return self._law(c.dt.expand(*c.shape, K))
+        return self._distribution(c.dt.expand(*c.shape, K))
 
     def forward(self, z, c):
-        return self._law(self.slope * z + c.u)
+        return self._distribution(self.slope * z + c.u)
 
 
 class Positive(Heavy):
     """Log-normal steps: a bare transformed distribution of normals."""
 
-    def _law(self, loc):
+    def _distribution(self, loc):
         return TransformedDistribution(
             diagonal_normal(0.1 * loc, torch.ones_like(loc)), [ExpTransform()], validate_args=False
         )
@@ -254,7 +254,7 @@ def test_the_shortest_way_continues_as_the_loop_does(name, started):
         close(a, b, rtol=1e-9, atol=1e-11)
 
 
-def test_a_start_that_no_series_has_is_the_initial_law():
+def test_a_start_that_no_series_has_is_the_initial_distribution():
     kernel, c = Curved(K, M + 1), context(3)
     start = normal(2, B, K), torch.zeros(B, dtype=torch.bool)
     close(
@@ -263,12 +263,12 @@ def test_a_start_that_no_series_has_is_the_initial_law():
     )
 
 
-def test_affine_paths_have_the_moments_of_the_law():
+def test_affine_paths_have_the_moments_of_the_distribution():
     rate, mean, scale = (0.3 + normal(K, seed=i).abs() for i in range(3))
     c = context(6)
     with torch.no_grad():
         z = MarkovChain(Reverting(rate, mean, scale), c).rsample((4000,), seeded())
-    # stationary: every step has the law of the first
+    # stationary: every step has the distribution of the first
     assert within(z.mean(0), mean.expand(B, 6, K), standard_error(z))
     square = (z - mean).square()
     assert within(square.mean(0), scale.square().expand(B, 6, K), standard_error(square), 4.5)
@@ -295,7 +295,7 @@ def test_float32_stays_float32():
 
 
 class Shrunk(Correction):
-    """Halves the scale of a diagonal normal law."""
+    """Halves the scale of a diagonal normal distribution."""
 
     def correct(self, p, z, c):
         assert isinstance(p, Independent)

@@ -144,7 +144,7 @@ def scales(part):
 
 
 def theirs(model, sequences, trend, **options):
-    """Returns statsmodels' filter at our parameters, with our law of the first state."""
+    """Returns statsmodels' filter at our parameters, with our distribution of the first state."""
     pytest.importorskip("statsmodels")
     from statsmodels.tsa.statespace.structural import UnobservedComponents
 
@@ -405,7 +405,7 @@ def data(irregular=False, steps=14, batch=2, codes=False):
 
 
 def dense(model, one):
-    """Returns the log density of what one series shows under the joint law of everything."""
+    """Returns the log density of what one series shows, jointly with everything."""
     c = model.context(one)
     F, b, G = model.transition.matrices(c)
     m0, G0 = model.transition.initial_moments(c[0])
@@ -423,7 +423,7 @@ def dense_each(model, sequences):
 
 
 @pytest.mark.parametrize("name", SUMS)
-def test_the_evidence_is_that_of_the_joint_law(name):
+def test_the_evidence_is_that_of_the_joint_distribution(name):
     model, irregular = build(name)
     sequences = data(irregular)
     with torch.no_grad():
@@ -450,7 +450,7 @@ ANY = (
 
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from(ANY), min_size=1, max_size=4))
-def test_any_sum_has_the_evidence_of_its_joint_law(kinds):
+def test_any_sum_has_the_evidence_of_its_joint_distribution(kinds):
     transition = Sum([kind() for kind in kinds])
     emission = Observation(transition.latent_dim, loading=transition.loading, bias=False)
     model = LatentModel(transition, emission, Kalman()).double()

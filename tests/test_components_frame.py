@@ -213,14 +213,20 @@ def test_draws_of_a_form_are_a_mixture_of_their_normals(mixed):
     level = wide(model.components(specifications=True, level=[80]), "hi-80").xs(
         "damped+season4", level=2
     )
-    laws = [found.terms[m]["level"].own for m in range(2)]
-    below = sum(norm.cdf(level["level"].to_numpy(), *(x[:, 0] for x in law)) for law in laws) / 2
+    marginals = [found.terms[m]["level"].own for m in range(2)]
+    below = (
+        sum(
+            norm.cdf(level["level"].to_numpy(), *(x[:, 0] for x in marginal))
+            for marginal in marginals
+        )
+        / 2
+    )
     np.testing.assert_allclose(below, 0.9, atol=1e-9)
-    assert np.ptp([law.mean for law in laws], axis=0).max() > 0
+    assert np.ptp([marginal.mean for marginal in marginals], axis=0).max() > 0
 
 
 def made(kinds, terms, weights):
-    """A single row with given laws of its components."""
+    """A single row with given distributions of its components."""
     y = np.full((1, 1), 5.0)
     time_index = TimeIndex.of(np.arange(2), np.array([0, 2]), 1)
     rows = Panel(
@@ -231,8 +237,8 @@ def made(kinds, terms, weights):
     return Decomposed(rows, specifications, kinds, np.array([weights]), terms)
 
 
-def test_what_a_factor_adds_has_the_law_of_the_difference():
-    def law(mean, scale):
+def test_what_a_factor_adds_has_the_distribution_of_the_difference():
+    def marginal(mean, scale):
         return Normals(np.array([[mean]]), np.array([[scale]]))
 
     rng = np.random.default_rng(0)
@@ -241,14 +247,16 @@ def test_what_a_factor_adds_has_the_law_of_the_difference():
     spread = (0.08**2 + 0.1**2) ** 0.5
     both = (0.2**2 + spread**2 + 2 * 0.4 * 0.2**2) ** 0.5
     log = {
-        "level": Term("component", law(1.0, 0.2)),
-        "season4": Term("component", law(0.3, spread), law(1.0, 0.2), law(1.3, both)),
-        "signal": Term("signal", law(1.3, both)),
+        "level": Term("component", marginal(1.0, 0.2)),
+        "season4": Term(
+            "component", marginal(0.3, spread), marginal(1.0, 0.2), marginal(1.3, both)
+        ),
+        "signal": Term("signal", marginal(1.3, both)),
     }
     plain_ = {
-        "level": Term("component", law(2.0, 0.1)),
-        "season4": Term("component", law(1.0, 0.3), law(2.0, 0.1), law(3.0, 0.35)),
-        "signal": Term("signal", law(3.0, 0.35)),
+        "level": Term("component", marginal(2.0, 0.1)),
+        "season4": Term("component", marginal(1.0, 0.3), marginal(2.0, 0.1), marginal(3.0, 0.35)),
+        "signal": Term("signal", marginal(3.0, 0.35)),
     }
     found = made(("log", "none"), (log, plain_), [0.6, 0.4])
     transforms = {"log": Log(1.0), "none": Identity()}
@@ -265,15 +273,15 @@ def test_what_a_factor_adds_has_the_law_of_the_difference():
 
 
 def test_a_component_that_a_form_lacks_is_zero_there():
-    def law(mean):
+    def marginal(mean):
         return Normals(np.array([[mean]]), np.array([[0.1]]))
 
     some = {
-        "level": Term("component", law(2.0)),
-        "cycle": Term("component", law(1.0), law(2.0), law(3.0)),
-        "signal": Term("signal", law(3.0)),
+        "level": Term("component", marginal(2.0)),
+        "cycle": Term("component", marginal(1.0), marginal(2.0), marginal(3.0)),
+        "signal": Term("signal", marginal(3.0)),
     }
-    none = {"level": Term("component", law(3.0)), "signal": Term("signal", law(3.0))}
+    none = {"level": Term("component", marginal(3.0)), "signal": Term("signal", marginal(3.0))}
     result = pooled(made(("none", "none"), (none, some), [0.5, 0.5]), {"none": Identity()}, [0.25])
     assert result.names == ("level", "cycle", "irregular", "signal")
     np.testing.assert_allclose(result.mean[:, 0, 0], [2.5, 0.5, 2.0, 3.0])
@@ -281,10 +289,10 @@ def test_a_component_that_a_form_lacks_is_zero_there():
 
 
 def test_forms_without_weight_are_left_out():
-    def law(mean):
+    def marginal(mean):
         return Normals(np.array([[mean]]), np.array([[0.1]]))
 
-    terms = {"level": Term("component", law(2.0)), "signal": Term("signal", law(2.0))}
+    terms = {"level": Term("component", marginal(2.0)), "signal": Term("signal", marginal(2.0))}
     found = made(("none", "none"), (terms, terms), [1.0, 0.0])
     first, second = by_specification(found, {"none": Identity()}, [0.5])
     assert np.isfinite(first.mean).all()

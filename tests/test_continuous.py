@@ -182,13 +182,15 @@ def test_the_first_state_is_stationary(build, gap):
     torch.testing.assert_close(F @ P0 @ F.mT + Q, P0, rtol=1e-9, atol=1e-9)
 
 
-def test_after_a_long_gap_a_stable_law_has_forgotten():
+def test_after_a_long_gap_a_stable_distribution_has_forgotten():
     for build in (EXACT["ornstein-uhlenbeck"], EXACT["stable sde"]):
         transition = build().double()
         F, _, Q = over(transition, 5000.0)
         assert F.abs().max() < 1e-6
-        law = transition.initial(Context.regular(1, dtype=torch.float64))
-        torch.testing.assert_close(Q.diagonal(), law.variance[0].detach(), rtol=1e-6, atol=1e-6)
+        distribution = transition.initial(Context.regular(1, dtype=torch.float64))
+        torch.testing.assert_close(
+            Q.diagonal(), distribution.variance[0].detach(), rtol=1e-6, atol=1e-6
+        )
 
 
 def test_a_stable_equation_is_stable_whatever_its_parameters():

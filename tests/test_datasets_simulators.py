@@ -1,4 +1,4 @@
-"""Simulators: their moments are those of the documented law, and their randomness is private."""
+"""Simulators: their moments are those of the distribution they document; randomness is private."""
 
 import dataclasses
 import functools
@@ -98,8 +98,8 @@ def test_missing_cells_hide_values_but_change_none(simulate, obs_dim, latent_dim
     "distribution", [True, exponential_gaps, functools.partial(lognormal_gaps, spread=1.0)]
 )
 @pytest.mark.parametrize("simulate", IRREGULAR.values(), ids=IRREGULAR)
-def test_irregular_times(simulate, law):
-    data = simulate(4, 15, irregular=law, generator=seeded())
+def test_irregular_times(simulate, distribution):
+    data = simulate(4, 15, irregular=distribution, generator=seeded())
     t = data.sequences.t
     assert bool((t[:, 0] == 0).all())
     assert bool((t.diff(dim=1) > 0).all())
@@ -110,8 +110,8 @@ def test_irregular_times(simulate, law):
 @pytest.mark.parametrize(
     ("distribution", "variance"), [(exponential_gaps, 1.0), (lognormal_gaps, math.exp(0.25) - 1)]
 )
-def test_gaps_have_mean_one(law, variance):
-    gaps = law(200, 500, generator=seeded(), dtype=double)
+def test_gaps_have_mean_one(distribution, variance):
+    gaps = distribution(200, 500, generator=seeded(), dtype=double)
     assert gaps.min() > 0
     assert abs(gaps.mean() - 1) < 4 * math.sqrt(variance / gaps.numel())
     assert_close(gaps.var(), torch.tensor(variance, dtype=double), rtol=0.05, atol=0)
@@ -244,7 +244,7 @@ def test_switching_follows_its_parameters(regimes):
 
 
 @pytest.mark.parametrize("irregular", [False, True])
-def test_volatility_follows_its_law(irregular):
+def test_volatility_follows_its_distribution(irregular):
     data = stochastic_volatility(
         300,
         80,
@@ -269,7 +269,7 @@ def test_volatility_follows_its_law(irregular):
 
 
 @pytest.mark.parametrize("dispersion", [0.0, 0.5])
-def test_counts_follow_their_law(dispersion):
+def test_counts_follow_their_distribution(dispersion):
     data = seasonal_counts(
         400, 48, dispersion=dispersion, level=2.0, irregular=True, generator=seeded(), dtype=double
     )

@@ -369,12 +369,12 @@ def test_every_posterior_path_gives_the_diffuse_evidence(generator):
 
 def test_the_density_of_a_diffuse_first_state():
     G = torch.tensor([[inf, 0.0], [0.0, 2.0]], dtype=torch.float64)
-    law = DiffuseNormal(torch.ones(2, dtype=torch.float64), G)
-    assert law.mean.tolist() == [1.0, 1.0]
-    assert law.variance.tolist() == [inf, 4.0]
+    distribution = DiffuseNormal(torch.ones(2, dtype=torch.float64), G)
+    assert distribution.mean.tolist() == [1.0, 1.0]
+    assert distribution.variance.tolist() == [inf, 4.0]
     flat = -0.5 * math.log(2 * math.pi)
     value = torch.tensor([-1e6, 1.0], dtype=torch.float64)
-    assert_close(law.log_prob(value).item(), 2 * flat - math.log(2))
+    assert_close(distribution.log_prob(value).item(), 2 * flat - math.log(2))
 
 
 # --- models
@@ -464,9 +464,9 @@ def test_lookahead_and_one_step_laws_are_finite():
     model, sequences = everything(), data(missing=0.0)
     value = objectives.multi_step_score(model, sequences.window(0, 6), horizon=3)
     assert value.isfinite().all()
-    laws = one_step(model, sequences)
-    assert laws.below.isfinite().all()
-    assert_close(laws.below[:, 0], torch.full((3, 1), 0.5).double(), atol=0.01, rtol=0)
+    distributions = one_step(model, sequences)
+    assert distributions.below.isfinite().all()
+    assert_close(distributions.below[:, 0], torch.full((3, 1), 0.5).double(), atol=0.01, rtol=0)
 
 
 # --- gradients

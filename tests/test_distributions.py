@@ -350,8 +350,10 @@ def test_missing_cells_of_a_dense_normal_are_integrated_out(lead):
     found = masked_log_prob(MultivariateNormal(loc, P), y, observed)
     expected = []
     for b, seen in enumerate(observed):
-        law = MultivariateNormal(loc[..., b, :][..., seen], P[seen][:, seen]) if seen.any() else 0
-        expected.append(law.log_prob(y[b][seen]) if seen.any() else loc[..., b, 0] * 0)
+        distribution = (
+            MultivariateNormal(loc[..., b, :][..., seen], P[seen][:, seen]) if seen.any() else 0
+        )
+        expected.append(distribution.log_prob(y[b][seen]) if seen.any() else loc[..., b, 0] * 0)
     expected = torch.stack(expected, -1)
     close(found, expected)
     for a, b in zip(
@@ -400,7 +402,7 @@ def test_kl_per_dim_is_none_where_laws_do_not_factorise():
     assert kl_per_dim(flat, flat) is None
 
 
-def test_detach_keeps_the_law_and_cuts_the_graph():
+def test_detach_keeps_the_distribution_and_cuts_the_graph():
     loc, scale = LOC.clone().requires_grad_(), SCALE.clone().requires_grad_()
     for p in (
         Normal(loc, scale),
@@ -438,12 +440,12 @@ def test_float32_stays_float32():
         ),
         Bernoulli(torch.tensor([0.2, 0.9], dtype=F64)),
     ],
-    ids=lambda law: type(law).__name__,
+    ids=lambda distribution: type(distribution).__name__,
 )
-def test_cumulative_probabilities_of_counts_are_sums(law):
-    values = torch.arange(2 if isinstance(law, Bernoulli) else 12, dtype=F64)[:, None]
-    p = law.log_prob(values.expand(-1, 2)).exp()
-    found = cumulative(Independent(law, 1), values.expand(-1, 2))
+def test_cumulative_probabilities_of_counts_are_sums(distribution):
+    values = torch.arange(2 if isinstance(distribution, Bernoulli) else 12, dtype=F64)[:, None]
+    p = distribution.log_prob(values.expand(-1, 2)).exp()
+    found = cumulative(Independent(distribution, 1), values.expand(-1, 2))
     close(found.equal, p, rtol=1e-9)
     close(found.below, p.cumsum(0) - p, rtol=1e-9, atol=1e-12)
 
@@ -458,12 +460,12 @@ def test_cumulative_probabilities_of_counts_are_sums(law):
             Normal(torch.tensor([-1.0, 2.0], dtype=F64), torch.tensor([0.5, 1.0], dtype=F64)),
         ),
     ],
-    ids=lambda law: type(law).__name__,
+    ids=lambda distribution: type(distribution).__name__,
 )
-def test_cumulative_probabilities_of_densities_are_integrals(law):
+def test_cumulative_probabilities_of_densities_are_integrals(distribution):
     y = torch.linspace(-4, 4, 4001, dtype=F64)
-    found = cumulative(law, y)
-    step = torch.trapezoid(law.log_prob(y).exp(), y)
+    found = cumulative(distribution, y)
+    step = torch.trapezoid(distribution.log_prob(y).exp(), y)
     close(found.below[-1] - found.below[0], step, rtol=1e-6)
     assert (found.equal == 0).all()
 

@@ -35,28 +35,30 @@ def constant(family, raw, **options):
     return p
 
 
-def summed(law, most):
+def summed(distribution, most):
     """Sum over the values 0 to ``most``."""
-    values = torch.arange(most + 1, dtype=float64).reshape(-1, *(1 for _ in law.batch_shape), 1)
-    return law.log_prob(values).exp().sum(0)
+    values = torch.arange(most + 1, dtype=float64).reshape(
+        -1, *(1 for _ in distribution.batch_shape), 1
+    )
+    return distribution.log_prob(values).exp().sum(0)
 
 
-def integrated(law, width, points=200_001):
+def integrated(distribution, width, points=200_001):
     """Integral over the real line, through the tails by the map x = scale * sinh(u)."""
     u = torch.linspace(-width, width, points, dtype=float64)
-    base = law.base_dist
-    shape = (-1, *(1 for _ in law.batch_shape), 1)
+    base = distribution.base_dist
+    shape = (-1, *(1 for _ in distribution.batch_shape), 1)
     x = base.loc + base.scale * u.sinh().reshape(shape)
     weight = (base.scale * u.cosh().reshape(shape))[..., 0] * (u[1] - u[0])
-    return (law.log_prob(x).exp() * weight).sum(0)
+    return (distribution.log_prob(x).exp() * weight).sum(0)
 
 
 class TestNormal(EmissionContract):
     def build(self, obs_dim=2):
         return build(Normal, 3, obs_dim, context_dim=2, hidden=(8,))
 
-    def total(self, law):
-        return integrated(law, 5, 2001)
+    def total(self, distribution):
+        return integrated(distribution, 5, 2001)
 
 
 class TestLinearNormal(TestNormal):
@@ -71,8 +73,8 @@ class TestStudentT(EmissionContract):
             p.net.layers[-1].bias[2::3] += 8.0
         return p
 
-    def total(self, law):
-        return integrated(law, 20, 4001)
+    def total(self, distribution):
+        return integrated(distribution, 20, 4001)
 
 
 class TestPoisson(EmissionContract):
@@ -81,8 +83,8 @@ class TestPoisson(EmissionContract):
     def build(self, obs_dim=2):
         return build(Poisson, 3, obs_dim, context_dim=2, hidden=(8,))
 
-    def total(self, law):
-        return summed(law, 200)
+    def total(self, distribution):
+        return summed(distribution, 200)
 
 
 class TestNegativeBinomial(EmissionContract):
@@ -91,8 +93,8 @@ class TestNegativeBinomial(EmissionContract):
     def build(self, obs_dim=2):
         return build(NegativeBinomial, 3, obs_dim, context_dim=2, hidden=(8,))
 
-    def total(self, law):
-        return summed(law, 2000)
+    def total(self, distribution):
+        return summed(distribution, 2000)
 
 
 class TestBernoulli(EmissionContract):
@@ -101,8 +103,8 @@ class TestBernoulli(EmissionContract):
     def build(self, obs_dim=2):
         return build(Bernoulli, 3, obs_dim, context_dim=2, hidden=(8,))
 
-    def total(self, law):
-        return summed(law, 1)
+    def total(self, distribution):
+        return summed(distribution, 1)
 
 
 class TestCategorical(EmissionContract):
@@ -111,8 +113,8 @@ class TestCategorical(EmissionContract):
     def build(self, obs_dim=2):
         return build(Categorical, 3, obs_dim, context_dim=2, hidden=(8,))
 
-    def total(self, law):
-        return summed(law, 3)
+    def total(self, distribution):
+        return summed(distribution, 3)
 
 
 @pytest.fixture
@@ -131,19 +133,21 @@ def softplus(x):
 
 
 def test_normal_is_its_formula(z, c):
-    law = constant(Normal, [0.7, -0.4])(z, c)
+    distribution = constant(Normal, [0.7, -0.4])(z, c)
     expected = distributions.Normal(2 + 3 * 0.7, 3 * (softplus(-0.4) + 1e-4))
     y = torch.linspace(-5, 9, 5, dtype=float64)[:, None]
-    torch.testing.assert_close(law.log_prob(y), expected.log_prob(y)[:, 0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        distribution.log_prob(y), expected.log_prob(y)[:, 0], rtol=1e-6, atol=0
+    )
 
 
 def test_student_t_is_its_formula(z, c):
-    law = constant(StudentT, [0.7, -0.4, 1.3])(z, c)
+    distribution = constant(StudentT, [0.7, -0.4, 1.3])(z, c)
     scipy = pytest.importorskip("scipy.stats")
     frozen = scipy.t(2.01 + softplus(1.3), loc=2 + 3 * 0.7, scale=3 * (softplus(-0.4) + 1e-4))
     y = torch.linspace(-50, 90, 5, dtype=float64)[:, None]
     expected = torch.as_tensor(frozen.logpdf(y.numpy()))[:, 0]
-    torch.testing.assert_close(law.log_prob(y), expected, **exact)
+    torch.testing.assert_close(distribution.log_prob(y), expected, **exact)
 
 
 def test_poisson_is_its_formula(z, c):
@@ -158,11 +162,13 @@ def test_negative_binomial_is_its_formula(z, c):
     scipy = pytest.importorskip("scipy.stats")
     mean, dispersion = 3 * (softplus(0.6) + 1e-6), softplus(-1.2) + 1e-4
     frozen = scipy.nbinom(1 / dispersion, 1 / (1 + dispersion * mean))
-    law = constant(NegativeBinomial, [0.6, -1.2])(z, c)
+    distribution = constant(NegativeBinomial, [0.6, -1.2])(z, c)
     y = torch.tensor([0.0, 1.0, 3.0, 10.0, 40.0], dtype=float64)[:, None]
-    torch.testing.assert_close(law.log_prob(y), torch.as_tensor(frozen.logpmf(y))[:, 0], **exact)
-    expected = torch.full_like(law.variance, mean + dispersion * mean**2)
-    torch.testing.assert_close(law.variance, expected, **exact)
+    torch.testing.assert_close(
+        distribution.log_prob(y), torch.as_tensor(frozen.logpmf(y))[:, 0], **exact
+    )
+    expected = torch.full_like(distribution.variance, mean + dispersion * mean**2)
+    torch.testing.assert_close(distribution.variance, expected, **exact)
 
 
 def test_bernoulli_and_categorical_are_their_formulas(z, c):
@@ -186,8 +192,8 @@ def test_extreme_parameters_have_finite_densities_and_gradients(family, dtype, l
     with torch.no_grad():
         p.net.layers[-1].bias.fill_(level)
     z = torch.zeros(2, 3, dtype=dtype, requires_grad=True)
-    law = p(z, c)
-    drawn = sample(law, (50,), seeded(0))
+    distribution = p(z, c)
+    drawn = sample(distribution, (50,), seeded(0))
     assert drawn.isfinite().all()
     for value in (0.0, 1.0):
         y = torch.full((2, 1), value, dtype=dtype) * (c.scale if family in REAL else 1.0)
@@ -253,9 +259,9 @@ def test_without_a_latent_it_reads_the_memory_alone(family):
 def test_a_mean_is_held_where_samplers_can_count(family):
     raw = [1e6] if family is Poisson else [1e6, 0.0]
     c = Context.regular(3, dtype=float64, scale=torch.full((3, 1), 1e6, dtype=float64))
-    law = constant(family, raw)(torch.zeros(3, 3, dtype=float64), c)
-    torch.testing.assert_close(law.mean, torch.full((3, 1), 1e8, dtype=float64), **exact)
-    assert (sample(law, (1000,), seeded(0)) >= 0).all()
+    distribution = constant(family, raw)(torch.zeros(3, 3, dtype=float64), c)
+    torch.testing.assert_close(distribution.mean, torch.full((3, 1), 1e8, dtype=float64), **exact)
+    assert (sample(distribution, (1000,), seeded(0)) >= 0).all()
 
 
 def test_an_outlier_costs_student_t_its_logarithm(z, c):

@@ -1,4 +1,4 @@
-"""The linear Gaussian emission: its matrices, its law, and its part in a filter."""
+"""The linear Gaussian emission: its matrices, its distribution, and its part in a filter."""
 
 import copy
 import math
@@ -60,24 +60,24 @@ def case(request):
 
 def test_one_step_equals_all_steps(case):
     p, c, z = case
-    law = p(z, c)
-    assert law.batch_shape == (3, 4)
-    assert law.event_shape == (p.obs_dim,)
-    y = sample(law)
+    distribution = p(z, c)
+    assert distribution.batch_shape == (3, 4)
+    assert distribution.event_shape == (p.obs_dim,)
+    y = sample(distribution)
     for t in range(4):
         one = p(z[:, t], c[t])
         assert one.batch_shape == (3,)
-        torch.testing.assert_close(one.log_prob(y[:, t]), law.log_prob(y)[:, t], **exact)
+        torch.testing.assert_close(one.log_prob(y[:, t]), distribution.log_prob(y)[:, t], **exact)
 
 
 def test_sample_axes_lead(case):
     p, c, z = case
     z = torch.stack([z, 2 * z])
-    law = p(z, c)
-    assert law.batch_shape == (2, 3, 4)
+    distribution = p(z, c)
+    assert distribution.batch_shape == (2, 3, 4)
     y = sample(p(z[0], c))
     for i in range(2):
-        torch.testing.assert_close(law.log_prob(y)[i], p(z[i], c).log_prob(y), **exact)
+        torch.testing.assert_close(distribution.log_prob(y)[i], p(z[i], c).log_prob(y), **exact)
 
 
 def moments(p, c, z):
@@ -87,15 +87,17 @@ def moments(p, c, z):
     return c.shift + c.scale * ((H @ z[..., None])[..., 0] + d), scale * R * scale.mT
 
 
-def test_it_is_the_law_of_its_matrices(case):
+def test_it_is_the_distribution_of_its_matrices(case):
     p, c, z = case
-    law = p(z, c)
+    distribution = p(z, c)
     mean, R = moments(p, c, z)
-    torch.testing.assert_close(law.mean, mean, **exact)
-    torch.testing.assert_close(law.variance, R.diagonal(dim1=-2, dim2=-1).expand_as(mean), **exact)
+    torch.testing.assert_close(distribution.mean, mean, **exact)
+    torch.testing.assert_close(
+        distribution.variance, R.diagonal(dim1=-2, dim2=-1).expand_as(mean), **exact
+    )
     reference = torch.distributions.MultivariateNormal(mean, R.expand(3, 4, p.obs_dim, p.obs_dim))
-    y = sample(law)
-    torch.testing.assert_close(law.log_prob(y), reference.log_prob(y), **exact)
+    y = sample(distribution)
+    torch.testing.assert_close(distribution.log_prob(y), reference.log_prob(y), **exact)
 
 
 def test_shift_and_scale_are_an_affine_map_of_the_observation(case):
@@ -116,8 +118,8 @@ def test_unobserved_cells_are_integrated_out(case):
     assert found[0, 0] == 0
     mean, R = moments(p, c, z)
     if p.obs_dim > 1:
-        law = torch.distributions.MultivariateNormal(mean[1, 1, 1:], R[1, 1, 1:, 1:])
-        torch.testing.assert_close(found[1, 1], law.log_prob(y[1, 1, 1:]), **exact)
+        distribution = torch.distributions.MultivariateNormal(mean[1, 1, 1:], R[1, 1, 1:, 1:])
+        torch.testing.assert_close(found[1, 1], distribution.log_prob(y[1, 1, 1:]), **exact)
 
 
 def test_every_parameter_gets_a_finite_gradient(case):
@@ -220,7 +222,7 @@ def test_the_matrices_are_those_that_were_given(learn):
     torch.testing.assert_close(p.H.detach(), known["H"], **exact)
 
 
-def test_the_law_of_known_matrices_knows_whether_its_noise_is_independent():
+def test_the_distribution_of_known_matrices_knows_whether_its_noise_is_independent():
     known = system()
     known["R"] = known["R"].diag().diag()
     assert LinearGaussian.of(**known).independent

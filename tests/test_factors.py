@@ -160,7 +160,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_evidence_is_that_of_the_joint_law(name):
+def test_the_evidence_is_that_of_the_joint_distribution(name):
     model = drawn(MODELS[name]())
     sequences = Sequences.of(data(9, 3, 0.3, batch=2))
     c = model.context(sequences)

@@ -252,8 +252,8 @@ def test_quantiles_of_a_mixture_of_normals_and_lognormals():
     weights, mean = np.array([0.3, 0.7]), np.array([1.0, 0.5])
     scale = np.array([0.5, 0.4])
     levels = np.array([0.05, 0.5, 0.9])
-    laws = [Identity(), Log(1e-300)]
-    found = quantiles(weights[:, None], mean[:, None], scale[:, None], levels, laws)[:, 0]
+    transforms = [Identity(), Log(1e-300)]
+    found = quantiles(weights[:, None], mean[:, None], scale[:, None], levels, transforms)[:, 0]
 
     def cdf(y):
         logs = stats.norm.cdf((np.log(y) - 0.5) / 0.4) if y > 0 else 0.0
@@ -265,9 +265,11 @@ def test_quantiles_of_a_mixture_of_normals_and_lognormals():
 
 
 def test_an_outage_is_far_off_in_logarithms_and_finite():
-    law = Log(2.0)
-    assert np.isfinite(law.forward(np.array([0.0, -3.0]))).all()
-    np.testing.assert_allclose(law.inverse(law.forward(np.array([2.0, 9.0]))), [2.0, 9.0])
+    transform = Log(2.0)
+    assert np.isfinite(transform.forward(np.array([0.0, -3.0]))).all()
+    np.testing.assert_allclose(
+        transform.inverse(transform.forward(np.array([2.0, 9.0]))), [2.0, 9.0]
+    )
 
 
 def test_stages_divide_the_time_and_have_seeds_of_their_own():

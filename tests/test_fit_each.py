@@ -1,4 +1,4 @@
-"""Each series with parameters of its own: tables, the descent of all at once, the pooled law."""
+"""Each series with parameters of its own: tables, the descent of all at once, the pool."""
 
 import warnings
 
@@ -191,7 +191,7 @@ def test_a_descent_turns_back_from_what_is_not_finite():
     assert found.x.item() == pytest.approx(1.0, abs=1e-4)
 
 
-def test_the_pooled_law_is_learned_and_short_series_follow_it():
+def test_the_pooled_distribution_is_learned_and_short_series_follow_it():
     g = torch.Generator().manual_seed(0)
     level = 0.5 * torch.exp(0.1 * torch.randn(60, 1, generator=g, dtype=torch.float64))
     eps = torch.randn(2, 60, 60, generator=g, dtype=torch.float64)

@@ -139,7 +139,7 @@ def test_another_models_prior_is_not_mistaken_for_ones_own():
     torch.testing.assert_close(divergence(other, q, z), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_a_subclass_with_its_own_law_is_not_fused_path_by_its_parents_steps():
+def test_a_subclass_with_its_own_distribution_is_not_fused_path_by_its_parents_steps():
     class Doubled(Gated):
         def forward(self, z, c):
             return super().forward(2 * z, c)

@@ -155,8 +155,8 @@ def test_the_filter_itself_is_right_where_subtracting_costs_digits(seed, name):
 @pytest.mark.parametrize("seed", [311, 5854, 6129, 6440, 704])
 def test_cases_that_many_seeds_found(seed):
     """Explosive without noise of the state, rows that contradict each other, a trend at 1e10."""
-    for law in (test_values, test_gradients):
-        law(range(seed, seed + 1))
+    for distribution in (test_values, test_gradients):
+        distribution(range(seed, seed + 1))
 
 
 @pytest.mark.parametrize("seed", [5647, 6174])

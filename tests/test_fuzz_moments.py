@@ -1,4 +1,4 @@
-"""Every way to moments against the joint normal law, over random systems.
+"""Every way to moments against the joint normal distribution, over random systems.
 
 `make fuzz N=5000` takes so many of them. A tolerance is 1e-9 in deviations (1e-6 for a gradient,
 1e-4 for a second derivative, 1e-4 in single precision), and grows with the condition of a case as
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from exact_moments import Marginals, joint_law, precise_moments, slopes_of
+from exact_moments import Marginals, joint_distribution, precise_moments, slopes_of
 from lines import Line
 from mpmath import mp
 from random_systems import Case, cases, random_case
@@ -99,7 +99,7 @@ TWICE = ("filter", "scan", "square root", "smoother", "smoother by scan")
 class Truth(NamedTuple):
     """Exact moments, of which coordinates they are determined, and how hard it is to have them."""
 
-    law: Marginals
+    distribution: Marginals
     moments: Moments
     known: Moments
     size: Tensor
@@ -119,15 +119,17 @@ def short(case: Case) -> Case:
     return case._replace(model=LinearGaussian(**parts), y=y, observed=observed)
 
 
-def spread(law: Marginals, steps: int) -> tuple[Moments, Moments]:
+def spread(distribution: Marginals, steps: int) -> tuple[Moments, Moments]:
     """The moments that filters and smoothers return, and which coordinates are known."""
-    lead, size = law.mean.shape[:-2], law.mean.shape[-1] // steps
-    mean, known = (x.reshape(*lead, steps + 1, steps, size) for x in (law.mean, law.known))
-    cov = law.cov.reshape(*lead, steps + 1, steps, size, steps, size).movedim(-2, -3)
+    lead, size = distribution.mean.shape[:-2], distribution.mean.shape[-1] // steps
+    mean, known = (
+        x.reshape(*lead, steps + 1, steps, size) for x in (distribution.mean, distribution.known)
+    )
+    cov = distribution.cov.reshape(*lead, steps + 1, steps, size, steps, size).movedim(-2, -3)
     at = torch.arange(steps)
     cross = cov[..., -1, at, at - 1, :, :]
     cross = torch.cat([torch.zeros_like(cross[..., :1, :, :]), cross[..., 1:, :, :]], -3)
-    evidence = law.log_evidence.diff(dim=-1)
+    evidence = distribution.log_evidence.diff(dim=-1)
     found = Moments(
         mean[..., at + 1, at, :],
         cov[..., at + 1, at, at, :, :],
@@ -156,19 +158,22 @@ def spread(law: Marginals, steps: int) -> tuple[Moments, Moments]:
 def truth(case: Case) -> Truth | None:
     """What is right, or None where double precision cannot tell it."""
     try:
-        law = joint_law(case.model, case.y, case.observed, case.diffuse)
+        distribution = joint_distribution(case.model, case.y, case.observed, case.diffuse)
     except torch.linalg.LinAlgError:
         return None
-    found, known = spread(law, case.y.shape[-2])
+    found, known = spread(distribution, case.y.shape[-2])
     deviation = [
         torch.where(k, x.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt(), 0.0)
         for x, k in ((found.cov, known.mean), (found.predicted_cov, known.predicted_mean))
     ]
     size = 1e-3 * torch.cat(deviation, -2).amax((-1, -2), keepdim=True) + 1e-9
-    condition = max(x.max().item() for x in (law.condition, law.shrinkage, law.cancelled))
-    condition *= law.unlike.max().item()
-    level = law.mean.abs().amax((-1, -2))[..., None, None]
-    return Truth(law, found, known, size, level, condition) if condition < 1e12 else None
+    condition = max(
+        x.max().item()
+        for x in (distribution.condition, distribution.shrinkage, distribution.cancelled)
+    )
+    condition *= distribution.unlike.max().item()
+    level = distribution.mean.abs().amax((-1, -2))[..., None, None]
+    return Truth(distribution, found, known, size, level, condition) if condition < 1e12 else None
 
 
 def precisely(case: Case, right: Truth) -> Truth:
@@ -230,7 +235,7 @@ def signal(case: Case, right: Truth) -> float:
 
 def far(case: Case, right: Truth) -> bool:
     """Whether values, or means, are a thousand times as large as the states deviate."""
-    level = max(x.abs().max().item() for x in (case.y, right.law.mean))
+    level = max(x.abs().max().item() for x in (case.y, right.distribution.mean))
     return level > 1e6 * right.size.min().item()
 
 
@@ -239,7 +244,7 @@ def options(case: Case) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("seeds", some(1.0), ids=str)
-def test_every_way_has_the_moments_of_the_joint_law(seeds):
+def test_every_way_has_the_moments_of_the_joint_distribution(seeds):
     for seed in seeds:
         case = short(random_case(seed))
         right = truth(case)
@@ -248,14 +253,14 @@ def test_every_way_has_the_moments_of_the_joint_law(seeds):
         tolerance = max(1e-9, 50 * EPS * right.condition)
         sharp = cache(partial(precisely, case, right))
         for name in runs(case):
-            if name == "paths" and not right.law.settled[..., -1].all():
+            if name == "paths" and not right.distribution.settled[..., -1].all():
                 continue  # what nothing determines has a vast variance there
             found = RUNS[name](case.model, case.y, case.observed, options(case))
             limit = tolerance * (signal(case, right) if name == "paths" else 1.0)
             for field, value in found._asdict().items():
                 if value is not None:
                     off = error(found, right, field)
-                    if off >= limit:  # of the joint law in double precision as it may be
+                    if off >= limit:  # of the joint distribution in double precision as it may be
                         off = error(found, sharp(), field)
                     assert off < limit, f"{name}, {field}: {off:.1e}, case {case.kind} ({seed})"
 
@@ -265,7 +270,7 @@ def test_every_way_has_the_moments_of_the_joint_law(seeds):
 )
 def test_cases_that_many_seeds_found(seed):
     """Smoothers under vast priors, an exact observation, and small precisions in single numbers."""
-    test_every_way_has_the_moments_of_the_joint_law([seed])
+    test_every_way_has_the_moments_of_the_joint_distribution([seed])
     test_single_precision_has_four_digits_where_a_case_leaves_them([seed])
 
 
@@ -294,7 +299,7 @@ def loss(found: Moments, right: Truth, weights: dict[str, Tensor]) -> dict[str, 
 
 def settled_at(right: Truth, name: str, value: Tensor) -> Tensor:
     """At which steps of which series data determine all of these moments."""
-    settled = right.law.settled
+    settled = right.distribution.settled
     when = settled[..., 1:] if name in ("mean", "cov") else settled[..., :-1]
     if name.startswith(("smoothed", "cross")):
         when = settled[..., -1:].expand(*settled.shape[:-1], settled.shape[-1] - 1)
@@ -338,17 +343,17 @@ def slopes(parts: dict[str, Tensor], h: Tensor, *, twice: bool = False) -> dict[
 
 
 @pytest.mark.parametrize("seeds", some(0.3), ids=str)
-def test_every_way_has_the_gradient_of_the_joint_law(seeds):
+def test_every_way_has_the_gradient_of_the_joint_distribution(seeds):
     for seed in seeds:
         case = short(random_case(seed))
         right = truth(case)
-        if right is None or not right.law.generic.all() or right.condition > 1e6:
+        if right is None or not right.distribution.generic.all() or right.condition > 1e6:
             continue  # where a change determines more, there is no gradient
         weights, line = weigh(right, seed), Line(case, seed, added=True)
         h = torch.zeros((), dtype=torch.float64, requires_grad=True)
         model, y = line.at(h)
-        law = joint_law(model, y, case.observed, case.diffuse)
-        exact = slopes(loss(spread(law, y.shape[-2])[0], right, weights), h)
+        distribution = joint_distribution(model, y, case.observed, case.diffuse)
+        exact = slopes(loss(spread(distribution, y.shape[-2])[0], right, weights), h)
         for name in runs(case):
             if name == "paths":
                 continue  # factors of what is singular have a gradient while their rank stays
@@ -367,7 +372,7 @@ def test_derivatives_are_those_of_differences_twice(seeds):
     for seed in seeds:
         case = short(random_case(seed))
         right = truth(case)
-        if right is None or not right.law.generic.all() or right.condition > 1e4:
+        if right is None or not right.distribution.generic.all() or right.condition > 1e4:
             continue
         weights, line = weigh(right, seed), Line(case, seed, added=False)
         exact = cache(partial(precise_slopes, case, right, weights, line))
@@ -413,7 +418,7 @@ def test_single_precision_has_four_digits_where_a_case_leaves_them(seeds):
         single = rounded.to(torch.float32)
         for name in runs(case):
             rounding = 8 * torch.finfo(torch.float32).eps * signal(rounded, right)
-            if name == "paths" and (rounding > 1 or not right.law.settled[..., -1].all()):
+            if name == "paths" and (rounding > 1 or not right.distribution.settled[..., -1].all()):
                 continue  # there is no digit left of what is divided by the noise
             found = RUNS[name](single.model, single.y, case.observed, options(case))
             limit = 1e-4 * max(1.0, right.condition)
@@ -428,31 +433,48 @@ def test_single_precision_has_four_digits_where_a_case_leaves_them(seeds):
 
 
 @pytest.mark.parametrize("seeds", some(0.1), ids=str)
-def test_beliefs_forecasts_and_updates_are_the_joint_law_conditioned(seeds):
+def test_beliefs_forecasts_and_updates_are_the_joint_distribution_conditioned(seeds):
     for seed in seeds:
         case = short(random_case(seed))
         one = case.series()[-1]
         stop = len(one.y) // 2
-        law = LinearGaussian(*(x[-1] if i not in (3, 4) else x for i, x in enumerate(one.model)))
-        case = one._replace(model=law)
+        distribution = LinearGaussian(
+            *(x[-1] if i not in (3, 4) else x for i, x in enumerate(one.model))
+        )
+        case = one._replace(model=distribution)
         right = truth(case)
-        if right is None or right.condition > 1e6 or stop < 1 or not right.law.settled[stop]:
+        if (
+            right is None
+            or right.condition > 1e6
+            or stop < 1
+            or not right.distribution.settled[stop]
+        ):
             continue
         tolerance = max(1e-9, 50 * EPS * right.condition)
-        flat = torch.zeros(len(law.m0)).bool() if case.diffuse is None else case.diffuse
-        G0 = factor(torch.where(flat | flat[:, None], 0.0, law.P0))
+        flat = torch.zeros(len(distribution.m0)).bool() if case.diffuse is None else case.diffuse
+        G0 = factor(torch.where(flat | flat[:, None], 0.0, distribution.P0))
         G0 = torch.cat([G0, torch.zeros_like(G0).masked_fill(flat.diag(), torch.inf)], -1)
-        transition = Matrices(law.F, law.b, factor(law.Q), law.m0, G0)
-        model = LatentModel(transition, Read(law.H, law.d, law.R), Kalman())
+        transition = Matrices(
+            distribution.F, distribution.b, factor(distribution.Q), distribution.m0, G0
+        )
+        model = LatentModel(
+            transition, Read(distribution.H, distribution.d, distribution.R), Kalman()
+        )
         rows = Sequences.of(case.y[None], observed=case.observed[None])
         belief = model.belief(rows.window(0, stop))
-        ahead = right.law.mean[stop].reshape(case.y.shape[0], -1)[stop:]
-        noise = right.law.cov[stop].reshape(*(len(case.y), len(law.m0)) * 2)
+        ahead = right.distribution.mean[stop].reshape(case.y.shape[0], -1)[stop:]
+        noise = right.distribution.cov[stop].reshape(*(len(case.y), len(distribution.m0)) * 2)
         mean, variance = moments(model, belief, len(case.y) - stop)
-        size = 1e3 * right.size.max() * law.H.norm() + law.R.diagonal().max().sqrt()
+        size = (
+            1e3 * right.size.max() * distribution.H.norm() + distribution.R.diagonal().max().sqrt()
+        )
         for t in range(stop, len(case.y)):
-            right_variance = (law.H @ noise[t, :, t] @ law.H.T + law.R).diagonal()
-            off = (mean[0, t - stop] - law.H @ ahead[t - stop] - law.d).abs() / size
+            right_variance = (
+                distribution.H @ noise[t, :, t] @ distribution.H.T + distribution.R
+            ).diagonal()
+            off = (
+                mean[0, t - stop] - distribution.H @ ahead[t - stop] - distribution.d
+            ).abs() / size
             wide = (variance[0, t - stop] - right_variance).abs() / size.square()
             assert max(off.max(), wide.max()) < tolerance, f"case {case.kind} ({seed})"
             belief = model.update(belief, rows.window(t, t + 1))

@@ -27,7 +27,7 @@ def some(share: float) -> list[range]:
 # --- hidden Markov models
 
 
-class Laws(NamedTuple):
+class Marginals(NamedTuple):
     """Logarithms of all that there is to know, and of each possible path."""
 
     log_prob: Tensor
@@ -45,7 +45,7 @@ def summed(x: Tensor, place: Tensor, size: int) -> Tensor:
     return torch.stack([p.logsumexp(0) if len(p) else x.new_tensor(-INF) for p in parts])
 
 
-def enumerated(first: Tensor, M: Tensor, ll: Tensor) -> Laws:
+def enumerated(first: Tensor, M: Tensor, ll: Tensor) -> Marginals:
     """One series by all its paths; a step that none explains is as if it were missing."""
     steps, size = ll.shape
     joint, paths = first.new_zeros(1), torch.zeros(1, 0, dtype=torch.long)
@@ -63,21 +63,24 @@ def enumerated(first: Tensor, M: Tensor, ll: Tensor) -> Laws:
             joint, paths = after[after > -INF], paths[after > -INF]
             evidence = joint.logsumexp(0) - base
         found.append((summed(joint, paths[:, -1], size) - joint.logsumexp(0), predicted, evidence))
-    law = joint - joint.logsumexp(0)
+    distribution = joint - joint.logsumexp(0)
     pairs = paths[:, :-1] * size + paths[:, 1:]
-    return Laws(
+    return Marginals(
         *(torch.stack(x) for x in zip(*found, strict=True)),
-        torch.stack([summed(law, s, size) for s in paths.unbind(1)]),
-        torch.cat([law.new_zeros(0), *(summed(law, p, size**2) for p in pairs.unbind(1))]).reshape(
-            -1, size, size
-        ),
+        torch.stack([summed(distribution, s, size) for s in paths.unbind(1)]),
+        torch.cat(
+            [
+                distribution.new_zeros(0),
+                *(summed(distribution, p, size**2) for p in pairs.unbind(1)),
+            ]
+        ).reshape(-1, size, size),
         paths,
-        law,
+        distribution,
     )
 
 
-def truths(case: Chain) -> list[Laws]:
-    """The laws of each series."""
+def truths(case: Chain) -> list[Marginals]:
+    """The distributions of each series."""
     first, M, ll = case.model
     steps, size = ll.shape[-2:]
     M = M if M.dim() > 2 else M[None]
@@ -194,6 +197,6 @@ def test_draws_are_possible_and_have_their_frequencies(seeds):
         for i, one in enumerate(truths(case)):
             same = (drawn[:, i, None] == one.paths).all(-1)
             assert same.any(-1).all(), f"an impossible path, {case.kind} ({seed})"
-            law, share = one.joint.exp(), same.double().mean(0)
-            limit = 6 * (law * (1 - law) / number).sqrt() + 8 / number
-            assert ((share - law).abs() <= limit).all(), f"{case.kind} ({seed})"
+            distribution, share = one.joint.exp(), same.double().mean(0)
+            limit = 6 * (distribution * (1 - distribution) / number).sqrt() + 8 / number
+            assert ((share - distribution).abs() <= limit).all(), f"{case.kind} ({seed})"

@@ -1,8 +1,8 @@
 """Switching linear systems against all paths of regimes, over random ones.
 
 `make fuzz N=5000` takes so many of them. Moments of a state have the tolerance of those of
-`test_fuzz_moments`, by the condition of the joint law of each path of regimes. The logarithm of a
-probability is rounded as the log density of what is observed is, relative to its size, and moments
+`test_fuzz_moments`, by the condition of the joint normal of each path of regimes. The logarithm of
+a probability is rounded as the log density of what is observed is, relative to its size, and moments
 of a mixture by as much of the distance between its parts.
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from exact_moments import Marginals, joint_law
+from exact_moments import Marginals, joint_distribution
 from random_regimes import AXES, INF, Switching, System, random_switching
 from random_systems import cases
 from reference import LinearGaussian
@@ -37,7 +37,7 @@ FILTERS = {"imm": switching.imm, "gpb2": switching.gpb2, "particles": particles}
 
 
 class Truth(NamedTuple):
-    """Laws of the last regime and state of one series; what logarithms and moments may be off by.
+    """The last regime and state of one series; what logarithms and moments may be off by.
 
     Moments are in units of ``size``, the deviation of a state in its regime.
     """
@@ -52,8 +52,8 @@ class Truth(NamedTuple):
     spread: Tensor  # (S,) of the parts of a mixture
 
 
-def laws(case: System) -> tuple[Tensor, Tensor, Marginals] | None:
-    """All possible paths of regimes of one series, logarithms of their laws, and the states'."""
+def distributions(case: System) -> tuple[Tensor, Tensor, Marginals] | None:
+    """All possible paths of regimes of one series, their log probabilities, and the states."""
     model, y, observed = case.model, case.y, case.observed
     steps, size = len(y), model.log_initial.shape[-1]
     paths = torch.tensor(list(itertools.product(range(size), repeat=steps)))
@@ -65,25 +65,30 @@ def laws(case: System) -> tuple[Tensor, Tensor, Marginals] | None:
     m0, P0 = model.m0[paths[:, 0]], model.P0[paths[:, 0]]
     system = LinearGaussian(*(along[n] for n in "FbQ"), m0, P0, *(along[n] for n in "HdR"))
     try:
-        law = joint_law(system, y.expand(len(paths), -1, -1), observed.expand(len(paths), -1, -1))
+        distribution = joint_distribution(
+            system, y.expand(len(paths), -1, -1), observed.expand(len(paths), -1, -1)
+        )
     except torch.linalg.LinAlgError:
         return None  # double precision cannot tell
-    return paths, prior, law
+    return paths, prior, distribution
 
 
 def enumerated(case: System) -> Truth | None:
     """One series by all its paths of regimes."""
-    found = laws(case)
+    found = distributions(case)
     if found is None:
         return None
-    paths, prior, law = found
+    paths, prior, distribution = found
     size, K = case.model.m0.shape[-2:]
-    condition = max(x.max().item() for x in (law.condition, law.shrinkage, law.cancelled))
+    condition = max(
+        x.max().item()
+        for x in (distribution.condition, distribution.shrinkage, distribution.cancelled)
+    )
     if condition > 1e10:
         return None
     limit = max(1e-9, 50 * EPS * condition)
-    evidence, mean = law.log_evidence[:, -1], law.mean[:, -1, -K:]
-    joint, cov = prior + evidence, law.cov[:, -1, -K:, -K:]
+    evidence, mean = distribution.log_evidence[:, -1], distribution.mean[:, -1, -K:]
+    joint, cov = prior + evidence, distribution.cov[:, -1, -K:, -K:]
     parts = []
     for state in range(size):
         here = paths[:, -1] == state
@@ -196,7 +201,7 @@ def difference(x: Tensor, y: Tensor) -> Tensor:
 
 
 def same(found, mean: Tensor, cov: Tensor, limit: float, where: str) -> None:
-    """Laws of states are these in each regime that is possible."""
+    """Distributions of states are these in each regime that is possible."""
     possible = found.log_prob > -INF
     size = cov.diagonal(dim1=-2, dim2=-1).clamp_min(0).amax((-1, -2), keepdim=True).sqrt() + 1e-9
     off = (found.mean - mean.unsqueeze(-2)).abs() / (size + mean.abs()).unsqueeze(-2)
@@ -209,7 +214,7 @@ def same(found, mean: Tensor, cov: Tensor, limit: float, where: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("seeds", some(0.4), ids=str)
-def test_laws_are_laws(seeds, dtype):
+def test_marginals_are_distributions(seeds, dtype):
     eps = torch.finfo(dtype).eps
     for seed in seeds:
         case = random_switching(seed).to(dtype)
@@ -294,14 +299,16 @@ def test_gradients_are_those_of_all_paths(seeds):
             case = whole.until(stop)
             leaves = [x.clone().requires_grad_() for x in (*case.model, case.y)]
             case = case._replace(model=Switching(*leaves[:-1]), y=leaves[-1])
-            found = [laws(one) for one in case.series()]
+            found = [distributions(one) for one in case.series()]
             if any(x is None for x in found):
                 continue
-            law = [x[2] for x in found]
+            distribution = [x[2] for x in found]
             worst = max(
-                x.max().item() for one in law for x in (one.condition, one.shrinkage, one.cancelled)
+                x.max().item()
+                for one in distribution
+                for x in (one.condition, one.shrinkage, one.cancelled)
             )
-            size = max(one.log_evidence.abs().max().item() for one in law)
+            size = max(one.log_evidence.abs().max().item() for one in distribution)
             limit = 1e4 * EPS * worst * (1 + size)
             if limit > 1e-3:
                 continue

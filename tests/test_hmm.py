@@ -34,7 +34,7 @@ def seeded(seed=0):
 
 
 def random_model(lead=(), steps=5, states=3, *, varying=False, impossible=False, seed=0):
-    """Log initial law, log transitions and log likelihoods."""
+    """Log initial distribution, log transitions and log likelihoods."""
     g = seeded(seed)
 
     def normal(*shape):
@@ -86,8 +86,8 @@ def test_everything_equals_enumeration(kind):
         assert_close(filtered.log_predicted[0], first, **EXACT)
         for t in range(steps):
             p, x = enumerated(first, M if M.dim() == 2 else M[: t + 1], ll[: t + 1])
-            law = torch.zeros(states, dtype=F64).index_add(0, p[:, t], x.softmax(0))
-            assert_close(filtered.log_prob[t].exp(), law, **EXACT)
+            distribution = torch.zeros(states, dtype=F64).index_add(0, p[:, t], x.softmax(0))
+            assert_close(filtered.log_prob[t].exp(), distribution, **EXACT)
             assert_close(filtered.log_evidence[: t + 1].sum(), x.logsumexp(0), **EXACT)
     for run in SMOOTHERS:
         smoothed = run(*model)
@@ -293,10 +293,10 @@ def test_statsmodels_has_the_same_evidence():
     params = np.array([0.9, 0.2, -0.1, 2.1, 0.8, 1.3])
     M = torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=F64)
     start = torch.tensor([2 / 3, 1 / 3], dtype=F64)  # stationary
-    law = torch.distributions.Normal(
+    distribution = torch.distributions.Normal(
         torch.tensor([-0.1, 2.1], dtype=F64), torch.tensor([0.8, 1.3], dtype=F64).sqrt()
     )
-    ll = law.log_prob(torch.as_tensor(y)[:, None])
+    ll = distribution.log_prob(torch.as_tensor(y)[:, None])
     assert_close(hmm.log_evidence(start.log(), M.log(), ll).item(), model.loglike(params))
     result = model.smooth(params)
     smoothed = hmm.smoother(start.log(), M.log(), ll).log_prob.exp().numpy()
@@ -331,7 +331,7 @@ def coin(P=((0.9, 0.1), (0.2, 0.8)), loc=(-1.0, 2.0), scale=(0.5, 1.0), **kwargs
 
 
 class Constant(Emission):
-    """A normal law that reads nothing but shift and scale."""
+    """A normal distribution that reads nothing but shift and scale."""
 
     def __init__(self, loc, scale):
         super().__init__()
@@ -448,7 +448,7 @@ def test_a_belief_goes_on_from_where_it_stopped(name):
     assert (paths.z.sum(-1) == 1).all()
 
 
-def test_forecasts_have_the_law_of_the_chain():
+def test_forecasts_have_the_distribution_of_the_chain():
     model = coin()
     s = panel(model, 5)
     belief = model.belief(s, end=True)
@@ -460,7 +460,7 @@ def test_forecasts_have_the_law_of_the_chain():
         assert_close(z[:, :, h].mean(0), now.detach(), atol=0.02, rtol=0)
 
 
-def test_what_is_never_observed_keeps_the_initial_law():
+def test_what_is_never_observed_keeps_the_initial_distribution():
     model = coin()
     s = panel(model, 4)
     nothing = Sequences(s.y, torch.zeros_like(s.observed), s.t, s.u, s.codes, s.shift, s.scale)
@@ -521,12 +521,12 @@ def test_the_named_model_trains_and_predicts_one_step():
     assert_close(scores.log_prob, exact, atol=0.1, rtol=0)
 
 
-def test_known_probabilities_and_the_stationary_law():
+def test_known_probabilities_and_the_stationary_distribution():
     P = torch.tensor([[0.9, 0.1, 0.0], [0.0, 0.5, 0.5], [1.0, 0.0, 0.0]], dtype=F64)
     regimes = Regimes.of(P, learn=True)
     c = Context.regular(2, dtype=F64)
-    law = regimes.initial(c).mean[0]
-    assert_close(law @ P, law, **EXACT)
+    distribution = regimes.initial(c).mean[0]
+    assert_close(distribution @ P, distribution, **EXACT)
     assert_close(regimes(torch.eye(3, dtype=F64)[:2], c).mean, P[:2], **EXACT)
     regimes(torch.eye(3, dtype=F64)[:2], c).log_prob(torch.eye(3, dtype=F64)[:2]).sum().backward()
     assert regimes.transition_logits.grad.isfinite().all()

@@ -1,4 +1,4 @@
-"""Missing values drawn from their joint law given all that was observed, exactly."""
+"""Missing values drawn from their joint distribution given all that was observed, exactly."""
 
 import numpy as np
 import pandas as pd
@@ -51,7 +51,7 @@ def series(rows=24, holes=HOLES, seed=0):
 
 
 def fitted(df, *args, **columns):
-    """The forecaster, and the joint law of all its cells ``(T D)``, prior to any of them."""
+    """The forecaster, and the joint prior of all its cells ``(T D)``."""
     model = Forecaster(spec(*args), columns=Columns(**columns) if columns else None).fit(df)
     ensemble = model._engines["plain"].ensemble
     one = ensemble.models[0]
@@ -102,7 +102,7 @@ def agree(draws, mean, cov):
     np.testing.assert_array_less(np.abs(found - expected) / spread, 5 / len(draws) ** 0.5)
 
 
-def test_draws_have_the_joint_law_of_the_missing_given_the_observed():
+def test_draws_have_the_joint_distribution_of_the_missing_given_the_observed():
     df = series()
     model, shift, prior = fitted(df)
     mean, cov = conditional(df["y"].to_numpy(), shift, prior)
@@ -133,7 +133,7 @@ def test_cells_of_one_row_share_their_noise():
     assert bands["target"].tolist()[:2] == ["y", "y"]
 
 
-def test_bands_are_those_of_the_law():
+def test_bands_are_those_of_the_distribution():
     df = series()
     model, shift, prior = fitted(df)
     mean, cov = conditional(df["y"].to_numpy(), shift, prior)
@@ -162,7 +162,7 @@ def test_observed_values_stay_as_they_are():
     assert (bands["y-lo-80"] < bands["y-hi-80"])[~seen].all()
 
 
-def test_logarithms_come_back_positive_with_the_mean_of_their_law():
+def test_logarithms_come_back_positive_with_the_mean_of_their_distribution():
     df = series()
     model = Forecaster(spec(transform="log")).fit(df)
     draws = model.impute(df, N)["y"].to_numpy().reshape(N, -1)

@@ -184,11 +184,11 @@ def test_a_diffuse_trend_takes_any_level_up(run, level):
     F = torch.tensor([[1.0, 1.0], [0.0, 1.0]], dtype=F64)
     H, Q = torch.eye(1, 2, dtype=F64), torch.tensor([0.5, 0.01], dtype=F64).square().diag()
     zero, R = torch.zeros(2, dtype=F64), torch.ones(1, 1, dtype=F64)
-    law = (F, zero, Q, zero, torch.zeros_like(Q), H, zero[:1], R)
+    distribution = (F, zero, Q, zero, torch.zeros_like(Q), H, zero[:1], R)
     # halves of powers of two, so that no digit of the data is lost when the level is added
     y = (torch.randn(200, 1, dtype=F64, generator=g).cumsum(0) * 1024).round() / 1024
     diffuse, observed = torch.ones(2, dtype=torch.bool), torch.ones_like(y, dtype=torch.bool)
-    low, high = (run(*law, y + c, observed, diffuse=diffuse) for c in (0.0, level))
+    low, high = (run(*distribution, y + c, observed, diffuse=diffuse) for c in (0.0, level))
     limit = 1e-15 * level
     assert_close(high.log_evidence.sum(), low.log_evidence.sum(), rtol=0, atol=1e3 * limit)
     assert_close(high.mean[:, 0] - level, low.mean[:, 0], rtol=0, atol=10 * limit)
@@ -196,7 +196,8 @@ def test_a_diffuse_trend_takes_any_level_up(run, level):
     if run is not kalman.filter_information:
         smoother = kalman.smoother if run is kalman.filter else kalman.smoother_scan
         low, high = (
-            smoother(*law[:3], x, *law[5:], y + c, observed) for x, c in ((low, 0.0), (high, level))
+            smoother(*distribution[:3], x, *distribution[5:], y + c, observed)
+            for x, c in ((low, 0.0), (high, level))
         )
         assert_close(high.mean[:, 0] - level, low.mean[:, 0], rtol=0, atol=10 * limit)
 

@@ -194,7 +194,7 @@ def test_a_fit_of_statsmodels_has_the_evidence_that_it_says(form):
 
 
 def dense(ours, sequences):
-    """Returns the log density of what was observed under the joint law of everything."""
+    """Returns the log density of what was observed under the joint distribution of everything."""
     c = ours.context(sequences)
     F, b, G = ours.transition.matrices(c)
     m0, G0 = ours.transition.initial_moments(c[0])
@@ -208,7 +208,7 @@ def dense(ours, sequences):
 
 @pytest.mark.parametrize("vague", [None, 3.0])
 @pytest.mark.parametrize("form", FORMS)
-def test_the_evidence_is_that_of_the_joint_law(form, vague):
+def test_the_evidence_is_that_of_the_joint_distribution(form, vague):
     ours = model(form, initial_scale=vague)
     sequences = Sequences.of(data(15, 0.3, batch=2))
     with torch.no_grad():

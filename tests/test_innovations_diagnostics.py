@@ -240,7 +240,9 @@ def test_tests_of_the_right_model_have_uniform_p_values(simulated):
     told = model.diagnose(lags=5, pooled=True).set_index(["test", "lag"])
     assert (told["series"] == 150).all()
     assert (told["share_below_05"] < 0.12).all()
-    kept = told.index.get_level_values("test") != "normality"  # whose law is that of long series
+    kept = (
+        told.index.get_level_values("test") != "normality"
+    )  # whose distribution is that of long series
     assert (told["uniform_p"][kept] > 0.001).all()
 
 

@@ -250,8 +250,10 @@ def path_log_weight(model, q, G, G0, z, y, observed):
         if seen.any():
             mean = (full.H[i] @ z[(slice(None), *i)].unsqueeze(-1)).squeeze(-1) + full.d[i]
             R = full.R[i][seen][:, seen]
-            law = torch.distributions.MultivariateNormal(mean[:, seen], R, validate_args=False)
-            log_weight[(slice(None), *i[:-1])] += law.log_prob(y[i][seen])
+            distribution = torch.distributions.MultivariateNormal(
+                mean[:, seen], R, validate_args=False
+            )
+            log_weight[(slice(None), *i[:-1])] += distribution.log_prob(y[i][seen])
     return log_weight
 
 
@@ -578,8 +580,8 @@ def test_a_row_that_does_not_see_the_last_direction_has_the_gradient_of_one_that
     diffuse = torch.tensor([True, False])
 
     def evidence(F, H):
-        law = model._replace(F=F, H=H)
-        found = run(*law, y, observed, diffuse=diffuse)
+        distribution = model._replace(F=F, H=H)
+        found = run(*distribution, y, observed, diffuse=diffuse)
         return found if isinstance(found, torch.Tensor) else found.log_evidence.sum()
 
     free = [x.clone().requires_grad_() for x in (model.F, model.H)]

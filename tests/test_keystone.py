@@ -173,7 +173,7 @@ def test_gradients_of_all_three_are_those_of_the_dense_evidence(name):
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_states_are_those_of_the_joint_normal_law(name):
+def test_states_are_those_of_the_joint_normal_distribution(name):
     m, s = build(name), batch(name)
     with torch.no_grad():
         exact = dense_posterior(m.transition, m.emission, s, m.context(s))

@@ -202,8 +202,8 @@ def test_gradients_of_groups_that_share_a_first_block_are_those_of_the_filter():
         grads = []
         for f in (kalman.log_likelihood, by_filter_plain):
             Q, R = (x.clone().requires_grad_() for x in (model.Q, model.R))
-            law = model._replace(Q=Q, R=R)
-            value = f(*law, y, observed, diffuse=diffuse)
+            changed = model._replace(Q=Q, R=R)
+            value = f(*changed, y, observed, diffuse=diffuse)
             grads.append([x + x.mT for x in torch.autograd.grad(value.sum(), (Q, R))])
         for ours, theirs in zip(*grads, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
@@ -263,8 +263,8 @@ def test_the_reduced_form_is_the_blocks(monkeypatch, scales):
     for form in (reduced.reduce, lambda *matrices: None):
         monkeypatch.setattr(reduced, "reduce", form)
         parts = [x.clone().requires_grad_() for x in (model.Q, model.R)]
-        law = model._replace(Q=parts[0], R=parts[1])
-        value = kalman.log_likelihood(*law, y, observed, diffuse=all_of(model))
+        changed = model._replace(Q=parts[0], R=parts[1])
+        value = kalman.log_likelihood(*changed, y, observed, diffuse=all_of(model))
         Q, R = torch.autograd.grad(value.sum(), parts)
         found.append((value.detach(), Q + Q.mT, R))
     for a, b in zip(*found, strict=True):
@@ -327,8 +327,8 @@ def test_units_do_not_matter(scale):
     observed = torch.rand(2, 100, 1, generator=rng()) > 0.1
     y = torch.where(observed, y, 0)
     squared = scale**2
-    law = model._replace(Q=model.Q * squared, R=model.R * squared, P0=model.P0 * squared)
-    found = kalman.log_likelihood(*law, y * scale, observed)
+    changed = model._replace(Q=model.Q * squared, R=model.R * squared, P0=model.P0 * squared)
+    found = kalman.log_likelihood(*changed, y * scale, observed)
     jacobian = observed.sum((1, 2)).double() * math.log(scale)
     torch.testing.assert_close(found + jacobian, kalman.log_likelihood(*model, y, observed))
 
@@ -417,13 +417,13 @@ def test_no_ratio_of_noises_costs_digits(ratio, flat):
     found = []
     for f in (kalman.log_likelihood, by_filter_plain):
         R = model.R.clone().requires_grad_()
-        law = model._replace(R=R)
-        value = f(*law, y, observed, diffuse=diffuse)
+        changed = model._replace(R=R)
+        value = f(*changed, y, observed, diffuse=diffuse)
         found.append((value.detach(), torch.autograd.grad(value, R)[0]))
     (value, slope), (right, right_slope) = found
     torch.testing.assert_close(value, right, rtol=1e-10, atol=0)
     torch.testing.assert_close(slope, right_slope, rtol=max(1e-8, 1e-15 * ratio), atol=0)
-    single = (x.float() for x in law)
+    single = (x.float() for x in changed)
     value = kalman.log_likelihood(*single, y.float(), observed, diffuse=diffuse)
     torch.testing.assert_close(value.double(), right, rtol=1e-5, atol=0)
 
@@ -440,10 +440,10 @@ def test_the_level_of_a_diffuse_trend_costs_no_digits(level):
     torch.testing.assert_close(found, right, rtol=1e-9, atol=30 * noise)
     single, units = model._replace(Q=1e4 * model.Q, R=1e4 * model.R), 100 * y
     whole = (units + min(level, 1e5)).float()
-    laws = (single, LinearGaussian(*(x.float() for x in single)))
+    variants = (single, LinearGaussian(*(x.float() for x in single)))
     values = [
-        kalman.log_likelihood(*law, whole.to(law.R.dtype), observed, diffuse=all_of(model))
-        for law in laws
+        kalman.log_likelihood(*changed, whole.to(changed.R.dtype), observed, diffuse=all_of(model))
+        for changed in variants
     ]
     torch.testing.assert_close(values[1].double(), values[0], rtol=1e-5, atol=0)
 
@@ -477,8 +477,8 @@ def test_a_gradient_that_is_differentiated_again_is_the_filters():
     y, observed = random_data((3,), 20, 1, 0.2, rng())
 
     def value(f, scales):
-        law = model._replace(Q=model.Q * scales[0], R=model.R * scales[1])
-        return f(*law, y, observed).sum()
+        changed = model._replace(Q=model.Q * scales[0], R=model.R * scales[1])
+        return f(*changed, y, observed).sum()
 
     scales = torch.tensor([1.3, 0.7], dtype=torch.float64)
     found, expected = (

@@ -364,12 +364,12 @@ def test_crps_of_a_gaussian_tends_to_its_closed_form():
 
 
 def test_metrics_are_proper():
-    # Truth from N(0, 1) in 2000 series: no forecast may beat the true law in expectation.
+    # Truth from N(0, 1) in 2000 series: no forecast may beat the true distribution in expectation.
     rng = np.random.default_rng(0)
     n = 2000
     df = pd.DataFrame({"unique_id": np.arange(n), "ds": 1, "y": rng.normal(size=n)})
-    laws = {"true": (0, 1), "shifted": (0.5, 1), "sharp": (0, 0.6), "wide": (0, 1.6)}
-    for name, (loc, scale) in laws.items():
+    distributions = {"true": (0, 1), "shifted": (0.5, 1), "sharp": (0, 0.6), "wide": (0, 1.6)}
+    for name, (loc, scale) in distributions.items():
         df[name] = float(loc)
         for q in DECILES:
             df[f"{name}_ql{q:.1f}"] = stats.norm.ppf(q, loc, scale)
@@ -378,9 +378,9 @@ def test_metrics_are_proper():
             df[f"{name}-lo-{level}"], df[f"{name}-hi-{level}"] = loc - half, loc + half
         df[f"{name}-log_score"] = stats.norm.logpdf(df.y, loc, scale)
     for function in (crps, partial(interval_score, level=80), log_score):
-        mean = function(df, list(laws))[list(laws)].mean()
+        mean = function(df, list(distributions))[list(distributions)].mean()
         assert mean.idxmin() == "true"
-    total = total_wql(df, list(laws))
+    total = total_wql(df, list(distributions))
     assert min(total, key=lambda name: total[name]) == "true"
     assert coverage(df, ["true"], 80).true.mean() == pytest.approx(0.8, abs=0.03)
 

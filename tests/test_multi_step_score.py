@@ -48,14 +48,14 @@ def core():
 # ----------------------------------------------------------------------------------
 
 
-def test_it_scores_the_exact_predictive_law():
+def test_it_scores_the_exact_predictive_distribution():
     model, s, h = structural(trend=True, season_length=4).double(), sequences(), 5
     past = s.window(0, s.steps - h)
     belief = model.belief(past, end=True)
     mean, variance = moments(model, belief, h)
-    law = torch.distributions.Normal(mean, variance.sqrt())
+    distribution = torch.distributions.Normal(mean, variance.sqrt())
     y, seen = s.y[:, -h:], s.observed[:, -h:]
-    expected = torch.where(seen, law.log_prob(y), 0.0).sum((-2, -1))
+    expected = torch.where(seen, distribution.log_prob(y), 0.0).sum((-2, -1))
     found = multi_step_score(model, s, horizon=h, past=0.0)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
     both = multi_step_score(model, s, horizon=h, past=0.5)
@@ -194,13 +194,15 @@ def test_it_adds_the_filtered_mean():
 
 
 def test_a_closed_gate_moves_as_the_component_does():
-    law = Anchored(core(), free=2, hidden_dim=4, scale=0.01).double()
-    torch.nn.init.zeros_(law.head.weight)
-    torch.nn.init.constant_(law.head.bias, -40.0)  # closes the gate, and quietens the noise
-    z = torch.randn(5, law.latent_dim, generator=generator(), dtype=torch.float64)
-    F = law.core.matrices(Context.regular(5, dtype=torch.float64))[0]
-    expected = z[:, : law.core.latent_dim] @ F.mT
-    found = law(z, Context.regular(5, dtype=torch.float64)).mean
+    distribution = Anchored(core(), free=2, hidden_dim=4, scale=0.01).double()
+    torch.nn.init.zeros_(distribution.head.weight)
+    torch.nn.init.constant_(
+        distribution.head.bias, -40.0
+    )  # closes the gate, and quietens the noise
+    z = torch.randn(5, distribution.latent_dim, generator=generator(), dtype=torch.float64)
+    F = distribution.core.matrices(Context.regular(5, dtype=torch.float64))[0]
+    expected = z[:, : distribution.core.latent_dim] @ F.mT
+    found = distribution(z, Context.regular(5, dtype=torch.float64)).mean
     torch.testing.assert_close(found[:, :-2], expected)
 
 

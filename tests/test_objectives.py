@@ -152,8 +152,8 @@ def test_divergence_is_that_of_each_step_and_dimension(posterior, steps):
     close(kl[..., 0, :].sum(-1), first.expand(3, 2))
     for t in range(1, steps):
         before = z[..., t - 1, :]
-        laws = q.kernel(before, c[t]).base_dist, m.transition(before, c[t]).base_dist
-        close(kl[..., t, :], kl_divergence(*laws).expand(3, 2, K))
+        distributions = q.kernel(before, c[t]).base_dist, m.transition(before, c[t]).base_dist
+        close(kl[..., t, :], kl_divergence(*distributions).expand(3, 2, K))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
@@ -299,8 +299,8 @@ def test_fivo_with_particles_is_their_evidence():
 
 def test_a_model_without_latents_has_its_likelihood_as_evidence_and_elbo():
     m, s = LatentModel(NoLatent(), Mean(0, D), Prior()), batch()
-    law = m.emission(s.y[..., :0], m.context(s))
-    log_prob = Normal(law.mean, law.stddev).log_prob(s.y)
+    distribution = m.emission(s.y[..., :0], m.context(s))
+    log_prob = Normal(distribution.mean, distribution.stddev).log_prob(s.y)
     expected = (log_prob * s.observed).sum((1, 2))
     for objective in (evidence, elbo, iwae):
         close(objective(m, s), expected)

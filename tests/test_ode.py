@@ -276,8 +276,8 @@ def test_gradients_agree_with_differences():
     u = torch.randn(2, 1, dtype=float64, requires_grad=True)
 
     def moments(z, dt, u):
-        law = p(z, gaps([1.0, 1.0]).replace(dt=dt, u=u))
-        return law.mean, law.variance
+        distribution = p(z, gaps([1.0, 1.0]).replace(dt=dt, u=u))
+        return distribution.mean, distribution.variance
 
     assert torch.autograd.gradcheck(moments, (z, dt, u))
 

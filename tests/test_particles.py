@@ -216,7 +216,7 @@ def test_paths_have_the_covariance_between_steps_of_the_exact_posterior():
 
 @pytest.mark.parametrize("kind", ["carried", "thin"])
 def test_smoothed_paths_are_possible_where_the_state_moves_on_a_subspace(kind):
-    # no particle but the parent leads to a child, so every step of a path is one the law can make
+    # no particle but the parent leads to a child, so every step of a path is a possible one
     if kind == "carried":
         m = LatentModel(Remembering(2, 3), Mean(5, D), Particles(30))
     else:
@@ -225,11 +225,11 @@ def test_smoothed_paths_are_possible_where_the_state_moves_on_a_subspace(kind):
     with torch.no_grad():
         z = m.posterior(s).rsample((7,), seeded())
         assert z.shape == (7, 2, 5, m.transition.latent_dim)
-        law = m.transition(z[..., :-1, :], Context.of(s, s.y[..., :0])[1:])
-        if isinstance(law, Carried):
-            close(law.carry, z[..., 1:, 2:])
+        distribution = m.transition(z[..., :-1, :], Context.of(s, s.y[..., :0])[1:])
+        if isinstance(distribution, Carried):
+            close(distribution.carry, z[..., 1:, 2:])
         else:
-            jump = (z[..., 1:, :] - law.mean)[..., None]
+            jump = (z[..., 1:, :] - distribution.mean)[..., None]
             basis = torch.linalg.qr(m.transition.G)[0]
             close(basis @ (basis.mT @ jump), jump, atol=1e-10)
 
@@ -293,7 +293,7 @@ def test_row_by_row_is_all_at_once(kind):
                     close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_a_series_that_has_not_started_begins_with_the_initial_law():
+def test_a_series_that_has_not_started_begins_with_the_initial_distribution():
     m = linear_model(Particles(3000))
     s = series(2, 1, D, missing=0.0, seed=4)
     started = torch.tensor([True, False])

@@ -96,7 +96,7 @@ def is_irregular(transition):
 
 
 def conditioned(loc, P, m, w):
-    """The law N(loc, P) given an observation m of z with independent variances 1 / w."""
+    """The normal N(loc, P) given an observation m of z with independent variances 1 / w."""
     eye = torch.eye(K, dtype=F64)
     observed = (w > 0).expand(m.shape)
     R = torch.diag_embed(torch.where(observed, 1 / w, 1.0).expand(m.shape))
@@ -130,7 +130,7 @@ def test_tilting_a_factor_normal_is_conditioning_on_an_observation(columns, shar
     close(q.covariance_matrix, P.expand(5, 4, K, K))
 
 
-def test_a_weight_of_zero_leaves_the_law_bit_for_bit():
+def test_a_weight_of_zero_leaves_the_distribution_bit_for_bit():
     loc, m = normal(4, K), normal(4, K, seed=1)
     w = torch.zeros(4, K, dtype=F64)
     p = diagonal_normal(loc, normal(4, K, seed=2).exp())
@@ -261,8 +261,8 @@ def test_where_nothing_is_observed_the_posterior_is_the_prior(posterior, transit
     z = q.rsample((3,), seeded())
     close(z, p.rsample((3,), seeded()))
     close(q.log_prob(z), p.log_prob(z))
-    laws = zip(q.conditionals(z), p.conditionals(z), strict=True)
-    for a, b in laws:
+    distributions = zip(q.conditionals(z), p.conditionals(z), strict=True)
+    for a, b in distributions:
         close(a.mean, b.mean)
         close(a.variance, b.variance)
         kl = kl_per_dim(a, b)
@@ -342,11 +342,13 @@ def test_combiner_reads_the_carried_memory_at_its_own_step():
     m, s = build("Combiner", "carried"), batch(missing=0.0, ragged=False)
     q = m.posterior(s)
     z = q.rsample((), seeded())
-    law = q.conditionals(z)[1]
-    assert isinstance(law, Carried)
+    distribution = q.conditionals(z)[1]
+    assert isinstance(distribution, Carried)
     moved = z.clone()
-    moved[:, :-1, :K] += 1.0  # a different past z gives a different memory, hence another law
-    assert not torch.equal(q.conditionals(moved)[1].base.mean, law.base.mean)
+    moved[:, :-1, :K] += (
+        1.0  # a different past z gives a different memory, hence another distribution
+    )
+    assert not torch.equal(q.conditionals(moved)[1].base.mean, distribution.base.mean)
 
 
 def test_float32_stays_float32():

@@ -1,4 +1,4 @@
-"""Exact predictive moments against the dense law of the whole series, and what is refused."""
+"""Exact predictive moments against the dense normal of the whole series, and what is refused."""
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def test_a_memory_of_known_inputs_enters_as_in_sampled_paths(generator):
     torch.testing.assert_close(y.std(0), variance.sqrt(), rtol=0.08, atol=0)
 
 
-def test_a_series_without_a_past_starts_from_the_initial_law():
+def test_a_series_without_a_past_starts_from_the_initial_distribution():
     model = zoo.structural().double()
     nothing = Sequences.of(torch.full((1, 3, 1), torch.nan, dtype=torch.float64))
     mean, variance = moments(model, model.belief(nothing, end=False), 2)

@@ -1,4 +1,4 @@
-"""Priors that can be drawn from: what the parts add up to, and that each has the law it names."""
+"""Priors that can be drawn from: what the parts add up to, and that each is what it names."""
 
 import math
 

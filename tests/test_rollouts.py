@@ -60,7 +60,7 @@ def test_reading_once_gives_features_and_state():
         torch.testing.assert_close(found, expected)
 
 
-def test_the_belief_of_a_parallel_posterior_has_the_law_of_its_paths():
+def test_the_belief_of_a_parallel_posterior_has_the_distribution_of_its_paths():
     model, sequences = srnn(2), data()
     model.inference.particles = 4000
     with torch.no_grad():

@@ -260,7 +260,7 @@ def moments(part, c):
 
 
 def smooth_with_statsmodels(transition, sequences, b, noise, options):
-    """Returns what statsmodels says of one series, the first state being known in law."""
+    """Returns what statsmodels says of one series, the first state being known in distribution."""
     pytest.importorskip("statsmodels")
     from statsmodels.tsa.statespace.structural import UnobservedComponents
 
@@ -439,7 +439,7 @@ def test_partial_autocorrelations_have_a_gradient():
     assert torch.autograd.gradcheck(lambda r: autoregressive_coefficients(r)[-1], (r,))
 
 
-def test_the_stationary_law_has_a_gradient_near_a_unit_root():
+def test_the_stationary_distribution_has_a_gradient_near_a_unit_root():
     p = AR(2, coefficients=(1.999, -0.9995)).double()
     c = context(1, 3)
     z = MarkovChain(p, c).rsample().detach()

@@ -204,9 +204,9 @@ def test_approximations_are_exact_for_two_steps_and_close_after():
             assert_close(gpb2.log_prob[t].exp(), exact[t].filtered, **EXACT)
             assert_close(gpb2.mean[t], exact[t].mean, **EXACT)
             assert_close(gpb2.cov[t], exact[t].cov, **EXACT)
-        law = torch.stack([x.filtered for x in exact])
+        distribution = torch.stack([x.filtered for x in exact])
         for found, error in ((gpb2, 0.03), (imm, 0.2)):
-            assert (found.log_prob.exp() - law).abs().max() < error
+            assert (found.log_prob.exp() - distribution).abs().max() < error
             assert (found.log_evidence.sum() - exact[-1].evidence).abs() < 5 * error
 
 
@@ -245,8 +245,8 @@ def test_the_evidence_of_few_particles_is_unbiased():
         assert (ratio.mean() - 1).abs() < 4 * ratio.std() / repeats**0.5
         assert_close(cloud.log_weights.logsumexp(-1), torch.zeros(repeats, 7, dtype=F64), **EXACT)
         estimate = (cloud.filtered.log_prob[:, -1].exp() * ratio[:, None]).mean(0)
-        law = enumerate_paths(model, y[0], observed).filtered
-        assert_close(estimate, law, atol=0.05, rtol=0)
+        distribution = enumerate_paths(model, y[0], observed).filtered
+        assert_close(estimate, distribution, atol=0.05, rtol=0)
     assert ratio.std() < 0.1
 
 
@@ -370,7 +370,7 @@ def test_a_state_without_noise_is_smoothed():
     assert smoothed.mean.isfinite().all()
 
 
-def test_paths_drawn_backwards_have_the_law_of_the_posterior():
+def test_paths_drawn_backwards_have_the_distribution_of_the_posterior():
     n = 2000
     model = random_model(2, 2, 1, seed=3)
     y, observed = data((2,), 5, 1, missing=0.2)
@@ -582,8 +582,8 @@ def test_paths_of_the_prior_score_as_they_are_drawn():
     before, after = regime[..., :-1], regime[..., 1:]
     x, y = z[..., :-1, 2:], z[..., 1:, 2:]
     loc = (system.F[after] @ x[..., None])[..., 0] + system.b[after]
-    law = torch.distributions.MultivariateNormal(loc, system.Q[after])
-    expected = system.log_transition[before, after] + law.log_prob(y)
+    distribution = torch.distributions.MultivariateNormal(loc, system.Q[after])
+    expected = system.log_transition[before, after] + distribution.log_prob(y)
     assert_close(model.prior(s).log_prob(z)[..., 1:], expected, **EXACT)
     found = detach(model.transition(z[..., :-1, :], model.context(s)[1:]))
     assert_close(found.log_prob(z[..., 1:, :]), expected.detach(), **EXACT)

@@ -86,7 +86,7 @@ def test_a_limit_that_is_never_reached_changes_no_training(monkeypatch):
         assert wide.equals(Forecaster(name).fit(df).predict(4))
 
 
-def test_series_that_are_not_reached_have_the_law_of_all():
+def test_series_that_are_not_reached_have_the_distribution_of_all():
     from seqlatent.model import per_series
     from seqlatent.sequences import Sequences
     from seqlatent.zoo import structural

@@ -103,7 +103,7 @@ def test_named_models_name_the_series(name, monkeypatch):
     assert caught.value.column == "y"
 
 
-def test_parameters_that_a_law_cannot_have_are_told_in_a_line(monkeypatch):
+def test_parameters_that_a_distribution_cannot_have_are_told_in_a_line(monkeypatch):
     def spoil(values):
         torch.distributions.Chi2(values * torch.nan)
 

@@ -198,7 +198,7 @@ def test_a_wrong_size_is_named(build, size):
         build(size)
 
 
-def test_contextual_noise_starts_as_the_law_inside():
+def test_contextual_noise_starts_as_the_distribution_inside():
     inner = Sum([LocalLevel(0.3), Seasonal(4, 0.2)]).double()
     p = ContextualNoise(inner, 2)
     c = context(2, 4, memory_dim=2)
@@ -218,7 +218,7 @@ def test_contextual_noise_grows_with_its_weight():
     torch.testing.assert_close(G[1:], torch.tensor([0.5, 25.0]).double(), rtol=2e-2, atol=0)
 
 
-def test_contextual_noise_takes_after_the_law_inside():
+def test_contextual_noise_takes_after_the_distribution_inside():
     assert ContextualNoise(LocalLevel(), 1).handles_gaps
     assert not ContextualNoise(Seasonal(4), 1).handles_gaps
     known = LinearGaussian.of(**system())

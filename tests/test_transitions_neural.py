@@ -78,10 +78,10 @@ def test_gated_is_its_formula():
         for rows in (slice(0, 3), slice(3, 6), slice(6, 9))
     )
     gate = gate.sigmoid()
-    law = p(z, c)
+    distribution = p(z, c)
     loc = (1 - gate) * p.raw_decay.tanh() * z + gate * proposal
-    torch.testing.assert_close(law.mean, loc, **exact)
-    torch.testing.assert_close(law.stddev, functional.softplus(scale) + 1e-4, **exact)
+    torch.testing.assert_close(distribution.mean, loc, **exact)
+    torch.testing.assert_close(distribution.stddev, functional.softplus(scale) + 1e-4, **exact)
 
 
 def test_gated_states_stay_within_bounds_for_large_weights():
@@ -117,10 +117,10 @@ def test_parameters_are_a_function_of_one_generator(build):
 def test_the_first_state_moves_with_the_context():
     p = InitialNormal(2, 3).double()
     c = context(4, 2, memory_dim=2, covariate_dim=1)[0]
-    law = p(c)
+    distribution = p(c)
     expected = torch.cat([c.m, c.u], -1) @ p.shift.weight.mT
-    torch.testing.assert_close(law.mean, expected, **exact)
-    torch.testing.assert_close(law.stddev, torch.ones_like(expected), **exact)
+    torch.testing.assert_close(distribution.mean, expected, **exact)
+    torch.testing.assert_close(distribution.stddev, torch.ones_like(expected), **exact)
 
 
 def test_the_carry_is_a_gated_recurrent_unit():
@@ -138,13 +138,13 @@ def test_the_carry_is_a_gated_recurrent_unit():
     c = context(3, 1, covariate_dim=1)[0]
     state = torch.randn(3, 6, dtype=torch.float64)
     x = torch.cat([functional.silu(p.embed(state[:, :2])), c.u], -1)
-    law = p(state, c)
-    assert isinstance(law, Carried)
-    assert law.random_dim == 2
-    torch.testing.assert_close(law.carry, cell(x, state[:, 2:]), **exact)
-    loc, scale = p.head(law.carry).chunk(2, -1)
-    torch.testing.assert_close(law.base.mean, loc, **exact)
-    torch.testing.assert_close(law.base.stddev, functional.softplus(scale) + 1e-4, **exact)
+    distribution = p(state, c)
+    assert isinstance(distribution, Carried)
+    assert distribution.random_dim == 2
+    torch.testing.assert_close(distribution.carry, cell(x, state[:, 2:]), **exact)
+    loc, scale = p.head(distribution.carry).chunk(2, -1)
+    torch.testing.assert_close(distribution.base.mean, loc, **exact)
+    torch.testing.assert_close(distribution.base.stddev, functional.softplus(scale) + 1e-4, **exact)
 
 
 def test_the_carry_remembers_an_early_latent():
@@ -154,11 +154,14 @@ def test_the_carry_remembers_an_early_latent():
         z = MarkovChain(p, c).rsample()
         states = [z[:, 0], z[:, 0].clone()]
         states[1][:, :1] += 1.0
-        laws = [p(state, c[1]) for state in states]
+        distributions = [p(state, c[1]) for state in states]
         for t in range(2, 6):  # the same latents from the second step on
-            states = [torch.cat([z[:, t - 1, :1], law.carry], -1) for law in laws]
-            laws = [p(state, c[t]) for state in states]
-    assert (laws[0].base.mean - laws[1].base.mean).abs() > 1e-6
+            states = [
+                torch.cat([z[:, t - 1, :1], distribution.carry], -1)
+                for distribution in distributions
+            ]
+            distributions = [p(state, c[t]) for state in states]
+    assert (distributions[0].base.mean - distributions[1].base.mean).abs() > 1e-6
 
 
 @pytest.mark.parametrize("posterior", ["tilted", "combiner"])
