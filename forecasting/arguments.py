@@ -233,7 +233,7 @@ def seed_of(seed: Any) -> int:
 
 
 def seasons_of(given: Any) -> tuple[int, ...] | None:
-    """Reads season lengths; None is left to the clock."""
+    """Reads season lengths; None is left to the time index."""
     if given is None:
         return None
     return tuple(whole("season_length", s, "a number of steps", 1, 2**53) for s in several(given))

@@ -34,7 +34,7 @@ class Follow:
     batch: int
 
     def apply(self, engine: Engine, state: Any, seed: int) -> Any:
-        """The state after the rows, series in the order of the tails that follow.
+        """The state after the rows, series in the order of the rows that follow.
 
         The engine meets them in the order of their identifiers, whatever order they came in.
         """
@@ -61,7 +61,7 @@ class LastRows:
 
     Args:
         ids: Identifiers ``(N,)``.
-        t: Time of the last row in steps of the clock ``(N,)``.
+        t: Time of the last row in steps of the time index ``(N,)``.
         real: Static numbers ``(N, A)``.
         codes: Static categories ``(N, C)``.
         time_index: Steps to time stamps and back.

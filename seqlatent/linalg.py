@@ -24,7 +24,7 @@ def cholesky(P: Tensor, *, what: str = "covariance") -> Tensor:
 
     :math:`\epsilon = 0` where the plain factorisation succeeds. A matrix of the batch that fails
     for rounding gets a multiple of its variances, growing tenfold from machine precision to its
-    square root: so a small variance beside a vast one stays what it is. Where that is not enough,
+    square root: so a small variance beside a large one stays what it is. Where that is not enough,
     as for a variance of zero, each coordinate gets the same multiples of their mean; beyond that it
     is no covariance. Only the lower triangle is read.
 

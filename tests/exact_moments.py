@@ -151,7 +151,7 @@ def _condition(S: Tensor, seen: Tensor) -> Tensor:
 # --- in hundreds of digits
 
 DIGITS = 420
-VAST = 60  # digits of the variance of a diffuse coordinate
+LARGE = 60  # digits of the variance of a diffuse coordinate
 Cells = dict[str, list]
 
 
@@ -217,14 +217,14 @@ def _inner(x, w):
 def precise_moments(series: list[tuple[Cells, list]], diffuse: Tensor | None) -> dict[str, Tensor]:
     """Moments of each series, rounded at the end.
 
-    A diffuse coordinate has a vast variance; how many directions a step determines is what the log
+    A diffuse coordinate has a large variance; how many directions a step determines is what the log
     evidence changes by where that is another one.
     """
     flat = None if diffuse is None else diffuse.tolist()
     with mp.workdps(DIGITS):
         found = [precise(*one, flat) for one in series]
-        more = [precise(*one, flat, 2 * VAST) for one in series] if flat else found
-        unit = VAST * mp.log(10)
+        more = [precise(*one, flat, 2 * LARGE) for one in series] if flat else found
+        unit = LARGE * mp.log(10)
         evidence = [
             [p + mp.nint(2 * (p - q) / unit) * unit / 2 for p, q in zip(*pair, strict=True)]
             for pair in (
@@ -241,7 +241,7 @@ def _rounded(x):
 
 
 def precise(
-    cells: Cells, seen: list[list[bool]], flat: list[bool] | None, vast: int = VAST
+    cells: Cells, seen: list[list[bool]], flat: list[bool] | None, large: int = LARGE
 ) -> Precise:
     """Moments of one series from the joint normal of its states, given cell after cell."""
     F, b, Q, P, H, d, R, y = (cells[name] for name in ("F", "b", "Q", "P0", "H", "d", "R", "y"))
@@ -249,7 +249,7 @@ def precise(
     if flat is not None:
         P = [[mp.mpf(0) if flat[i] or flat[j] else P[i][j] for j in range(K)] for i in range(K)]
         for i in range(K):
-            P[i][i] += mp.mpf(10) ** vast if flat[i] else 0
+            P[i][i] += mp.mpf(10) ** large if flat[i] else 0
     m, P = list(cells["m0"]), [list(row) for row in P]
     found = Precise([], [], [], [], [], [], [], [])
     for t, now in enumerate(seen):

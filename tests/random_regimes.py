@@ -165,7 +165,7 @@ class _Draw:
 
     def chain(self) -> Chain:
         size, steps = self.shape("states", 8)
-        kinds = ["full", "full", "sticky", "forward", "identity", "cycle", "zeros", "rare", "vast"]
+        kinds = ["full", "full", "sticky", "forward", "identity", "cycle", "zeros", "rare", "large"]
         moves = self.choose("M", *kinds)
         M = self.each(self.axes(steps), lambda: self.transition(size, moves))
         opening = self.choose("start", "full", "one", "zeros", "rare")
@@ -184,8 +184,8 @@ class _Draw:
     def distribution(self, size: int, kind: str) -> Tensor:
         """Log probabilities; what is rare among them is so by hundreds of orders of magnitude."""
         x = self.normal(size)
-        if kind in ("rare", "vast"):
-            x = x * {"rare": 200.0, "vast": 5000.0}[kind]
+        if kind in ("rare", "large"):
+            x = x * {"rare": 200.0, "large": 5000.0}[kind]
         elif kind != "full":
             keep = self.chance(0.6, size) if kind == "zeros" else torch.zeros(size).bool()
             keep[self.random.randrange(size)] = True
@@ -223,11 +223,11 @@ class _Draw:
         moves = self.choose("M", "full", "full", "sticky", "forward", "identity", "zeros", "rare")
         opening = self.choose("start", "full", "one", "zeros", "rare")
         shock = self.choose("Q", "full", "full", "low rank", "zero")
-        prior = self.choose("P0", "full", "full", "vast", "low rank", "zero")
+        prior = self.choose("P0", "full", "full", "large", "low rank", "zero")
         ratio = 10 ** self.random.uniform(-3, 3)
-        vast = 10 ** self.random.uniform(2, 6) if prior == "vast" else 1.0
+        large = 10 ** self.random.uniform(2, 6) if prior == "large" else 1.0
         self.words.append(f"Q/R={ratio:.0e}")
-        inner = "full" if prior == "vast" else prior
+        inner = "full" if prior == "large" else prior
 
         def regimes(make: Callable[[], Tensor]) -> Callable[[], Tensor]:
             return lambda: torch.stack([make() for _ in range(size)])
@@ -243,7 +243,7 @@ class _Draw:
             self.each(self.axes(steps), regimes(lambda: self.normal(K))),
             self.each(self.axes(steps), regimes(lambda: self.covariance(K, shock))),
             self.each(self.axes(None), regimes(lambda: self.normal(K))),
-            self.each(self.axes(None), regimes(lambda: vast * self.covariance(K, inner))),
+            self.each(self.axes(None), regimes(lambda: large * self.covariance(K, inner))),
             self.each(self.axes(steps), regimes(lambda: self.normal(D, K))),
             self.each(self.axes(steps), regimes(lambda: self.normal(D))),
             self.each(self.axes(steps), regimes(lambda: self.covariance(D, "full"))),

@@ -212,12 +212,12 @@ class _Draw:
 
     def start(self, exact: bool) -> tuple[Tensor, Tensor | None]:
         K = self.K
-        kinds = ["proper", "vast", "diffuse", "partly diffuse"]
+        kinds = ["proper", "large", "diffuse", "partly diffuse"]
         kind = self.choose("start", *kinds, *([] if exact else ["low rank", "zero"]))
         lead = self.lead if self.own and self.random.random() < 0.5 else ()
-        inner = {"low rank": "low rank", "zero": "zero", "vast": "diagonal"}.get(kind, "full")
+        inner = {"low rank": "low rank", "zero": "zero", "large": "diagonal"}.get(kind, "full")
         P0 = self.each(lead, lambda: self.covariance(K, inner))
-        if kind == "vast":
+        if kind == "large":
             P0 = P0 * 10 ** self.random.uniform(3, 8)
         if "diffuse" not in kind:
             return P0, None
@@ -328,12 +328,12 @@ def precise_slopes(case: Case, direction: Case) -> tuple[float, float]:
 def _limit(case: Case, way: Case | None, step: mp.mpf) -> mp.mpf:
     if case.diffuse is None:
         return _filtered(case, mp.mpf(0), way, step)
-    vast = mp.mpf(10) ** 60
-    a, b = (_filtered(case, variance, way, step) for variance in (vast, vast**2))
-    return a + round(float(2 * (a - b) / mp.log(vast))) * mp.log(vast) / 2
+    large = mp.mpf(10) ** 60
+    a, b = (_filtered(case, variance, way, step) for variance in (large, large**2))
+    return a + round(float(2 * (a - b) / mp.log(large))) * mp.log(large) / 2
 
 
-def _filtered(case: Case, vast: mp.mpf, way: Case | None, step: mp.mpf) -> mp.mpf:
+def _filtered(case: Case, large: mp.mpf, way: Case | None, step: mp.mpf) -> mp.mpf:
     parts = [_exact(x) for x in (*case.model, case.y)]
     if way is not None:
         moves = (_exact(x) for x in (*way.model, way.y))
@@ -344,7 +344,7 @@ def _filtered(case: Case, vast: mp.mpf, way: Case | None, step: mp.mpf) -> mp.mp
         flat = case.diffuse.tolist()
         P = [[mp.mpf(0) if flat[i] or flat[j] else P[i][j] for j in range(K)] for i in range(K)]
         for i in range(K):
-            P[i][i] += vast if flat[i] else 0
+            P[i][i] += large if flat[i] else 0
     total = mp.mpf(0)
     for t, seen in enumerate(case.observed.tolist()):
         if t:

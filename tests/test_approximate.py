@@ -184,7 +184,7 @@ def test_series_may_have_offset_and_dispersion_of_their_own():
 
 
 @pytest.mark.parametrize("family", [LinearPoisson, LinearNegativeBinomial])
-def test_vast_rates_can_be_drawn(family):
+def test_large_rates_can_be_drawn(family):
     p = family(1, loading=LocalLevel().loading).double()
     z = torch.tensor([[math.log(1e9)], [600.0]], dtype=float64)
     y = sample(p(z, Context.regular(2, dtype=float64)), (500,), seeded(0))
@@ -620,8 +620,8 @@ def finite(model, data):
 @pytest.mark.parametrize("inference", EVERY, ids=repr)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_step_nothing_seen_and_nothing_but_zeros(family, inference):
-    vague = Sum([LocalLevel(0.1, initial_scale=10.0), Seasonal(3, 0.05, initial_scale=10.0)])
-    model = build(family, inference, vague)
+    wide = Sum([LocalLevel(0.1, initial_scale=10.0), Seasonal(3, 0.05, initial_scale=10.0)])
+    model = build(family, inference, wide)
     y = torch.tensor([0.0, 1.0, 0.0], dtype=float64)[:, None, None].expand(3, 4, 1)
     observed = torch.tensor([True, True, False])[:, None, None].expand(3, 4, 1)
     finite(model, Sequences.of(y[:2, :1]))

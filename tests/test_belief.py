@@ -635,8 +635,8 @@ def test_one_row_more_is_what_the_filter_finds_after_a_start_of_any_size(scale):
     y = normal(2, 12, 1)
     y[1, 7] = torch.nan
     belief = model.belief(Sequences.of(y[:, :6]))
-    vast = replace(belief.latest, cov=belief.latest.cov * scale)
-    by_one = by_two = replace(belief, latest=vast)
+    large = replace(belief.latest, cov=belief.latest.cov * scale)
+    by_one = by_two = replace(belief, latest=large)
     for t in range(6, 12, 2):
         rows = Sequences.of(y[:, t : t + 2], t=torch.arange(t, t + 2).double())
         by_two = model.update(by_two, rows)

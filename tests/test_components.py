@@ -187,7 +187,7 @@ CYCLES = {
     "noisy": {"scale": 0.3, "damping": None},
     "damped": {"scale": None, "damping": 0.9, "initial_scale": 5.0},
     "neither": {"scale": None, "damping": None},
-    "vague": {"scale": 0.3, "damping": 0.9, "initial_scale": 10.0},
+    "wide": {"scale": 0.3, "damping": 0.9, "initial_scale": 10.0},
     "bounded": {"scale": 0.3, "damping": 0.9, "bounds": (5.0, 20.0)},
 }
 
@@ -542,7 +542,7 @@ def test_harmonics_of_a_day_and_a_week_do_not_repeat():
     assert distinct_harmonics([(12, 2), (12, 2)]) == [(12, (1, 2))]
 
 
-def test_the_first_state_of_a_named_trend_is_as_vague_as_it_says():
+def test_the_first_state_of_a_named_trend_is_as_wide_as_it_says():
     trend, noisy = named_trend("smooth trend", initial_scale=7.0)
     assert trend.initial_scale == (7.0, 7.0)
     assert noisy

@@ -1,4 +1,4 @@
-"""Components of a structural forecaster: names, units, bands, sums, forms, agreement."""
+"""Components of a structural forecaster: names, units, bands, sums, specifications, agreement."""
 
 from functools import partial
 
@@ -288,7 +288,7 @@ def test_a_component_that_a_form_lacks_is_zero_there():
     np.testing.assert_allclose(result.quantiles[1].item(), 0.0, atol=1e-6)
 
 
-def test_forms_without_weight_are_left_out():
+def test_specifications_without_weight_are_left_out():
     def marginal(mean):
         return Normals(np.array([[mean]]), np.array([[0.1]]))
 

@@ -105,7 +105,7 @@ def test_activity_of_a_static_latent_is_the_explained_share_of_its_variance(gene
     assert use.activity.item() == pytest.approx((explained / (explained + 0.2)).item(), rel=1e-6)
 
 
-def test_a_vague_start_hides_no_activity(generator):
+def test_a_wide_start_hides_no_activity(generator):
     transition = LocalLevel(0.5, initial_scale=100.0)
     emission = LinearGaussian(1, loading=transition.loading, bias=False, scale=0.5)
     model = LatentModel(transition, emission, Kalman()).double()

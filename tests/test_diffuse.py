@@ -41,21 +41,21 @@ def smooth(smoother, model, filtered, y, observed, **options):
 
 
 def limit(model, y, observed, diffuse, power):
-    """Returns the dense posterior for vast variances, extrapolated to infinite ones.
+    """Returns the dense posterior for large variances, extrapolated to infinite ones.
 
     What is left at a variance v is of the order 1 / v.
     """
     found = []
     for p in power:
-        vast = torch.where(diffuse, 10.0**p, 0.0).to(model.P0)
-        P0 = model.P0.masked_fill(diffuse | diffuse[:, None], 0.0) + vast.diag()
+        large = torch.where(diffuse, 10.0**p, 0.0).to(model.P0)
+        P0 = model.P0.masked_fill(diffuse | diffuse[:, None], 0.0) + large.diag()
         exact = each(dense_posterior, model._replace(P0=P0), y, observed)
         constant = diffuse.sum() * p * math.log(10) / 2
         found.append(exact._replace(log_evidence=exact.log_evidence + constant))
     return type(found[0])(*((10 * b - a) / 9 for a, b in zip(*found, strict=True)))
 
 
-# --- the limit of vast variances
+# --- the limit of large variances
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])
@@ -64,7 +64,7 @@ def limit(model, y, observed, diffuse, power):
 @pytest.mark.parametrize(
     "diffuse", [mask(1, 0, 0), mask(0, 1, 1), mask(1, 1, 1)], ids=lambda x: str(x.tolist())
 )
-def test_everything_is_the_limit_of_vast_variances(diffuse, obs_dim, steps, missing, generator):
+def test_everything_is_the_limit_of_large_variances(diffuse, obs_dim, steps, missing, generator):
     model = random_system(3, obs_dim, steps, (2,), generator=generator)
     model = model._replace(F=1.4 * model.F)
     y, observed = random_data((2,), steps, obs_dim, missing, generator)
@@ -122,13 +122,13 @@ def test_axes_of_samples_and_series_broadcast(generator):
         assert_close(found, expected, **EXACT)
 
 
-def test_a_finite_variance_in_place_of_the_infinite_one_is_a_vague_prior(generator):
+def test_a_finite_variance_in_place_of_the_infinite_one_is_a_wide_prior(generator):
     model = structural(period=4)._replace(P0=1e8 * torch.eye(5, dtype=torch.float64))
     y, observed = random_data((), 12, 1, 0.3, generator)
-    vague = kalman.filter(*model, y, observed)
+    wide = kalman.filter(*model, y, observed)
     filtered = kalman.filter(*model, y, observed, diffuse=mask(1, 1, 1, 1, 1), undetermined=1e8)
-    assert_close(filtered.cov[:3] / 1e8, vague.cov[:3] / 1e8, rtol=1e-6, atol=1e-7)
-    assert_close(filtered.cov[-1], vague.cov[-1], rtol=1e-5, atol=1e-6)
+    assert_close(filtered.cov[:3] / 1e8, wide.cov[:3] / 1e8, rtol=1e-6, atol=1e-7)
+    assert_close(filtered.cov[-1], wide.cov[-1], rtol=1e-5, atol=1e-6)
 
 
 # --- what is not determined

@@ -261,7 +261,7 @@ def test_columns_that_training_did_not_have_are_ignored():
     assert caught.value.column == "price"
 
 
-def test_a_known_clock_is_kept():
+def test_a_known_time_index_is_kept():
     time_index = read(daily()).panel.time_index
     later = read(daily(start="2023-12-30", freq="2D"), time_index=time_index).panel
     assert later.time_index == time_index
@@ -897,7 +897,7 @@ def test_horizons(panel, h):
 def test_a_horizon_must_be_given(panel):
     with pytest.raises(ValueError, match="h must be given where"):
         ahead(None, panel, None, ())
-    with pytest.raises(ValueError, match="only an irregular clock"):
+    with pytest.raises(ValueError, match="only an irregular time index"):
         ahead(future_of(panel, 2), panel, None)
 
 
@@ -966,7 +966,7 @@ def test_errors_of_future_covariates(convert, panel, spoil, error, match, column
     check(caught.value, column=column, id=id, row=row)
 
 
-def test_future_of_an_irregular_clock():
+def test_future_of_irregular_times():
     frame = daily(("b", "a")).assign(ds=[0, 2, 4, 7, 1, 3, 5, 7])
     panel = read(frame, freq="irregular").panel
     assert ahead(None, panel, 2, ()).t.tolist() == (panel.last[:, None] + [1, 2]).tolist()

@@ -8,7 +8,7 @@ What is asked: values to 1e-9, gradients to 1e-6, second derivatives to 1e-4, an
 precision values to 1e-4. To that comes what no algorithm can avoid, the rounding of the numbers
 that it is given: ten times what the result moves by when they are nudged by as much, or by more,
 scaled down, where double precision would not see it. The gradient of P0 is what a prior takes away
-of the information that data have on the first state: little of it under a vast one, but rounded
+of the information that data have on the first state: little of it under a large one, but rounded
 as a whole.
 """
 

@@ -254,7 +254,7 @@ def test_every_way_has_the_moments_of_the_joint_distribution(seeds):
         sharp = cache(partial(precisely, case, right))
         for name in runs(case):
             if name == "paths" and not right.distribution.settled[..., -1].all():
-                continue  # what nothing determines has a vast variance there
+                continue  # what nothing determines has a large variance there
             found = RUNS[name](case.model, case.y, case.observed, options(case))
             limit = tolerance * (signal(case, right) if name == "paths" else 1.0)
             for field, value in found._asdict().items():
@@ -269,12 +269,12 @@ def test_every_way_has_the_moments_of_the_joint_distribution(seeds):
     "seed", [790, 1192, 1159, 1576, 1740, 1760, 820, 908, 1848, 2169, 2663, 3869]
 )
 def test_cases_that_many_seeds_found(seed):
-    """Smoothers under vast priors, an exact observation, and small precisions in single numbers."""
+    """Smoothers under wide priors, an exact observation, and small precisions in single numbers."""
     test_every_way_has_the_moments_of_the_joint_distribution([seed])
     test_single_precision_has_four_digits_where_a_case_leaves_them([seed])
 
 
-def test_smoothed_covariances_under_a_vast_prior_keep_their_digits():
+def test_smoothed_covariances_under_a_large_prior_keep_their_digits():
     case = short(random_case(1192))
     right = truth(case)
     for name in ("smoother", "smoother by scan"):

@@ -2,8 +2,8 @@
 
 `make fuzz N=5000` takes so many of them. Moments of a state have the tolerance of those of
 `test_fuzz_moments`, by the condition of the joint normal of each path of regimes. The logarithm of
-a probability is rounded as the log density of what is observed is, relative to its size, and moments
-of a mixture by as much of the distance between its parts.
+a probability is rounded as the log density of what is observed is, relative to its size, and
+moments of a mixture by as much of the distance between its parts.
 """
 
 import itertools

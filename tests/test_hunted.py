@@ -57,7 +57,7 @@ def test_a_small_noise_costs_no_accuracy_where_the_state_is_not_determined(steps
     torch.testing.assert_close(*pair, rtol=1e-6, atol=1e-6)
 
 
-def test_a_flat_direction_known_only_through_vast_priors_is_known():
+def test_a_flat_direction_known_only_through_large_priors_is_known():
     model = structural(12)
     flat = torch.arange(model.F.shape[-1]) < 2
     y, observed = random_data((), 3, 1, 0.0, torch.Generator().manual_seed(0))

@@ -93,13 +93,13 @@ def test_gradcheck(missing, diffuse):
 @pytest.mark.parametrize("diffuse", [[True, False, False], [True, True, True]])
 @pytest.mark.parametrize("steps", [None, 7])
 @pytest.mark.parametrize("obs_dim", [1, 4])
-def test_a_diffuse_start_is_the_limit_of_vast_variances(obs_dim, steps, diffuse):
+def test_a_diffuse_start_is_the_limit_of_large_variances(obs_dim, steps, diffuse):
     model, diffuse = system(3, obs_dim, steps, (2,) if steps else ()), torch.tensor(diffuse)
     y, observed = random_data((2,), 7, obs_dim, 0.2)
     kappa = 1e12
     both = diffuse[:, None] | diffuse
-    vast = model._replace(P0=torch.where(both, 0, model.P0) + kappa * diffuse.double().diag())
-    expected = kalman.filter_square_root(*vast, y, observed)
+    large = model._replace(P0=torch.where(both, 0, model.P0) + kappa * diffuse.double().diag())
+    expected = kalman.filter_square_root(*large, y, observed)
     found = kalman.filter_information(*model, y, observed, diffuse=diffuse)
     known = found.cov.diagonal(dim1=-2, dim2=-1).isfinite()
     assert bool(known[:, -1].all())

@@ -206,19 +206,19 @@ def dense(ours, sequences):
     )
 
 
-@pytest.mark.parametrize("vague", [None, 3.0])
+@pytest.mark.parametrize("initial_scale", [None, 3.0])
 @pytest.mark.parametrize("form", FORMS)
-def test_the_evidence_is_that_of_the_joint_distribution(form, vague):
-    ours = model(form, initial_scale=vague)
+def test_the_evidence_is_that_of_the_joint_distribution(form, initial_scale):
+    ours = model(form, initial_scale=initial_scale)
     sequences = Sequences.of(data(15, 0.3, batch=2))
     with torch.no_grad():
         torch.testing.assert_close(evidence(ours, sequences), dense(ours, sequences), **exact)
 
 
-@pytest.mark.parametrize("vague", [None, 3.0])
+@pytest.mark.parametrize("initial_scale", [None, 3.0])
 @pytest.mark.parametrize(("form", "admissible"), [("AAdA", False), ("AAN", True), ("ANA", True)])
-def test_the_evidence_has_a_gradient(form, admissible, vague):
-    ours = model(form, initial_scale=vague, admissible=admissible)
+def test_the_evidence_has_a_gradient(form, admissible, initial_scale):
+    ours = model(form, initial_scale=initial_scale, admissible=admissible)
     sequences = Sequences.of(data(12, 0.2))
     names = [name for name, _ in ours.named_parameters()]
 
@@ -310,7 +310,7 @@ def test_the_usual_region_holds_everywhere():
     assert 0.8 < p.damping < 0.98
 
 
-def test_a_vague_start_is_the_limit_of_a_learned_one():
+def test_a_wide_start_is_the_limit_of_a_learned_one():
     """Seasonal effects sum to zero under the prior too."""
     ours = Innovations(season_length=4, initial_scale=2.0).double()
     _, G0 = ours.initial_moments(context(1, 1)[0])
@@ -398,7 +398,7 @@ def test_bad_values_are_refused(build, match):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_diffuse_start_is_the_limit_of_vague_ones(form):
+def test_a_diffuse_start_is_the_limit_of_wide_ones(form):
     """The last seasonal effect is known: it could not be told from the level."""
     ours, wide = model(form, initial_scale=math.inf), model(form, initial_scale=math.inf)
     moments_of = wide.transition.initial_moments

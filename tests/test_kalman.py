@@ -268,7 +268,7 @@ def test_sampled_paths_have_the_moments_of_the_smoother(generator):
     assert in_deviations(covs, joint.cov, joint.cov) < 8 / 20_000**0.5
 
 
-# --- vast initial variances
+# --- large initial variances
 
 
 def trending(steps, period, generator):
@@ -279,7 +279,7 @@ def trending(steps, period, generator):
 
 @pytest.mark.parametrize("initial_variance", [1e6, 1e7])
 @pytest.mark.parametrize("missing", [0.0, 0.3])
-def test_vast_initial_variance_against_many_digits(initial_variance, missing, generator):
+def test_large_initial_variance_against_many_digits(initial_variance, missing, generator):
     mpmath = pytest.importorskip("mpmath")
     model = structural(period=6, initial_variance=initial_variance)
     y = trending(20, 6, generator).unsqueeze(-1)
@@ -293,7 +293,7 @@ def test_vast_initial_variance_against_many_digits(initial_variance, missing, ge
         for mean, cov in ((0, 1), (2, 3)):
             assert in_deviations(filtered[mean], exact_filter[mean], exact_filter[cov]) < 1e-7
             assert in_deviations(filtered[cov], exact_filter[cov], exact_filter[cov]) < 1e-7
-    # A phase of the season that is never seen keeps the vast variance; rounding has a share in it.
+    # A phase of the season that is never seen keeps its large variance; rounding has a share in it.
     limit = 1e-14 * initial_variance if missing else 1e-12
     everything = [smooth(run, model, y, observed) for run in SMOOTHERS]
     everything.append(kalman.path_moments(kernels(model, y, observed)))

@@ -170,7 +170,7 @@ def test_gradients_keep_their_digits_under_a_transition_that_grows(monkeypatch, 
 
 
 def test_gradients_of_a_panel_with_missing_values_take_the_blocks_of_its_values(monkeypatch):
-    """Under a vast prior most of the first block's states are known only together."""
+    """Under a wide prior most of the first block's states are known only together."""
     model, y = structural(12), walks(16, 80)
     observed = torch.rand(y.shape, generator=rng(1)) > 0.05
     y, begun, begin = torch.where(observed, y, 0), [], groups.begin
@@ -241,13 +241,13 @@ def test_states_that_nothing_determines_are_left_out_as_by_statsmodels():
     assert found[0] == 0
 
 
-def test_the_diffuse_start_is_the_limit_of_vast_ones():
+def test_the_diffuse_start_is_the_limit_of_large_ones():
     model, y = structural(4), walks(30)
     observed = torch.ones_like(y, dtype=torch.bool)
     limit = kalman.log_likelihood(*model, y, observed, diffuse=all_of(model))
     for variance in (1e8, 1e12, 1e16):
-        vast = structural(4, initial_variance=variance)
-        found = kalman.log_likelihood(*vast, y, observed) + 2.5 * math.log(variance)
+        large = structural(4, initial_variance=variance)
+        found = kalman.log_likelihood(*large, y, observed) + 2.5 * math.log(variance)
         assert found.item() == pytest.approx(limit.item(), abs=1e3 / variance + 1e-9)
 
 
@@ -396,7 +396,7 @@ def test_blocks_that_are_too_ill_conditioned_go_step_by_step(monkeypatch):
 
 def test_some_series_of_a_group_go_step_by_step_and_others_do_not():
     g = rng()
-    # of a smooth trend with a vast prior, three values say little and thirty say much
+    # of a smooth trend with a wide prior, three values say little and thirty say much
     one = torch.eye(4, dtype=torch.float64)
     F = one + one.roll(1, 1).triu(1)
     model = (F, 0 * one[0], 1e-6 * one, 0 * one[0], 1e5 * one, one[:1], 0 * one[0, :1], one[:1, :1])

@@ -136,7 +136,7 @@ def test_it_keeps_digits_that_the_filter_loses(dtype, accuracy):
             kalman.filter(*hard(dtype)[0], *hard(dtype)[1:])
 
 
-def test_factors_keep_small_variances_beside_vast_ones():
+def test_factors_keep_small_variances_beside_large_ones():
     P = torch.tensor([[1e12, 0, 0], [0, 1e-8, 0], [0, 0, 0]], dtype=torch.float32)
     G = root(P[None], "covariance")[0]
     assert_close(G @ G.mT, P, rtol=1e-6, atol=0)

@@ -1,4 +1,4 @@
-"""The automatic structural forecaster: candidate forms, their shares, the report of a choice."""
+"""The automatic structural forecaster: specifications, their weights, the report of a choice."""
 
 import json
 import math
@@ -56,7 +56,7 @@ def frame(y):
 # --- Forms ---------------------------------------------------------------------------------------
 
 
-def test_forms_follow_what_the_panel_allows():
+def test_specifications_follow_what_the_panel_allows():
     names = [specification.name for specification in candidates(12, longest=60, positive=True)]
     assert names == [
         "damped, season 12",
@@ -71,7 +71,7 @@ def test_forms_follow_what_the_panel_allows():
     assert "23 values" in seasons_of(12, 23)[1]
 
 
-def test_forms_in_words_get_seasons_unless_told_otherwise():
+def test_specifications_in_words_get_seasons_unless_told_otherwise():
     specifications = candidates(
         4,
         longest=40,
@@ -344,7 +344,7 @@ def test_what_grows_is_no_level_and_the_report_says_so():
 
 @pytest.mark.parametrize("criterion", ["aic", "bic"])
 @pytest.mark.slow
-def test_a_criterion_gives_each_series_its_own_shares(criterion):
+def test_a_criterion_gives_each_series_its_own_weights(criterion):
     y = lines(6)
     y[:3] = 50 + noise(3, 24, seed=5)
     fitted = fit_structural(

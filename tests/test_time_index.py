@@ -51,7 +51,7 @@ def stamps_of(freq, tz, start="2016-01-04", periods=60):
     return index.tz_localize(tz, nonexistent="shift_forward", ambiguous=np.ones(periods, bool))
 
 
-def clock_of(index, freq=None):
+def index_of(index, freq=None):
     return TimeIndex.of(index, [0, len(index)], freq)
 
 
@@ -63,7 +63,7 @@ def aware(stamps, tz):
 @pytest.mark.parametrize("freq", ABSOLUTE + LOCAL + CALENDAR)
 def test_steps_are_those_of_pandas(freq, tz):
     index = stamps_of(freq, tz)
-    time_index = clock_of(index, freq)
+    time_index = index_of(index, freq)
     np.testing.assert_array_equal(time_index.steps(index), np.arange(len(index)))
     expected = index.tz_convert("UTC").tz_localize(None) if tz else index
     np.testing.assert_array_equal(time_index.stamps(np.arange(len(index))), expected.to_numpy())
@@ -72,7 +72,7 @@ def test_steps_are_those_of_pandas(freq, tz):
 @pytest.mark.parametrize("tz", ZONES)
 @pytest.mark.parametrize("freq", ABSOLUTE + LOCAL + CALENDAR)
 def test_steps_undo_stamps_before_and_beyond_the_data(freq, tz):
-    time_index = clock_of(stamps_of(freq, tz), freq)
+    time_index = index_of(stamps_of(freq, tz), freq)
     t = np.arange(-90, 200)
     np.testing.assert_array_equal(time_index.steps(aware(time_index.stamps(t), tz)), t)
 
@@ -124,19 +124,19 @@ def test_one_day_of_each_month_is_a_frequency(day):
     month = pd.date_range("2023-01-01", periods=30, freq="MS")
     index = month + pd.to_timedelta(np.minimum(day, month.days_in_month) - 1, unit="D")
     for freq in (None, pd.DateOffset(months=1)):
-        time_index = clock_of(index[:14], freq)
+        time_index = index_of(index[:14], freq)
         assert (time_index.freq, time_index.default_season) == (
             f'DateOffset{{"day": {day}, "months": 1}}',
             12,
         )
         np.testing.assert_array_equal(time_index.stamps(np.arange(30)), index)
-    assert clock_of(index[::3]).default_season == 4
-    assert clock_of(index[::12]).default_season == 1
+    assert index_of(index[::3]).default_season == 4
+    assert index_of(index[::12]).default_season == 1
 
 
 def test_months_without_a_common_day_go_on_as_pandas_does():
     index = pd.date_range("2024-01-31", periods=6, freq=pd.DateOffset(months=1))
-    time_index = clock_of(index, pd.DateOffset(months=1))
+    time_index = index_of(index, pd.DateOffset(months=1))
     np.testing.assert_array_equal(time_index.stamps(np.arange(6)), index)
 
 
@@ -171,7 +171,7 @@ def test_seasons_of_offsets(offset, season):
 def test_steps_undo_stamps(freq, tz, t, start, unit):
     unit = "ms" if freq == "500ms" and unit == "s" else unit
     index = stamps_of(freq, tz, start.replace(minute=0, second=0, microsecond=0), 3).as_unit(unit)
-    time_index = TimeIndex.from_dict(json.loads(json.dumps(clock_of(index, freq).to_dict())))
+    time_index = TimeIndex.from_dict(json.loads(json.dumps(index_of(index, freq).to_dict())))
     t = np.array(t, np.int64)
     t = t[time_index.open(t)]  # not the hours that summer time leaves out
     stamps = time_index.stamps(t)
@@ -200,7 +200,7 @@ def test_the_step_of_integers_divides_all_gaps(stamps, step):
 @pytest.mark.parametrize("freq", CALENDAR)
 def test_steps_long_before_the_data(freq):
     index = stamps_of(freq, None, "1995-01-01", 200)
-    time_index = clock_of(index[-2:], freq)
+    time_index = index_of(index[-2:], freq)
     np.testing.assert_array_equal(time_index.steps(index), np.arange(-198, 2))
 
 
@@ -210,21 +210,21 @@ def test_steps_long_before_the_data(freq):
 )
 def test_the_grid_starts_at_the_first_stamp_that_is_on_it(freq, stamps):
     index = pd.DatetimeIndex(["2023-12-30", *stamps])
-    _, there = clock_of(index, freq).locate(index)
+    _, there = index_of(index, freq).locate(index)
     assert there.tolist() == [False, True, True]
 
 
 def test_stamps_may_be_dates():
     days = np.arange("2024-01-01", "2024-01-05", dtype="datetime64[D]")
-    time_index = clock_of(days)
+    time_index = index_of(days)
     assert (time_index.freq, time_index.unit) == ("D", "s")
     np.testing.assert_array_equal(time_index.steps(days), np.arange(4))
 
 
-def test_a_clock_does_not_start_at_an_hour_that_was_moved():
+def test_a_time_index_does_not_start_at_an_hour_that_was_moved():
     days = pd.date_range("2016-10-16", periods=5, freq="D")  # there is no midnight on the first
     index = days.tz_localize("America/Sao_Paulo", nonexistent="shift_forward")
-    time_index = clock_of(index)
+    time_index = index_of(index)
     np.testing.assert_array_equal(np.diff(time_index.steps(index)), 1)
     assert time_index.freq == "D"
 
@@ -249,7 +249,7 @@ def test_zones_have_names():
 
 
 def test_shapes_are_kept():
-    time_index = clock_of(stamps_of("MS", None))
+    time_index = index_of(stamps_of("MS", None))
     t = np.arange(6.0).reshape(2, 3)
     assert time_index.stamps(t).shape == (2, 3)
     np.testing.assert_array_equal(time_index.steps(time_index.stamps(t)), t)
@@ -270,13 +270,13 @@ INFERRED = {
 @pytest.mark.parametrize("freq", INFERRED)
 def test_the_frequency_is_inferred(freq, tz):
     index = stamps_of(freq, tz, "2015-12-01", 40)
-    assert clock_of(index).freq == INFERRED[freq]
+    assert index_of(index).freq == INFERRED[freq]
 
 
 @pytest.mark.parametrize("freq", ["h", "D", "B", "W-MON", "MS", "QE"])
 def test_the_frequency_is_inferred_in_spite_of_gaps(freq):
     index = stamps_of(freq, None).delete([3, 4, 17, 40])
-    time_index = clock_of(index)
+    time_index = index_of(index)
     assert time_index.freq == freq
     np.testing.assert_array_equal(time_index.steps(index), np.delete(np.arange(60), [3, 4, 17, 40]))
 
@@ -345,7 +345,7 @@ def test_series_may_be_out_of_phase(freq, phases, far):
 
 def test_a_clock_makes_room_for_the_phases_of_new_series():
     index = pd.date_range("2024-01-01", periods=4, freq="h")
-    time_index = clock_of(index)
+    time_index = index_of(index)
     half = index + pd.Timedelta(minutes=30)
     with pytest.raises(TimeError, match=r"row 0: .*grid of freq='h', such as 2024-01-01 or "):
         time_index.steps(half)
@@ -353,7 +353,7 @@ def test_a_clock_makes_room_for_the_phases_of_new_series():
     np.testing.assert_array_equal(refined.steps(half), np.arange(4) + 0.5)
     np.testing.assert_array_equal(refined.steps(index), time_index.steps(index))
     assert refined.refine(index[:1]) == refined
-    irregular = clock_of(index, "irregular")
+    irregular = index_of(index, "irregular")
     assert irregular.refine(half) is irregular
 
 
@@ -380,22 +380,22 @@ def test_irregular_integers_and_zones():
     np.testing.assert_array_equal(time_index.steps(np.array([2, 7])), [0, 2])
     np.testing.assert_array_equal(time_index.stamps([1.0, 2.0]), [4, 7])  # steps of 2.5, rounded
     index = pd.DatetimeIndex(["2024-03-31 00:00", "2024-04-01 00:00"], tz="Europe/Berlin")
-    assert clock_of(index, "irregular").step == 23 * 3600
-    assert clock_of(index, "irregular").default_season == 1
+    assert index_of(index, "irregular").step == 23 * 3600
+    assert index_of(index, "irregular").default_season == 1
     with pytest.raises(TimeError, match="two rows or more"):
-        clock_of(index[:1], "irregular")
+        index_of(index[:1], "irregular")
 
 
 def test_days_and_hours_are_counted_on_the_local_calendar():
     night = pd.DatetimeIndex(["2024-03-30 12:00", "2024-03-31 12:00"], tz="Europe/Berlin")
-    assert clock_of(night).freq == "D"
-    np.testing.assert_array_equal(clock_of(night, "D").steps(night), [0, 1])
-    np.testing.assert_array_equal(clock_of(night, "h").steps(night), [0, 24])
-    np.testing.assert_array_equal(clock_of(night[:1], "2h").steps(night[:1]), [0])
-    assert not clock_of(night[:1], "2h").wall
-    assert not clock_of(night.tz_convert("UTC"), "h").wall
-    assert not clock_of(night.tz_convert("Australia/Lord_Howe"), "h").wall  # half an hour
-    assert clock_of(night.tz_convert("Australia/Lord_Howe"), "30min").wall
+    assert index_of(night).freq == "D"
+    np.testing.assert_array_equal(index_of(night, "D").steps(night), [0, 1])
+    np.testing.assert_array_equal(index_of(night, "h").steps(night), [0, 24])
+    np.testing.assert_array_equal(index_of(night[:1], "2h").steps(night[:1]), [0])
+    assert not index_of(night[:1], "2h").wall
+    assert not index_of(night.tz_convert("UTC"), "h").wall
+    assert not index_of(night.tz_convert("Australia/Lord_Howe"), "h").wall  # half an hour
+    assert index_of(night.tz_convert("Australia/Lord_Howe"), "30min").wall
 
 
 @pytest.mark.parametrize("freq", ["2h", "6h", "12h"])
@@ -404,7 +404,7 @@ def test_longer_steps_keep_to_the_clock_that_their_stamps_keep_to(freq, day):
     local = pd.date_range(day, periods=60, freq=freq).tz_localize("Europe/London")
     absolute = pd.date_range(day, periods=60, freq=freq, tz="Europe/London")
     for index, wall in ((local, True), (absolute, False)):
-        time_index = clock_of(index)
+        time_index = index_of(index)
         assert (time_index.freq, time_index.wall) == (freq, wall)
         np.testing.assert_array_equal(time_index.steps(index), np.arange(60))
         ahead = time_index.following(time_index.ticks(index[:1]), np.zeros(1), 59)
@@ -416,7 +416,7 @@ def test_longer_steps_keep_to_the_clock_that_their_stamps_keep_to(freq, day):
 def test_hours_that_are_left_out_are_closed_and_those_that_come_twice_are_one(freq, month):
     day = {"03": "2024-03-31", "10": "2024-10-27"}[month]
     index = pd.date_range(day, periods=5 * 24, freq=freq, tz="Europe/Berlin")
-    time_index = clock_of(index)
+    time_index = index_of(index)
     t = time_index.steps(index)
     per_hour = {"h": 1, "30min": 2, "15min": 4}[freq]
     left_out = np.arange(2 * per_hour, 3 * per_hour)
@@ -438,7 +438,7 @@ def test_hours_that_are_left_out_are_closed_and_those_that_come_twice_are_one(fr
 def test_both_of_two_equal_local_times_are_that_day():
     twice = pd.DatetimeIndex(["2024-10-26 02:30", "2024-10-27 02:30", "2024-10-27 02:30"])
     index = twice.tz_localize("Europe/Berlin", ambiguous=[True, True, False])
-    np.testing.assert_array_equal(clock_of(index[:2], "D").steps(index), [0, 1, 1])
+    np.testing.assert_array_equal(index_of(index[:2], "D").steps(index), [0, 1, 1])
 
 
 FEATURES = {
@@ -458,7 +458,7 @@ FEATURES = {
 @pytest.mark.parametrize("freq", FEATURES)
 def test_features_suit_the_frequency(freq):
     index = stamps_of(freq, None)
-    time_index = clock_of(index, freq)
+    time_index = index_of(index, freq)
     features, names = time_index.features(time_index.steps(index))
     assert names == tuple(f"{name}_{wave}" for name in FEATURES[freq] for wave in ("sin", "cos"))
     assert features.shape == (60, len(names))
@@ -473,7 +473,7 @@ def angle(features, names, name):
 
 def test_features_are_in_local_time():
     index = pd.date_range("2024-03-30", periods=60, freq="h", tz="Europe/Berlin")
-    time_index = clock_of(index)
+    time_index = index_of(index)
     features, names = time_index.features(time_index.steps(index))
     np.testing.assert_allclose(angle(features, names, "hour") * 24 % 24, index.hour, atol=1e-9)
     np.testing.assert_allclose(
@@ -492,7 +492,7 @@ def test_features_are_in_local_time():
 )
 def test_features_go_round_the_calendar(freq, name, phase):
     index = stamps_of(freq, None)
-    features, names = clock_of(index, freq).features(np.arange(60))
+    features, names = index_of(index, freq).features(np.arange(60))
     np.testing.assert_allclose(angle(features, names, name), phase(index), atol=1e-9)
 
 
@@ -501,7 +501,7 @@ def test_irregular_clocks_have_the_features_of_their_usual_gap(hours, name):
     index = pd.DatetimeIndex(["2024-01-01"]).append(
         pd.DatetimeIndex(["2024-01-01"]) + pd.Timedelta(hours=hours)
     )
-    assert f"{name}_sin" in clock_of(index, "irregular").features([0.0, 1.0])[1]
+    assert f"{name}_sin" in index_of(index, "irregular").features([0.0, 1.0])[1]
 
 
 SEASONS = {
@@ -543,16 +543,16 @@ def test_periods_are_known_by_their_starts(period, alias):
 def test_starts_of_periods_are_on_their_grid(freq):
     periods = pd.period_range("2020-01-01", periods=30, freq=freq)
     start = periods.to_timestamp(how="start")
-    time_index = clock_of(start, of_period(periods.freqstr))
+    time_index = index_of(start, of_period(periods.freqstr))
     np.testing.assert_array_equal(time_index.steps(start), np.arange(30))
 
 
 def test_offsets_and_durations_of_pandas_have_aliases():
     day = pd.date_range("2024-01-01", periods=3, freq="D")
-    assert clock_of(day, pd.offsets.Day()).freq == "D"
-    assert clock_of(day, pd.Timedelta(hours=12)).freq == "12h"
-    assert clock_of(day, pd.offsets.Hour(3)).freq == "3h"
-    assert clock_of(day[:1], pd.offsets.MonthBegin()).freq == "MS"
+    assert index_of(day, pd.offsets.Day()).freq == "D"
+    assert index_of(day, pd.Timedelta(hours=12)).freq == "12h"
+    assert index_of(day, pd.offsets.Hour(3)).freq == "3h"
+    assert index_of(day[:1], pd.offsets.MonthBegin()).freq == "MS"
 
 
 @pytest.mark.parametrize(
@@ -589,7 +589,7 @@ def test_unknown_frequencies_are_told_what_to_give(freq):
 def test_frequencies_of_the_wrong_kind():
     day = pd.date_range("2024-01-01", periods=3, freq="D")
     with pytest.raises(TimeError, match=r"found 1. Use one of 's', 'min'"):
-        clock_of(day, 1)
+        index_of(day, 1)
     assert TimeIndex.of(np.arange(3), [0, 3], "D").freq == 1
     with pytest.raises(TimeError, match="found 'fortnight'"):
         TimeIndex.of(np.arange(3), [0, 3], "fortnight")
@@ -599,7 +599,7 @@ def test_frequencies_of_the_wrong_kind():
     with pytest.raises(TimeError, match="found dtype float64"):
         TimeIndex.of(np.arange(3.0), [0, 3])
     with pytest.raises(TimeError, match="positive length"):
-        clock_of(day, pd.Timedelta(0))
+        index_of(day, pd.Timedelta(0))
 
 
 def test_one_row_has_no_frequency():
@@ -621,7 +621,7 @@ def test_stamps_without_a_frequency(days, found):
         TimeError,
         match=f"no multiples of its smallest one, {found}.*irregular.*integers.*to_period",
     ):
-        clock_of(index)
+        index_of(index)
 
 
 @pytest.mark.parametrize(
@@ -655,7 +655,7 @@ def test_series_must_agree(one, other, match):
 @pytest.mark.parametrize("tz", [None, "Europe/Berlin"])
 def test_stamps_off_the_grid(freq, wrong, near, tz):
     index = pd.date_range("2024-01-01", periods=4, freq=freq, tz=tz)
-    time_index = clock_of(index, freq)
+    time_index = index_of(index, freq)
     before, after = near.split(" or ")
     with pytest.raises(
         TimeError, match=f"such as {before}.* or {after}.*; found {wrong}"
@@ -666,17 +666,17 @@ def test_stamps_off_the_grid(freq, wrong, near, tz):
 
 def test_a_start_off_the_grid():
     with pytest.raises(TimeError, match=r"grid of freq='MS', found 2024-01-02. Give the freq="):
-        clock_of(pd.DatetimeIndex(["2024-01-02", "2024-01-03"]), "MS")
+        index_of(pd.DatetimeIndex(["2024-01-02", "2024-01-03"]), "MS")
 
 
 def test_stamps_of_another_kind():
-    time_index = clock_of(stamps_of("D", None))
+    time_index = index_of(stamps_of("D", None))
     with pytest.raises(TimeError, match="expected datetimes as in training, found integers"):
         time_index.steps(np.arange(3))
 
 
 def test_stamps_beyond_what_datetimes_hold():
-    time_index = clock_of(stamps_of("YS", None, "2000", 5).as_unit("ns"))
+    time_index = index_of(stamps_of("YS", None, "2000", 5).as_unit("ns"))
     assert time_index.stamps(200.0) == np.datetime64("2200-01-01")
     assert time_index.stamps(260.0) == np.datetime64("2260-01-01")
     with pytest.raises(TimeError, match=r"datetimes can hold.*Use a shorter horizon"):
@@ -685,7 +685,7 @@ def test_stamps_beyond_what_datetimes_hold():
 
 
 def test_steps_beyond_64_bits():
-    time_index = clock_of(stamps_of("D", None).as_unit("ns"), "D")
+    time_index = index_of(stamps_of("D", None).as_unit("ns"), "D")
     assert time_index.stamps(80_000.0) > np.datetime64("2230")
     for t in (100_000.0, -200_000.0):
         with pytest.raises(TimeError, match="64 bits can hold"):
@@ -694,6 +694,6 @@ def test_steps_beyond_64_bits():
 
 def test_units_are_as_fine_as_the_frequency_needs():
     index = stamps_of("D", None).as_unit("s")
-    assert clock_of(index, "D").unit == "s"
-    assert clock_of(index, "500ms").unit == "ms"
-    assert clock_of(index, "h").stamps([0.5]).dtype == "datetime64[s]"
+    assert index_of(index, "D").unit == "s"
+    assert index_of(index, "500ms").unit == "ms"
+    assert index_of(index, "h").stamps([0.5]).dtype == "datetime64[s]"

@@ -1,4 +1,4 @@
-"""Demo: the main job on data that are at hand, from a table to scores and a picture."""
+"""Demo: the main work on data that are at hand, from a table to scores and a picture."""
 
 import time
 from pathlib import Path

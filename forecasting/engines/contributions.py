@@ -1,4 +1,4 @@
-"""Contributions, components in the units of the data: pooled over an ensemble, or by its forms."""
+"""Contributions, components in the units of the data: pooled, or by specification."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple

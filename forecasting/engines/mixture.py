@@ -13,7 +13,7 @@ __all__ = ["allot", "quantiles"]
 def allot(weights: np.ndarray, n: int, generator: torch.Generator) -> np.ndarray:
     """Member that draws each path of each series ``(n, N)``.
 
-    The shares are as close to the weights as whole paths allow.
+    Their numbers are as close to the weights as whole paths allow.
 
     Args:
         weights: Weights of the members ``(N, M)``, which sum to one.

@@ -80,7 +80,7 @@ class Inputs:
         """Covariates of steps ahead ``(N, H, U)``.
 
         Args:
-            time_index: The clock of the panel.
+            time_index: The time index of the panel.
             future: Times, and covariates known ahead.
             real: Static numbers ``(N, A)``.
             last: Past covariates of the last row ``(N, P)``.

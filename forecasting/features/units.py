@@ -51,9 +51,9 @@ def completed(
     """Shift and scale of series that do not say theirs, as the others have them.
 
     A series without a value stands where the middle one of the others stands, as far from it as
-    they are from each other: its first level lies within so many usual steps as is vague. One
-    value takes the usual step, relative to the level where the steps of the others are of different
-    orders.
+    they are from each other: its first level lies within so many usual steps as a wide prior does.
+    One value takes the usual step, relative to the level where the steps of the others are of
+    different orders.
 
     Args:
         shift: Levels ``(B, 1)``, NaN where a series has no value.

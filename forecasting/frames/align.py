@@ -1,4 +1,4 @@
-"""Alignment, the rows of a frame put on the grid of a clock."""
+"""Alignment, the rows of a frame put on the grid of a time index."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ class Alignment:
         offsets: Rows of each series ``(N + 1,)``.
         t: Time of each row ``(R,)``.
         row: Position of each row in the table, -1 for rows that fill a gap ``(R,)``.
-        time_index: The clock that times are read from.
+        time_index: The time index that times are read from.
         ends: Stamp of the last row of each series in ticks, where times do not say it ``(N,)``.
         unread: Rows that came second in an hour that comes twice.
     """
@@ -64,8 +64,8 @@ def align(
         codes: Series of each row of the table.
         times: Time stamps of the rows.
         rows: Names for errors.
-        time_index: Clock of training; None to make one.
-        freq: Frequency of a new clock; None to infer it.
+        time_index: Time index of training; None to make one.
+        freq: Frequency of a new time index; None to infer it.
         covariates: Whether covariates must be known at every step, so that no gap may be.
     """
     order, offsets = _order(codes, times.values, len(ids))

@@ -32,15 +32,15 @@ def read_future(
 
     Every series needs the ``h`` rows that follow its last one, in any order. Rows before and
     beyond them, rows of other series and columns that training did not have are ignored. Without
-    covariates the frame may be None; an irregular clock takes the times to forecast from the
+    covariates the frame may be None; an irregular time index takes the times to forecast from the
     frame, as many for each series, and without a frame goes on in its usual steps.
 
     Args:
         frame: Pandas or polars frame with identifiers, time stamps and the covariates; or None.
         ids: Identifiers ``(N,)``.
-        time_index: Clock of the series.
+        time_index: Time index of the series.
         last: Time of the last row of each series ``(N,)``.
-        h: Number of steps; None for all that the frame of an irregular clock has.
+        h: Number of steps; None for all that the frame of an irregular time index has.
         names: Names of the covariates, in the order of training.
         columns: Names of the columns.
         ends: Stamp of the last row of each series, in ticks, where its time does not say it.
@@ -76,7 +76,9 @@ def read_future(
         future = Future(t_future, np.zeros((len(ids), 0, 0)))
     else:
         if h is None:
-            raise ValueError("h must be given: only an irregular clock takes its times from X_df.")
+            raise ValueError(
+                "h must be given: only an irregular time index takes its times from X_df."
+            )
         future = ahead(time_index, last, h, ends)
         if time_index.wall:  # of an hour that comes twice the first row is read
             first = time_index.ticks(time_index.stamps(t)) == time_index.ticks(

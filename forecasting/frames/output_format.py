@@ -59,7 +59,7 @@ class OutputFormat:
 
         Args:
             data: Columns by their names, all of one length. The columns of identifiers, and of
-                time stamps and cutoffs (as a clock gives them), get the types they came in.
+                time stamps and cutoffs (as a time index gives them), get the types they came in.
         """
         stamps = (self.columns.time, self.columns.cutoff)
         if self.backend == "pandas":

@@ -14,12 +14,12 @@ __all__ = ["Future", "Panel", "order_of"]
 
 @dataclass(frozen=True)
 class Panel:
-    """Series one after the other, each in the order of time on its clock, gaps filled with NaN.
+    """Series one after the other, each in the order of time, gaps filled with NaN.
 
     Args:
         ids: Identifiers ``(N,)``, in the order of their first appearance.
         offsets: Series ``i`` has the rows ``offsets[i]`` to ``offsets[i + 1]`` ``(N + 1,)``.
-        t: Time of each row in steps of the clock, float64 ``(R,)``.
+        t: Time of each row in steps of the time index, float64 ``(R,)``.
         y: Targets, NaN where missing, float64 ``(R, D)``.
         future: Covariates known ahead, finite, float64 ``(R, U)``.
         past: Covariates known up to the present, NaN where missing, float64 ``(R, P)``.
@@ -141,7 +141,7 @@ class Panel:
 
     @classmethod
     def join(cls, panels: Sequence["Panel"]) -> "Panel":
-        """Puts panels on one clock behind one another, series after series."""
+        """Puts panels on one time index behind one another, series after series."""
         starts = np.cumsum([0, *(p.rows for p in panels[:-1])])
         ends = [p.offsets[1:] + start for p, start in zip(panels, starts, strict=True)]
         names = ("ids", "t", "y", "future", "past", "real", "codes", "row")
@@ -210,7 +210,7 @@ class Future(NamedTuple):
     """Steps to forecast.
 
     Attributes:
-        t: Times in steps of the clock ``(N, H)``.
+        t: Times in steps of the time index ``(N, H)``.
         u: Covariates known ahead ``(N, H, U)``.
         place: Which steps are wanted as rows, one after the other ``(N, R)``; None for all.
         stamps: Stamps of those rows ``(N, R)``.

@@ -71,8 +71,8 @@ def read(
         columns: Names of the columns.
         freq: Frequency of the time stamps; None to infer it.
         static: Frame of static features, one row per series.
-        time_index: Clock of training; None in training. The panel's clock then agrees with it, but
-            may know more phases.
+        time_index: Time index of training; None in training. That of the panel agrees with
+            it, but may know more phases.
         statics: Static features of training; None in training.
         names: Covariates known ahead of training, of which none may be absent, while other
             columns are ignored; None in training.

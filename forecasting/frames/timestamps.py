@@ -35,7 +35,7 @@ class Times:
     date: bool = False
 
     def agree(self, time_index: TimeIndex, rows: Rows) -> None:
-        """Makes sure that the stamps are of the kind that a clock has."""
+        """Makes sure that the stamps are of the kind that a time index has."""
         kinds = ("integers", "datetimes without time zone", "datetimes with a time zone")
         own = 0 if self.values.dtype.kind != "M" else 1 if self.tz is None else 2
         other = 0 if not time_index.unit else 1 if time_index.tz is None else 2
@@ -63,7 +63,7 @@ class Times:
         )
 
     def take(self, index: np.ndarray) -> Any:
-        """Some stamps, as a clock takes them."""
+        """Some stamps, as a time index takes them."""
         values = self.values[index]
         if values.dtype.kind != "M" or self.tz is None:
             return values

@@ -66,7 +66,7 @@ class Calendar:
     def settled(self, instants: np.ndarray) -> np.ndarray:
         """UTC to the local calendar, with summer time's first moments back where they belong.
 
-        Where a clock runs in whole days and one of its stamps falls into the hour that is left
+        Where a time index runs in whole days and one of its stamps falls into the hour that is left
         out, the stamp is the first moment after that hour; here it is the one that was meant, as
         the neighbouring row tells.
         """

@@ -1,4 +1,4 @@
-"""Frequencies, how long one step of a clock is: pandas aliases, fixed lengths and calendars."""
+"""Frequencies, how long one step of an index is: pandas aliases, fixed lengths and calendars."""
 
 import json
 import re
@@ -63,7 +63,7 @@ TICKS = (
 
 @dataclass(frozen=True)
 class Frequency:
-    """One step of a clock of datetimes.
+    """One step of a time index of datetimes.
 
     Args:
         alias: Name in the language of pandas, or an offset with its parameters.

@@ -1,4 +1,4 @@
-"""Clock, the steps that the time stamps of many series are counted in."""
+"""Time index, the steps that the time stamps of many series are counted in."""
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -52,7 +52,7 @@ class TimeIndex:
         origin: Stamp at time 0: an integer, or nanoseconds since the epoch, UTC.
         tz: Time zone; None for stamps without one.
         unit: Resolution of datetime stamps, such as ``"us"``; empty for integers.
-        step: What a step of an irregular clock lasts, in seconds or units of integers.
+        step: What a step of an irregular time index lasts, in seconds or units of integers.
         divisions: Number of equal parts of a step that series may be out of phase by.
         wall: Whether steps of hours or minutes are counted on the local calendar.
 
@@ -61,7 +61,7 @@ class TimeIndex:
         >>> from seqlatent.forecasting.time.index import TimeIndex
         >>> stamps = np.array(["2024-01-31", "2024-02-29", "2024-04-30"], "datetime64[us]")
         >>> time_index = TimeIndex.of(stamps, [0, 3])
-        >>> clock.freq, clock.steps(stamps), time_index.stamps(np.array([4.0]))
+        >>> time_index.freq, time_index.steps(stamps), time_index.stamps(np.array([4.0]))
         ('ME', array([0., 1., 3.]), array(['2024-05-31T00:00:00.000000'], dtype='datetime64[us]'))
     """
 
@@ -78,7 +78,7 @@ class TimeIndex:
     def of(
         cls, stamps: Any, offsets: Any, freq: Any = None, *, rows: Rows | None = None
     ) -> "TimeIndex":
-        """The clock of some series.
+        """The time index of some series.
 
         Args:
             stamps: Integers, datetime64, or a DatetimeIndex, ascending within each series ``(R,)``.
@@ -241,9 +241,9 @@ class TimeIndex:
         )
 
     def refine(self, stamps: Any, offsets: Any = None, rows: Rows | None = None) -> "TimeIndex":
-        """The clock that also has room for the phases of other series.
+        """The time index that also has room for the phases of other series.
 
-        Times that the clock has given so far keep their meaning.
+        Times that the time index has given so far keep their meaning.
 
         Args:
             stamps: First stamp of each series ``(N,)``.
@@ -312,7 +312,7 @@ class TimeIndex:
         )
 
     def _divided(self, divisions: int) -> "TimeIndex":
-        """The clock of other phases; the same ones keep the grid as far as it is made."""
+        """The time index of other phases; the same ones keep the grid as far as it is made."""
         return self if divisions == self.divisions else replace(self, divisions=divisions)
 
     @cached_property
@@ -346,7 +346,7 @@ class TimeIndex:
         return cycle_of(self.step * SECOND / DAY)
 
     def _same(self, stamps: Any) -> np.ndarray:
-        """Stamps as integers or ticks, if they are of the clock's own kind."""
+        """Stamps as integers or ticks, if they are of the time index's own kind."""
         values, unit, _ = values_of(stamps)
         if bool(unit) != bool(self.unit):
             kinds = ("integers", "datetimes")
@@ -391,7 +391,7 @@ class TimeIndex:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Number of parts of a step since the origin, and which stamps are on the grid.
 
-        The grid has the clock's own phases unless other ``divisions`` of a step are given.
+        The grid has the time index's own phases unless other ``divisions`` of a step are given.
         """
         if not len(ticks):
             return ticks, np.ones(0, bool)

@@ -1,4 +1,4 @@
-"""Normal distributions of which some coordinates have no variance, the limit of vast ones."""
+"""Normal distributions of which some coordinates have no variance, the limit of large ones."""
 
 import math
 from collections.abc import Sequence

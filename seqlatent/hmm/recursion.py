@@ -197,7 +197,7 @@ def _mixing(M: Tensor) -> bool:
 def _start(first: Tensor, ll: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Filtered logarithms, evidence and whether nothing explains it, of the first step."""
     peak = ll.amax(-1, keepdim=True).clamp_min(torch.finfo(ll.dtype).min)
-    x = first + (ll - peak)  # beside a vast one a logarithm would have no digit left
+    x = first + (ll - peak)  # beside a large one a logarithm would have no digit left
     e = x.logsumexp(-1)
     lost = e == -torch.inf
     if bool(lost.any()):

@@ -23,7 +23,7 @@ _FORMAT = 2
 
 @dataclass(frozen=True)
 class Belief:
-    """All that the past says about the future: latent state, memory, clock, last observation.
+    """All that the past says about the future: latent state, memory, time, last observation.
 
     Its size does not grow with the past. A fitted model turns it into forecasts, and into a newer
     belief when rows arrive.
@@ -204,7 +204,7 @@ def _require_header(path: Path, header: str | None) -> str:
 
 
 def continuing(belief: Belief, rows: Sequences) -> Sequences:
-    """Rows under the belief's codes, shift and scale, checked to come after its clock."""
+    """Rows under the belief's codes, shift and scale, checked to come after its last row."""
     if rows.batch != belief.batch:
         raise ValueError(
             f"the belief has {belief.batch} series, the rows have {rows.batch}; pick them with "

@@ -197,13 +197,13 @@ class LatentModel(nn.Module):
 
         Args:
             belief: Where the past left off.
-            rows: The rows that follow, ``t`` on the same clock; their codes, shift and scale are
+            rows: The rows that follow, ``t`` in the same steps; their codes, shift and scale are
                 the belief's own.
             generator: Source of randomness where the inference samples.
 
         Raises:
-            ValueError: If the number of series differs, or rows do not come after the belief's
-                clock.
+            ValueError: If the number of series differs, or rows do not come after those of the
+                belief.
         """
         rows = continuing(belief, rows)
         self._check_kind(rows.y)
@@ -325,7 +325,7 @@ class LatentModel(nn.Module):
             return self._roll(belief, self._context_after(belief, sequences), n, generator)
 
     def _context_after(self, belief: Belief, rows: Sequences) -> Context:
-        """Context of rows after a belief, without memory; the first gap counts from its clock."""
+        """Context of rows after a belief, without memory; the first gap counts from its time."""
         c = Context.of(rows, rows.y[..., :0])
         first = torch.where(belief.latest.started, rows.t[:, 0] - belief.t, 1.0).to(rows.dt)
         dt = torch.cat([first[:, None], rows.dt[:, 1:]], 1)
@@ -336,7 +336,7 @@ class LatentModel(nn.Module):
         state, started = belief.latest.draw(n, generator), belief.latest.started
         transition = self.transition
         if belief.latest.mean is not None and isinstance(transition, LinearTransition):
-            # A series of which nothing was observed is forecast too, from a vague first state.
+            # A series of which nothing was observed is forecast too, from a wide first state.
             transition = LargeVarianceStart(transition)
         if self.memory.out_dim == 0:
             z = sample_path(transition, c, (n,), generator, (state, started))

@@ -28,7 +28,7 @@ class Cycle(Structural):
         s^2(\Delta) = \sigma^2 \frac{1 - \rho^{2\Delta}}{1 - \rho^2}, \quad \lambda = 2 \pi / p
 
     with the rotation R of :class:`TrigonometricSeasonal`. Period and damping are learned. The first
-    state follows the stationary distribution :math:`N(0, \sigma^2 / (1 - \rho^2))`, or a vague one.
+    state follows the stationary distribution :math:`N(0, \sigma^2 / (1 - \rho^2))`, or a wide one.
     Without damping, :math:`\rho = 1`, or without noise there is no stationary distribution.
 
     Args:
@@ -78,9 +78,9 @@ class Cycle(Structural):
                 "a cycle that returns to zero needs a noise, found scale 0 or None; pass "
                 "damping=None for one that never dies, or an initial_scale for one that does."
             )
-        vague = 10.0 if initial_scale is None else initial_scale
+        first = 10.0 if initial_scale is None else initial_scale
         super().__init__(
-            Loading.of(1, 0), initial_scale=(vague, vague), learn_initial=learn_initial
+            Loading.of(1, 0), initial_scale=(first, first), learn_initial=learn_initial
         )
         self.stationary = damping is not None and initial_scale is None
         self.handles_gaps = True

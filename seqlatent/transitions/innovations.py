@@ -100,7 +100,7 @@ class Innovations(Structural):
         super().__init__(loading, initial_scale=(1.0,) * loading.latent_dim)
         self.trend, self.damped, self.season_length = trend, damped, season_length
         self.damping_bounds, self.admissible = damping_bounds, admissible
-        self.vague = None if initial_scale is None else float(initial_scale)
+        self.start_scale = None if initial_scale is None else float(initial_scale)
         self.learn_scale("scale", scale)
         start = {"level": smoothing_level}
         start |= {"trend": smoothing_trend} if trend else {}
@@ -195,19 +195,19 @@ class Innovations(Structural):
         innovation, others = self._innovation(c), self.latent_dim - 1
         m = self.season_length or 0
         like = constant([0] * self.latent_dim, c)
-        if self.vague is None:
+        if self.start_scale is None:
             mean = self.read("initial_mean", c)
             if m:
                 # effects sum to zero: what they have in common is the level's
                 mean = torch.cat([mean, -mean[..., 1 + self.trend :].sum(-1, keepdim=True)], -1)
             return torch.nn.functional.pad(mean, (0, 1)), innovation
-        if math.isinf(self.vague):
+        if math.isinf(self.start_scale):
             # the last effect is a level too, and one of the two has to be known
             free = others - (m > 0)
-            first = constant([self.vague] * free + [0] * (m > 0), c).diag()[:, :free]
+            first = constant([self.start_scale] * free + [0] * (m > 0), c).diag()[:, :free]
         else:
-            blocks = [self.vague * torch.eye(others - m).to(like)]
-            blocks += [self.vague * _contrasts(m).to(like)] if m else []
+            blocks = [self.start_scale * torch.eye(others - m).to(like)]
+            blocks += [self.start_scale * _contrasts(m).to(like)] if m else []
             first = torch.block_diag(*blocks)
         first = torch.nn.functional.pad(first, (0, 0, 0, 1))
         return like, torch.cat([first.expand(*innovation.shape[:-2], -1, -1), innovation], -1)

@@ -89,7 +89,7 @@ class Component(Transition, ConditionallyLinear):
 
 
 class Structural(LinearTransition, Component, Initialised):
-    r"""A component that knows nothing of its first state but a vague normal distribution.
+    r"""A component that knows nothing of its first state but a wide normal distribution.
 
     .. math:: z_1 \sim N(m, \operatorname{diag}(s_0^2))
 
@@ -128,7 +128,7 @@ class Structural(LinearTransition, Component, Initialised):
         self.loading = loading
         self.latent_dim = loading.latent_dim
         self.series: int | None = None
-        self.initial_scale = tuple(_vague(x) for x in initial_scale)
+        self.initial_scale = tuple(_positive_scale(x) for x in initial_scale)
         self.register_parameter("initial_mean", None)
         self.register_parameter("log_initial_scale", None)
         if learn_initial:
@@ -331,7 +331,7 @@ def gap(c: Context) -> Tensor | None:
     return None if c.even else c.dt
 
 
-def _vague(scale: Number) -> float:
+def _positive_scale(scale: Number) -> float:
     if not scale > 0:
         raise ValueError(
             f"initial_scale must be a positive standard deviation, math.inf for a diffuse first "

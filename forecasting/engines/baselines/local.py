@@ -273,7 +273,7 @@ class LocalEngine(Engine):
     def _require(self, panel: Panel) -> None:
         if panel.time_index.kind == "irregular" and not self.handles_gaps:
             raise TimeError(
-                f"{self.alias!r} needs time stamps on a regular grid, found an irregular clock; "
+                f"{self.alias!r} needs time stamps on a regular grid, found an irregular index; "
                 "give freq= so that gaps become missing rows, or use 'naive' or a latent model."
             )
         if panel.y.shape[1] != self._targets:

@@ -199,7 +199,7 @@ class Naive(LastValue):
     .. math:: y_{T+h} \sim N(y_T, h \sigma^2), \quad
         \sigma^2 = \tfrac{1}{T-1} \sum_t (y_t - y_{t-1})^2
 
-    After missing values :math:`h` counts from the last value observed. On an irregular clock it is
+    After missing values :math:`h` counts from the last value observed. At irregular times it is
     a Brownian motion, and :math:`h` the time elapsed.
 
     Args:

@@ -62,7 +62,7 @@ def dynamics_of(model: Generative, c: Context) -> Dynamics:
     if not bool(prior.G0.isfinite().all()):
         raise ValueError(
             "an approximate inference needs a first state of finite variance, found a diffuse one; "
-            "give the components initial_scale=10, which is as vague as a log rate or log odds "
+            "give the components initial_scale=10, which is as wide as a log rate or log odds "
             "can be."
         )
     return prior

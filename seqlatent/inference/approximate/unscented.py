@@ -19,7 +19,7 @@ class Unscented(MomentFilter):
     with moments from points :math:`m \pm \sqrt{M + \lambda}\, G_i` and :math:`m`, where
     :math:`\lambda = \alpha^2 (M + \kappa) - M` and M is 1 for a linear signal, else the width of
     the state. Points are placed again around the posterior that the last ones led to, the first
-    time around that of :class:`Extended`: under a vague prior the mean of a count is not linear at
+    time around that of :class:`Extended`: under a wide prior the mean of a count is not linear at
     all. What it infers has no gradient.
 
     Args:
