@@ -47,9 +47,9 @@ TOLERANCE = 1e-7  # largest relative difference of log likelihoods from those of
 MARKS = "<!-- exact: begin -->", "<!-- exact: end -->"
 
 
-def log_likelihood(*system: Tensor) -> Tensor:
+def log_likelihood(model: tuple[Tensor, ...], y: Tensor, observed: Tensor) -> Tensor:
     """Our log likelihoods ``(B,)``: the only place that says which function is measured."""
-    return kalman.log_likelihood(*system)
+    return kalman.log_likelihood(kalman.LinearGaussianSystem(*model), y, observed)
 
 
 def prepare(model: Arrays, free: list[str], gradient: bool) -> Evaluate:
@@ -64,8 +64,8 @@ def prepare(model: Arrays, free: list[str], gradient: bool) -> Evaluate:
             m = matrices(parts, torch)
             # what differs between series gets an axis of time
             Q, R = (x.unsqueeze(1) if x.dim() > 2 else x for x in (m["Q"], m["R"]))
-            system = m["F"], zero, Q, zero, m["P0"], m["H"], none, R, y, observed
-            values = log_likelihood(*system)
+            model = m["F"], zero, Q, zero, m["P0"], m["H"], none, R
+            values = log_likelihood(model, y, observed)
         if not gradient:
             return values, None
         slopes = torch.autograd.grad(values.sum(), theta)

@@ -36,8 +36,9 @@ def evaluation(
     observed = torch.ones_like(y, dtype=torch.bool)
 
     def evaluate() -> float:
-        system = m["F"], zero, Q, zero, m["P0"], m["H"], zero[:1], m["R"], y, observed
-        value = run(*system).log_evidence.sum()
+        tensors = m["F"], zero, Q, zero, m["P0"], m["H"], zero[:1], m["R"]
+        system = kalman.LinearGaussianSystem(*tensors)
+        value = run(system, y, observed).log_evidence.sum()
         torch.autograd.grad(value, Q)
         return value.item()
 

@@ -15,6 +15,8 @@ from mpmath import mp
 from reference import LinearGaussian
 from torch import Tensor
 
+from seqlatent.kalman import LinearGaussianSystem
+
 
 class Case(NamedTuple):
     """A system with its data; ``kind`` says what it is made of."""
@@ -27,9 +29,9 @@ class Case(NamedTuple):
     diffuse: Tensor | None
 
     @property
-    def arguments(self) -> tuple[Tensor, ...]:
+    def arguments(self) -> tuple[LinearGaussianSystem, Tensor, Tensor]:
         """What the functions of `seqlatent.kalman` take before their options."""
-        return (*self.model, self.y, self.observed)
+        return LinearGaussianSystem(*self.model, diffuse=self.diffuse), self.y, self.observed
 
     def to(self, dtype: torch.dtype) -> "Case":
         """The same in another precision."""

@@ -7,6 +7,7 @@ from reference import LinearGaussian, random_covariance, structural
 from torch import Tensor
 
 from seqlatent import kalman
+from seqlatent.kalman import LinearGaussianSystem
 from seqlatent.kalman.likelihood import banded
 from seqlatent.kalman.likelihood.banded_inverse import inverse_band
 
@@ -40,14 +41,23 @@ def run(f, model: LinearGaussian, y: Tensor, observed: Tensor, diffuse: Tensor |
     return value.detach(), found
 
 
+def by_band_if_it_can(
+    model: LinearGaussian, y: Tensor, observed: Tensor, diffuse: Tensor | None = None
+) -> Tensor | None:
+    system = LinearGaussianSystem(*model, diffuse=diffuse)
+    return banded.log_likelihood(system.observing(y, observed))
+
+
 def by_band(model: LinearGaussian, y: Tensor, observed: Tensor, diffuse: Tensor | None) -> Tensor:
-    value = banded.log_likelihood(*model, y, observed, diffuse)
+    value = by_band_if_it_can(model, y, observed, diffuse)
     assert value is not None
     return value
 
 
 def by_filter(model: LinearGaussian, y: Tensor, observed: Tensor, diffuse: Tensor | None) -> Tensor:
-    return kalman.filter(*model, y, observed, diffuse=diffuse).log_evidence.sum(-1)
+    return kalman.filter(
+        LinearGaussianSystem(*model, diffuse=diffuse), y, observed
+    ).log_evidence.sum(-1)
 
 
 @pytest.mark.parametrize("steps", [9, 11, 14])
@@ -117,14 +127,14 @@ def test_declines_what_it_cannot_do():
     gap = observed.clone()
     gap[0, 7] = False
     moving = model._replace(R=model.R.expand(STEPS, 1, 1).clone())
-    assert banded.log_likelihood(*model, y, gap, None) is None
-    assert banded.log_likelihood(*moving, y, observed, None) is None
-    assert banded.log_likelihood(*model._replace(b=model.b + 1), y, observed, None) is None
-    assert banded.log_likelihood(*model, y, observed, torch.tensor([True, False])) is None
+    assert by_band_if_it_can(model, y, gap) is None
+    assert by_band_if_it_can(moving, y, observed) is None
+    assert by_band_if_it_can(model._replace(b=model.b + 1), y, observed) is None
+    assert by_band_if_it_can(model, y, observed, torch.tensor([True, False])) is None
     free = model._replace(F=model.F.clone().requires_grad_())
-    assert banded.log_likelihood(*free, y, observed, None) is None
+    assert by_band_if_it_can(free, y, observed) is None
     unseen = model._replace(H=torch.zeros_like(model.H))
-    assert banded.log_likelihood(*unseen, y, observed, None) is None
+    assert by_band_if_it_can(unseen, y, observed) is None
 
 
 @pytest.mark.parametrize("steps", [60, 400])
@@ -139,7 +149,7 @@ def test_near_a_moving_average_of_unit_root(steps, level, offset):
     observed, diffuse = torch.ones_like(y, dtype=torch.bool), torch.tensor([True])
 
     def f(model, y, observed, diffuse):
-        return kalman.log_likelihood(*model, y, observed, diffuse=diffuse)
+        return kalman.log_likelihood(LinearGaussianSystem(*model, diffuse=diffuse), y, observed)
 
     # of a level that is free, only differences from the first value count
     value, grads = run(f, model, y, observed, diffuse)

@@ -171,14 +171,16 @@ def test_innovations_of_the_true_kalman_filter_are_white():
     assert abs((e[:, 1:] * e[:, :-1]).mean()) < 4 / math.sqrt(e.numel())
 
 
-def test_the_parameters_are_the_arguments_of_the_kalman_filter():
+def test_the_parameters_are_a_linear_gaussian_system():
     data = linear_gaussian(50, 40, obs_dim=2, generator=seeded(), dtype=double, missing=0.2)
-    seen = {"y": data.sequences.y, "observed": data.sequences.observed}
-    truth = kalman.filter(**data.parameters, **seen).log_evidence.sum(-1)
+    y, observed = data.sequences.y, data.sequences.observed
+    system = kalman.LinearGaussianSystem(**data.parameters)
+    truth = kalman.filter(system, y, observed).log_evidence.sum(-1)
     assert truth.shape == (50,)
     for name in ("F", "Q", "H", "R"):
         wrong = dict(data.parameters) | {name: 0.6 * data.parameters[name]}
-        assert truth.sum() > kalman.filter(**wrong, **seen).log_evidence.sum()
+        system = kalman.LinearGaussianSystem(**wrong)
+        assert truth.sum() > kalman.filter(system, y, observed).log_evidence.sum()
 
 
 def test_linear_gaussian_walks_without_stationarity():

@@ -13,6 +13,7 @@ from seqlatent import kalman, objectives
 from seqlatent.distributions import DiffuseNormal
 from seqlatent.emissions.linear import LinearGaussian as Observation
 from seqlatent.inference import Kalman
+from seqlatent.kalman import LinearGaussianSystem
 from seqlatent.model import LatentModel
 from seqlatent.model.predictive import moments
 from seqlatent.sequences import Sequences
@@ -35,9 +36,8 @@ def mask(*diffuse):
     return torch.tensor(diffuse, dtype=torch.bool)
 
 
-def smooth(smoother, model, filtered, y, observed, **options):
-    F, b, Q, _, _, H, d, R = model
-    return smoother(F, b, Q, filtered, H, d, R, y, observed, **options)
+def smooth(smoother, model, diffuse, y, observed):
+    return smoother(LinearGaussianSystem(*model, diffuse=diffuse), y, observed)
 
 
 def limit(model, y, observed, diffuse, power):
@@ -71,9 +71,9 @@ def test_everything_is_the_limit_of_large_variances(diffuse, obs_dim, steps, mis
     observed[:, -3:, 0] = True
     joint = limit(model, y, observed, diffuse, power=(7, 8))
     for run, smoother in RUNS:
-        filtered = run(*model, y, observed, diffuse=diffuse)
+        filtered = run(LinearGaussianSystem(*model, diffuse=diffuse), y, observed)
         assert_close(filtered.log_evidence.sum(-1), joint.log_evidence, rtol=0, atol=1e-5)
-        smoothed = smooth(smoother, model, filtered, y, observed)
+        smoothed = smooth(smoother, model, diffuse, y, observed)
         for found, expected in zip(smoothed, joint[1:], strict=True):
             assert_close(found, expected, rtol=1e-5, atol=1e-5)
         assert_close(filtered.mean[..., -1, :], smoothed.mean[..., -1, :], **EXACT)
@@ -84,11 +84,13 @@ def test_loop_and_scan_agree_at_every_step_of_every_series(generator):
     model = structural(period=4)
     y, observed = random_data((6,), 20, 1, 0.4, generator)
     diffuse = mask(1, 1, 1, 1, 1)
-    loop, scan = (run(*model, y, observed, diffuse=diffuse) for run, _ in RUNS)
+    loop, scan = (
+        run(LinearGaussianSystem(*model, diffuse=diffuse), y, observed) for run, _ in RUNS
+    )
     assert loop.cov.diagonal(dim1=-2, dim2=-1).isinf().any(-1).sum(-1).unique().numel() > 1
     for found, expected in zip(scan, loop, strict=True):
         assert_close(found, expected, **EXACT)
-    smoothed = [smooth(s, model, loop, y, observed) for _, s in RUNS]
+    smoothed = [smooth(s, model, diffuse, y, observed) for _, s in RUNS]
     for found, expected in zip(*smoothed, strict=True):
         assert_close(found, expected, **EXACT)
 
@@ -98,13 +100,13 @@ def test_series_by_series_is_what_a_batch_is(generator):
     y, observed = random_data((5,), 16, 1, 0.4, generator)
     observed[0], observed[1, :9] = False, False
     diffuse = mask(1, 1, 1, 1, 1)
-    batch = kalman.filter(*model, y, observed, diffuse=diffuse)
-    smoothed = smooth(kalman.smoother, model, batch, y, observed)
+    batch = kalman.filter(LinearGaussianSystem(*model, diffuse=diffuse), y, observed)
+    smoothed = smooth(kalman.smoother, model, diffuse, y, observed)
     for i in range(5):
-        one = kalman.filter(*model, y[i], observed[i], diffuse=diffuse)
+        one = kalman.filter(LinearGaussianSystem(*model, diffuse=diffuse), y[i], observed[i])
         for found, expected in zip(batch, one, strict=True):
             assert_close(found[i], expected, **EXACT)
-        expected = smooth(kalman.smoother, model, one, y[i], observed[i])
+        expected = smooth(kalman.smoother, model, diffuse, y[i], observed[i])
         assert_close(smoothed.cov[i], expected.cov, **EXACT)
         assert_close(smoothed.mean[i], expected.mean, **EXACT)
 
@@ -114,10 +116,12 @@ def test_axes_of_samples_and_series_broadcast(generator):
     y, observed = random_data((2, 3), 12, 1, 0.3, generator)
     model = model._replace(R=model.R * torch.rand(3, 1, 1, 1, dtype=torch.float64))
     diffuse = mask(1, 0, 1, 1, 1)
-    filtered = kalman.filter(*model, y, observed, diffuse=diffuse)
+    filtered = kalman.filter(LinearGaussianSystem(*model, diffuse=diffuse), y, observed)
     full = model.full((2, 3), 12)
     for found, expected in zip(
-        filtered, kalman.filter(*full, y, observed, diffuse=diffuse), strict=True
+        filtered,
+        kalman.filter(LinearGaussianSystem(*full, diffuse=diffuse), y, observed),
+        strict=True,
     ):
         assert_close(found, expected, **EXACT)
 
@@ -125,8 +129,10 @@ def test_axes_of_samples_and_series_broadcast(generator):
 def test_a_finite_variance_in_place_of_the_infinite_one_is_a_wide_prior(generator):
     model = structural(period=4)._replace(P0=1e8 * torch.eye(5, dtype=torch.float64))
     y, observed = random_data((), 12, 1, 0.3, generator)
-    wide = kalman.filter(*model, y, observed)
-    filtered = kalman.filter(*model, y, observed, diffuse=mask(1, 1, 1, 1, 1), undetermined=1e8)
+    wide = kalman.filter(LinearGaussianSystem(*model), y, observed)
+    filtered = kalman.filter(
+        LinearGaussianSystem(*model, diffuse=mask(1, 1, 1, 1, 1)), y, observed, undetermined=1e8
+    )
     assert_close(filtered.cov[:3] / 1e8, wide.cov[:3] / 1e8, rtol=1e-6, atol=1e-7)
     assert_close(filtered.cov[-1], wide.cov[-1], rtol=1e-5, atol=1e-6)
 
@@ -142,7 +148,7 @@ def test_variances_are_infinite_until_a_coordinate_is_determined():
     )  # fmt: skip
     y, observed = torch.arange(5.0, dtype=torch.float64)[:, None], torch.ones(5, 1, dtype=bool)
     observed[1] = False
-    filtered = kalman.filter(*model, y, observed, diffuse=mask(1, 1))
+    filtered = kalman.filter(LinearGaussianSystem(*model, diffuse=mask(1, 1)), y, observed)
     found = filtered.cov.diagonal(dim1=-2, dim2=-1).isinf().tolist()
     # the level is known where it is observed; a slope takes two observations
     assert found == [[False, True], [True, True], [False, False], [False] * 2, [False] * 2]
@@ -167,16 +173,16 @@ def test_what_nothing_determines_is_infinite_and_the_rest_is_right(generator):
         model.H[..., :2], model.d, model.R,
     )  # fmt: skip
     for run, smoother in RUNS:
-        filtered = run(*model, y, observed, diffuse=mask(1, 1, 1))
-        smoothed = smooth(smoother, model, filtered, y, observed)
-        expected = run(*alone, y, observed, diffuse=mask(1, 1))
+        filtered = run(LinearGaussianSystem(*model, diffuse=mask(1, 1, 1)), y, observed)
+        smoothed = smooth(smoother, model, mask(1, 1, 1), y, observed)
+        expected = run(LinearGaussianSystem(*alone, diffuse=mask(1, 1)), y, observed)
         for x in (filtered.cov, smoothed.cov):
             variance = x.diagonal(dim1=-2, dim2=-1)[1:]
             assert variance.isinf().tolist() == [[False, True, True]] * 8
         # the evidence differs by the size of the covariates' common direction
         assert_close(filtered.log_evidence.sum(), expected.log_evidence.sum() - 0.5 * math.log(5))
         total = smoothed.mean @ torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
-        alone_smoothed = smooth(smoother, alone, expected, y, observed)
+        alone_smoothed = smooth(smoother, alone, mask(1, 1), y, observed)
         assert_close(smoothed.mean[:, 0], alone_smoothed.mean[:, 0], **EXACT)
         assert_close(smoothed.cov[:, 0, 0], alone_smoothed.cov[:, 0, 0], **EXACT)
         assert_close(total, alone_smoothed.mean[:, 1], **EXACT)
@@ -189,7 +195,7 @@ def test_a_coordinate_that_is_not_seen_at_first_waits():
     H[:6, :, 1] = 0
     model = model._replace(H=H)
     y, observed = random_data((), 12, 1, 0.0)
-    filtered = kalman.filter(*model, y, observed, diffuse=mask(1, 1, 0))
+    filtered = kalman.filter(LinearGaussianSystem(*model, diffuse=mask(1, 1, 0)), y, observed)
     variance = filtered.cov.diagonal(dim1=-2, dim2=-1)
     assert variance.isinf().tolist() == [[False, t < 6, False] for t in range(12)]
 
@@ -199,17 +205,17 @@ def test_nothing_observed_says_nothing(steps):
     model = structural(period=4)
     y, observed = random_data((2,), steps, 1, 1.0)
     for run, smoother in RUNS:
-        filtered = run(*model, y, observed, diffuse=mask(1, 1, 1, 1, 1))
-        smoothed = smooth(smoother, model, filtered, y, observed)
+        system = LinearGaussianSystem(*model, diffuse=mask(1, 1, 1, 1, 1))
+        filtered, smoothed = run(system, y, observed), smoother(system, y, observed)
         assert not filtered.log_evidence.any()
         for x in (filtered.cov, filtered.predicted_cov, smoothed.cov):
             assert x.diagonal(dim1=-2, dim2=-1).isinf().all()
             assert not x.isnan().any()
         assert filtered.mean.isfinite().all()
         assert smoothed.mean.isfinite().all()
-    F, b, Q, m0, _, H, d, R = model
-    beta = kalman.potentials(F, b, Q, H, d, R, y, observed)
-    q = kalman.posterior_kernels(F, b, Q.sqrt(), m0, inf * torch.eye(5).double(), beta)
+    beta = kalman.potentials(system, y, observed)
+    G0 = inf * torch.eye(5).double()
+    q = kalman.posterior_kernels(system, beta, G=model.Q.sqrt(), G0=G0)
     assert_close(q.factor[..., 0, :, :].square().sum(-1), torch.full((2, 5), 1e8).double())
 
 
@@ -220,16 +226,16 @@ def test_units_of_the_data_do_not_matter(scale, generator):
     diffuse = mask(1, 1, 1, 1, 1)
     scaled = model._replace(Q=scale**2 * model.Q, R=scale**2 * model.R)
     for run, smoother in RUNS:
-        unit = run(*model, y, observed, diffuse=diffuse)
-        other = run(*scaled, scale * y, observed, diffuse=diffuse)
+        unit = run(LinearGaussianSystem(*model, diffuse=diffuse), y, observed)
+        other = run(LinearGaussianSystem(*scaled, diffuse=diffuse), scale * y, observed)
         # a direction that is determined has a density against the flat one, not against y
         jacobian = (observed.sum((-2, -1)) - 5).double() * math.log(scale)
         assert_close(other.log_evidence.sum(-1), unit.log_evidence.sum(-1) - jacobian, **EXACT)
         assert_close(other.mean / scale, unit.mean, **EXACT)
         assert_close(other.cov / scale**2, unit.cov, **EXACT)
         a, b = (
-            smooth(smoother, m, f, k * y, observed)
-            for m, f, k in ((model, unit, 1.0), (scaled, other, scale))
+            smooth(smoother, m, diffuse, k * y, observed)
+            for m, k in ((model, 1.0), (scaled, scale))
         )
         assert_close(b.mean / scale, a.mean, **EXACT)
         assert_close(b.cov / scale**2, a.cov, **EXACT)
@@ -242,7 +248,10 @@ def test_units_of_a_coordinate_do_not_matter(scale, generator):
     T = torch.tensor([1.0, 1.0, scale, scale, scale], dtype=torch.float64)
     other = model._replace(F=T[:, None] * model.F / T, Q=T[:, None] * model.Q * T, H=model.H / T)
     diffuse = mask(1, 1, 1, 1, 1)
-    a, b = (kalman.filter(*m, y, observed, diffuse=diffuse) for m in (model, other))
+    a, b = (
+        kalman.filter(LinearGaussianSystem(*m, diffuse=diffuse), y, observed)
+        for m in (model, other)
+    )
     assert_close(b.mean[4:] / T, a.mean[4:], rtol=1e-7, atol=1e-8)
     evidence = b.log_evidence.sum() - 3 * math.log(scale)
     assert_close(evidence, a.log_evidence.sum(), rtol=1e-8, atol=0)
@@ -256,13 +265,22 @@ def test_single_precision_on_a_daily_season_of_hours(generator):
     observed[:30] = True
     short = LinearGaussian(*(x.float() for x in model))
     diffuse = torch.ones(25, dtype=torch.bool)
-    exact = kalman.filter(*model, y, observed, diffuse=diffuse)
-    filtered = kalman.filter(*short, y.float(), observed, diffuse=diffuse)
+    exact = kalman.filter(LinearGaussianSystem(*model, diffuse=diffuse), y, observed)
+    filtered = kalman.filter(LinearGaussianSystem(*short, diffuse=diffuse), y.float(), observed)
     assert torch.equal(filtered.cov.isinf(), exact.cov.isinf())
     assert_close(filtered.log_evidence.double(), exact.log_evidence, rtol=1e-2, atol=1e-2)
-    a = smooth(kalman.smoother, model, exact, y, observed)
-    b = smooth(kalman.smoother, short, filtered, y.float(), observed)
+    a = smooth(kalman.smoother, model, diffuse, y, observed)
+    b = smooth(kalman.smoother, short, diffuse, y.float(), observed)
     assert_close(b.mean.double(), a.mean, rtol=0, atol=2e-2)
+
+
+@pytest.mark.parametrize(("run", "smoother"), RUNS)
+def test_a_smoother_takes_what_the_filter_found(run, smoother, generator):
+    system = LinearGaussianSystem(*structural(period=4), diffuse=mask(1, 1, 1, 1, 1))
+    y, observed = random_data((2,), 20, 1, 0.3, generator)
+    found = smoother(system, y, observed, filtered=run(system, y, observed))
+    for x, expected in zip(found, smoother(system, y, observed), strict=True):
+        assert_close(x, expected, **EXACT)
 
 
 # --- laws
@@ -275,12 +293,12 @@ def test_appended_unobserved_steps_change_nothing(seed, more, diffuse):
     model = structural(period=4, initial_variance=1.0)
     y, observed = random_data((2,), 9, 1, 0.4, generator)
     longer_y, longer = (torch.nn.functional.pad(x, (0, 0, 0, more)) for x in (y, observed))
-    short = kalman.filter(*model, y, observed, diffuse=diffuse)
-    long = kalman.filter(*model, longer_y, longer, diffuse=diffuse)
+    short = kalman.filter(LinearGaussianSystem(*model, diffuse=diffuse), y, observed)
+    long = kalman.filter(LinearGaussianSystem(*model, diffuse=diffuse), longer_y, longer)
     for a, b, event in zip(short, long, (1, 2, 1, 2, 0), strict=True):
         assert_close(b.narrow(-1 - event, 0, 9), a, **EXACT)
     a, b = (
-        smooth(kalman.smoother, model, *x) for x in ((short, y, observed), (long, longer_y, longer))
+        smooth(kalman.smoother, model, diffuse, *x) for x in ((y, observed), (longer_y, longer))
     )
     assert_close(b.cov[:, :9], a.cov, **EXACT)
     assert_close(b.mean[:, :9], a.mean, **EXACT)
@@ -296,8 +314,13 @@ def test_the_order_of_the_rows_of_an_observation_does_not_matter(seed):
         H=model.H[:, index], d=model.d[:, index], R=model.R[:, index][..., index]
     )
     diffuse = mask(1, 1, 0, 1)
-    a = kalman.filter(*model, y, observed, diffuse=diffuse, undetermined=1.0)
-    b = kalman.filter(*other, y[:, index], observed[:, index], diffuse=diffuse, undetermined=1.0)
+    a = kalman.filter(LinearGaussianSystem(*model, diffuse=diffuse), y, observed, undetermined=1.0)
+    b = kalman.filter(
+        LinearGaussianSystem(*other, diffuse=diffuse),
+        y[:, index],
+        observed[:, index],
+        undetermined=1.0,
+    )
     for found, expected in zip(a, b, strict=True):
         assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
@@ -306,8 +329,10 @@ def test_no_diffuse_coordinate_is_no_diffuse_start():
     model = random_system(2, 1)
     y, observed = random_data((), 5, 1, 0.3)
     for run, _ in RUNS:
-        none = run(*model, y, observed, diffuse=mask(0, 0))
-        for found, expected in zip(none, run(*model, y, observed), strict=True):
+        none = run(LinearGaussianSystem(*model, diffuse=mask(0, 0)), y, observed)
+        for found, expected in zip(
+            none, run(LinearGaussianSystem(*model), y, observed), strict=True
+        ):
             assert torch.equal(found, expected)
 
 
@@ -319,16 +344,13 @@ def test_no_diffuse_coordinate_is_no_diffuse_start():
 def test_the_posterior_chain_has_the_moments_of_the_smoother(diffuse, explicit, generator):
     model = random_system(3, 1, 8, (2,), generator=generator)
     y, observed = random_data((2,), 8, 1, 0.2, generator)
-    F, b, Q, m0, P0, H, d, R = model
-    P0 = P0.diagonal(dim1=-2, dim2=-1).diag_embed()
-    beta = kalman.potentials(F, b, Q, H, d, R, y, observed)
-    G, G0 = torch.linalg.cholesky(Q), P0.sqrt()
-    options = {"diffuse": diffuse} if explicit else {}
+    model = model._replace(P0=model.P0.diagonal(dim1=-2, dim2=-1).diag_embed())
+    system = LinearGaussianSystem(*model, diffuse=diffuse)
+    beta = kalman.potentials(system, y, observed)
+    G, G0 = torch.linalg.cholesky(model.Q), model.P0.sqrt()
     G0 = G0 if explicit else torch.where(torch.diag(diffuse), inf, G0)
-    q = kalman.posterior_kernels(F, b, G, m0, G0, beta, **options)
-    model = model._replace(P0=P0)
-    filtered = kalman.filter(*model, y, observed, diffuse=diffuse)
-    expected = smooth(kalman.smoother, model, filtered, y, observed)
+    q = kalman.posterior_kernels(system, beta, G=G, G0=G0)
+    expected = kalman.smoother(system, y, observed)
     for found, x in zip(kalman.path_moments(q), expected, strict=True):
         assert_close(found, x, rtol=1e-7, atol=1e-8)
 
@@ -486,7 +508,7 @@ def test_gradients_of_the_evidence(run, obs_dim, generator):
     def evidence(F, b, Q, m0, P0, H, d, R):
         Q, P0, R = ((x + x.mT) / 2 for x in (Q, P0, R))
         model = F, b, Q, m0, P0, H, d, R
-        return run(*model, y, observed, diffuse=mask(1, 0, 1)).log_evidence
+        return run(LinearGaussianSystem(*model, diffuse=mask(1, 0, 1)), y, observed).log_evidence
 
     assert torch.autograd.gradcheck(evidence, tensors(model))
 
@@ -502,10 +524,11 @@ def test_gradients_of_smoothed_moments_and_paths(obs_dim, generator):
     def found(y, F, b, G, m0, H, d, R):
         Q, R = G @ G.mT, (R + R.mT) / 2
         P0, diffuse = kalman.prior(G0)
-        filtered = kalman.filter(F, b, Q, m0, P0, H, d, R, y, observed, diffuse=diffuse)
-        smoothed = kalman.smoother(F, b, Q, filtered, H, d, R, y, observed)
-        beta = kalman.potentials(F, b, Q, H, d, R, y, observed)
-        q = kalman.posterior_kernels(F, b, G, m0, G0, beta)
+        system = LinearGaussianSystem(F, b, Q, m0, P0, H, d, R, diffuse=diffuse)
+        filtered = kalman.filter(system, y, observed)
+        smoothed = kalman.smoother(system, y, observed, filtered=filtered)
+        beta = kalman.potentials(system, y, observed)
+        q = kalman.posterior_kernels(system, beta, G=G, G0=G0)
         return filtered.mean[2:], filtered.cov[2:], *smoothed, kalman.sample_paths(q, eps)
 
     F, b, _, m0, _, H, d, R = tensors(model)
@@ -520,7 +543,9 @@ def test_second_derivatives_of_the_evidence(generator):
     def evidence(F, Q, H, R):
         Q = (Q + Q.mT) / 2
         model_ = (F, model.b, Q, model.m0, model.P0, H, model.d, R)
-        return kalman.filter(*model_, y, observed, diffuse=mask(1, 1)).log_evidence.sum()
+        return kalman.filter(
+            LinearGaussianSystem(*model_, diffuse=mask(1, 1)), y, observed
+        ).log_evidence.sum()
 
     F, _, Q, _, _, H, _, R = tensors(model)
     assert torch.autograd.gradgradcheck(evidence, (F, Q, H, R))
@@ -578,26 +603,26 @@ NEGATIVE = torch.tensor([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dty
 )
 @pytest.mark.parametrize("run", [kalman.filter, kalman.filter_scan])
 def test_bad_input_is_named(run, changes, match):
+    given = arguments(**changes)
+    data = given.pop("y"), given.pop("observed")
     with pytest.raises(ValueError, match=match):
-        run(**arguments(**changes))
+        run(LinearGaussianSystem(**given), *data)
 
 
-def test_smoother_and_potentials_name_bad_input_too():
+@pytest.mark.parametrize("run", [kalman.smoother, kalman.smoother_scan, kalman.potentials])
+def test_every_function_verifies_the_data(run):
     given = arguments()
-    filtered = kalman.filter(**given)
-    given["Q"] = NEGATIVE
-    F, b, Q, _, _, H, d, R, y, observed = given.values()
-    with pytest.raises(ValueError, match="Q was expected to be a covariance"):
-        kalman.smoother(F, b, Q, filtered, H, d, R, y, observed)
-    with pytest.raises(ValueError, match="Q was expected to be a covariance"):
-        kalman.potentials(F, b, Q, H, d, R, y, observed)
-    with pytest.raises(ValueError, match=r"d was expected to have the shape \(..., D\)"):
-        kalman.potentials(F, b, F @ F.mT, H, d[:1], R, y, observed)
+    y, observed = given.pop("y"), given.pop("observed")
+    with pytest.raises(ValueError, match=r"y was expected to have the shape \(..., D\)"):
+        run(LinearGaussianSystem(**given), y[..., :1], observed)
+    with pytest.raises(ValueError, match="found nan in y at"):
+        run(LinearGaussianSystem(**given), torch.nan * y, observed)
 
 
 def test_singular_and_tiny_covariances_are_covariances():
     given = arguments(Q=torch.ones(3, 3).double(), P0=zeros(3, 3), R=1e-24 * torch.eye(2).double())
-    assert kalman.filter(**given).log_evidence.isfinite().all()
+    data = given.pop("y"), given.pop("observed")
+    assert kalman.filter(LinearGaussianSystem(**given), *data).log_evidence.isfinite().all()
 
 
 def test_series_that_differ_in_what_is_diffuse_are_refused():
@@ -631,12 +656,14 @@ def test_a_covariate_that_is_never_there_costs_a_look_per_step():
     H = model.H.clone()
     H[..., 1:] = 0
     y, observed = random_data((), 400, 1, 0.0)
-    filtered = kalman.filter(*model._replace(H=H), y, observed, diffuse=mask(1, 1, 1))
+    filtered = kalman.filter(
+        LinearGaussianSystem(*model._replace(H=H), diffuse=mask(1, 1, 1)), y, observed
+    )
     alone = LinearGaussian(
         model.F[:1, :1], model.b[:1], model.Q[:1, :1], model.m0[:1], model.P0[:1, :1],
         H[..., :1], model.d, model.R,
     )  # fmt: skip
-    expected = kalman.filter(*alone, y, observed, diffuse=mask(1))
+    expected = kalman.filter(LinearGaussianSystem(*alone, diffuse=mask(1)), y, observed)
     assert_close(filtered.log_evidence, expected.log_evidence)
     assert_close(filtered.mean[:, :1], expected.mean)
     assert filtered.cov.diagonal(dim1=-2, dim2=-1)[:, 1:].isinf().all()

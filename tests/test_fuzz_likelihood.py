@@ -28,11 +28,11 @@ Likelihood = Callable[[Case], Tensor]
 
 
 def ours(case: Case) -> Tensor:
-    return kalman.log_likelihood(*case.arguments, diffuse=case.diffuse)
+    return kalman.log_likelihood(*case.arguments)
 
 
 def filters(case: Case) -> Tensor:
-    return kalman.filter(*case.arguments, diffuse=case.diffuse).log_evidence.sum(-1)
+    return kalman.filter(*case.arguments).log_evidence.sum(-1)
 
 
 def chunks() -> pytest.MarkDecorator:

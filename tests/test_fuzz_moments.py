@@ -24,6 +24,7 @@ from torch import Tensor
 
 from seqlatent import Sequences, kalman
 from seqlatent.inference import Kalman
+from seqlatent.kalman import LinearGaussianSystem
 from seqlatent.linalg import factor
 from seqlatent.model import LatentModel, moments
 
@@ -52,16 +53,14 @@ class Moments(NamedTuple):
 
 def filters(run):
     def apply(model, y, observed, options):
-        return Moments(*run(*model, y, observed, **options))
+        return Moments(*run(LinearGaussianSystem(*model, **options), y, observed))
 
     return apply
 
 
-def smooths(run, smoother):
+def smooths(smoother):
     def apply(model, y, observed, options):
-        F, b, Q, _, _, H, d, R = model
-        filtered = run(*model, y, observed, **options)
-        found = smoother(F, b, Q, filtered, H, d, R, y, observed, **options)
+        found = smoother(LinearGaussianSystem(*model, **options), y, observed)
         return Moments(None, None, None, None, None, *found)
 
     return apply
@@ -69,9 +68,9 @@ def smooths(run, smoother):
 
 def paths(model, y, observed, options):
     """Moments of sampled paths: one for each noise."""
-    F, b, Q, m0, P0, H, d, R = model
-    potentials = kalman.potentials(F, b, Q, H, d, R, y, observed)
-    q = kalman.posterior_kernels(F, b, factor(Q), m0, factor(P0), potentials, **options)
+    system = LinearGaussianSystem(*model, **options)
+    potentials = kalman.potentials(system, y, observed)
+    q = kalman.posterior_kernels(system, potentials, G=factor(model.Q), G0=factor(model.P0))
     lead, steps, width = q.offset.shape[:-2], q.offset.shape[-2], q.factor.shape[-1]
     noise = torch.eye(steps * width, dtype=y.dtype).reshape(-1, *(1,) * len(lead), steps, width)
     mean = kalman.sample_paths(q, torch.zeros_like(noise[0]).expand(*lead, steps, width))
@@ -89,8 +88,8 @@ RUNS = {
     "scan": filters(kalman.filter_scan),
     "square root": filters(kalman.filter_square_root),
     "information": filters(kalman.filter_information),
-    "smoother": smooths(kalman.filter, kalman.smoother),
-    "smoother by scan": smooths(kalman.filter_scan, kalman.smoother_scan),
+    "smoother": smooths(kalman.smoother),
+    "smoother by scan": smooths(kalman.smoother_scan),
     "paths": paths,
 }
 TWICE = ("filter", "scan", "square root", "smoother", "smoother by scan")

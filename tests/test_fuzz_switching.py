@@ -174,9 +174,9 @@ def test_regimes_that_are_alike_leave_a_kalman_filter(seeds):
         rights = [enumerated(x) for x in case.series()]
         if any(x is None for x in rights):
             continue
-        F, b, Q, m0, P0, H, d, R = one
-        exact = kalman.filter(F, b, Q, m0, P0, H, d, R, case.y, case.observed)
-        after = kalman.smoother(F, b, Q, exact, H, d, R, case.y, case.observed)
+        system = kalman.LinearGaussianSystem(*one)
+        exact = kalman.filter(system, case.y, case.observed)
+        after = kalman.smoother(system, case.y, case.observed)
         nothing = case.y.new_zeros(*case.y.shape[:-1], model.log_initial.shape[-1])
         chain = hmm.filter(*model[:2], nothing)
         limit = max(x.limit for x in rights)

@@ -7,11 +7,14 @@ import torch
 from reference import random_covariance, random_data, random_system, structural
 
 from seqlatent import kalman, zoo
+from seqlatent.kalman import LinearGaussianSystem
 
 
 def both(model, y, observed, **options):
-    expected = kalman.filter(*model, y, observed, **options).log_evidence.sum(-1)
-    return kalman.log_likelihood(*model, y, observed, **options), expected
+    expected = kalman.filter(LinearGaussianSystem(*model, **options), y, observed).log_evidence.sum(
+        -1
+    )
+    return kalman.log_likelihood(LinearGaussianSystem(*model, **options), y, observed), expected
 
 
 def system(latent_dim, obs_dim, seed=0):

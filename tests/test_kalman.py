@@ -1,5 +1,6 @@
 """The exact filter, smoother, potentials and posterior kernels against plain oracles."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -19,6 +20,7 @@ from reference import (
 from torch.testing import assert_close
 
 from seqlatent import kalman
+from seqlatent.kalman import LinearGaussianSystem
 from seqlatent.linalg import cholesky, factor
 
 FILTERS = (kalman.filter, kalman.filter_scan)
@@ -27,22 +29,18 @@ EXACT = {"rtol": 1e-9, "atol": 1e-10}
 
 
 def potentials(model, y, observed):
-    F, b, Q, _, _, H, d, R = model
-    return kalman.potentials(F, b, Q, H, d, R, y, observed)
+    return kalman.potentials(LinearGaussianSystem(*model), y, observed)
 
 
 def kernels(model, y, observed, G=None, G0=None):
     G = factor(model.Q) if G is None else G
     G0 = factor(model.P0) if G0 is None else G0
-    return kalman.posterior_kernels(
-        model.F, model.b, G, model.m0, G0, potentials(model, y, observed)
-    )
+    beta = potentials(model, y, observed)
+    return kalman.posterior_kernels(LinearGaussianSystem(*model), beta, G=G, G0=G0)
 
 
 def smooth(smoother, model, y, observed):
-    filtered = kalman.filter(*model, y, observed)
-    F, b, Q, _, _, H, d, R = model
-    return smoother(F, b, Q, filtered, H, d, R, y, observed)
+    return smoother(LinearGaussianSystem(*model), y, observed)
 
 
 def in_deviations(found, expected, cov):
@@ -68,7 +66,7 @@ def test_everything_equals_the_dense_joint(latent_dim, obs_dim, steps, missing):
         each(dense_posterior, model, y, observed),
     )
     for run in FILTERS:
-        filtered = run(*model, y, observed)
+        filtered = run(LinearGaussianSystem(*model), y, observed)
         for found, expected in zip(filtered, one_by_one, strict=True):
             assert_close(found, expected, **EXACT)
         assert_close(filtered.log_evidence.sum(-1), joint.log_evidence, **EXACT)
@@ -100,7 +98,9 @@ def test_no_noise_at_all_in_state_or_prior():
     model = model._replace(Q=torch.zeros_like(model.Q), P0=torch.zeros_like(model.P0))
     y, observed = random_data((), 5, 1, 0.3)
     smoothed = smooth(kalman.smoother, model, y, observed)
-    assert_close(smoothed.mean, kalman.filter(*model, y, observed).predicted_mean)
+    assert_close(
+        smoothed.mean, kalman.filter(LinearGaussianSystem(*model), y, observed).predicted_mean
+    )
     assert_close(smoothed.cov, torch.zeros_like(smoothed.cov))
 
 
@@ -114,6 +114,30 @@ def test_observations_without_noise(smoother):
     assert_close(smoothed.cov, joint.cov, **EXACT)
     fitted = (model.H @ smoothed.mean.unsqueeze(-1)).squeeze(-1) + model.d
     assert_close(fitted[observed], y[observed], **EXACT)
+
+
+# --- a system is verified once
+
+
+def test_a_system_is_verified_when_it_is_made():
+    model = random_system(2, 1)
+    system = LinearGaussianSystem(*model)
+    assert (system.latent_dim, system.obs_dim) == (2, 1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        system.F = model.F  # type: ignore[misc]
+    with pytest.raises(ValueError, match="Q was expected to be a covariance"):
+        dataclasses.replace(system, Q=-model.Q)
+    with pytest.raises(ValueError, match=r"H was expected to have the shape"):
+        LinearGaussianSystem(*model._replace(H=model.H[..., :1]))
+
+
+def test_what_a_prior_says_of_diffuse_coordinates_is_left_out():
+    model = random_system(2, 1)
+    P0 = model.P0.clone()
+    P0[0, 0] = torch.inf
+    system = LinearGaussianSystem(*model._replace(P0=P0), diffuse=torch.tensor([True, False]))
+    assert system.P0[0].tolist() == [0.0, 0.0]
+    assert system.P0[1, 1] == model.P0[1, 1]
 
 
 # --- axes: shared, broadcast, constant in time
@@ -147,7 +171,9 @@ def test_shared_axes_give_what_written_out_ones_give(varying, pattern):
     full = model.full((2, 3), 5)
     written_out = each(loop_filter, full, y, observed)
     for run in FILTERS:
-        for found, expected in zip(run(*model, y, observed), written_out, strict=True):
+        for found, expected in zip(
+            run(LinearGaussianSystem(*model), y, observed), written_out, strict=True
+        ):
             assert_close(found, expected, **EXACT)
     joint = each(dense_posterior, full, y, observed)
     for run in SMOOTHERS:
@@ -171,7 +197,7 @@ def test_covariances_that_do_not_differ_are_computed_once():
     model = random_system(3, 2)
     y, observed = random_data((50,), 4, 2, 0.4)
     observed = observed[:1].expand(50, 4, 2).clone()
-    filtered = kalman.filter(*model, y, observed)
+    filtered = kalman.filter(LinearGaussianSystem(*model), y, observed)
     smoothed = smooth(kalman.smoother, model, y, observed)
     q = kernels(model, y, observed)
     for x in (filtered.cov, filtered.predicted_cov, smoothed.cov, smoothed.cross, q.A, q.factor):
@@ -183,7 +209,7 @@ def test_a_step_that_no_series_observed_is_skipped_exactly():
     model = random_system(2, 1)
     y, observed = random_data((3,), 6, 1, 0.0)
     observed[:, 2:4] = False
-    filtered = kalman.filter(*model, y, observed)
+    filtered = kalman.filter(LinearGaussianSystem(*model), y, observed)
     assert_close(filtered.mean[:, 2:4], filtered.predicted_mean[:, 2:4])
     assert_close(filtered.cov[:, 2:4], filtered.predicted_cov[:, 2:4])
     assert torch.equal(filtered.log_evidence[:, 2:4], torch.zeros(3, 2, dtype=torch.float64))
@@ -194,7 +220,10 @@ def test_what_stands_in_unobserved_cells_does_not_matter():
     y, observed = random_data((3,), 6, 2, 0.4)
     poisoned = torch.where(observed, y, torch.nan)
     for run in FILTERS:
-        assert_close(run(*model, poisoned, observed), run(*model, y, observed))
+        assert_close(
+            run(LinearGaussianSystem(*model), poisoned, observed),
+            run(LinearGaussianSystem(*model), y, observed),
+        )
 
 
 # --- the keystone: exact posterior paths explain the evidence, each of them
@@ -210,7 +239,7 @@ def test_every_posterior_path_gives_the_evidence(rank, missing, generator):
     q = kernels(model, y, observed, G, G0)
     eps = torch.randn(5, 3, 12, 4, dtype=torch.float64, generator=generator)
     log_weight = path_log_weight(model, q, G, G0, kalman.sample_paths(q, eps), y, observed)
-    evidence = kalman.filter(*model, y, observed).log_evidence.sum(-1)
+    evidence = kalman.filter(LinearGaussianSystem(*model), y, observed).log_evidence.sum(-1)
     assert_close(log_weight, evidence.expand(5, 3), rtol=1e-9, atol=1e-9)
 
 
@@ -221,7 +250,7 @@ def test_every_posterior_path_gives_the_evidence_of_a_structural_model(generator
     q = kernels(model, y, observed, G, G0)
     eps = torch.randn(5, 2, 40, 7, dtype=torch.float64, generator=generator)
     log_weight = path_log_weight(model, q, G, G0, kalman.sample_paths(q, eps), y, observed)
-    evidence = kalman.filter(*model, y, observed).log_evidence.sum(-1)
+    evidence = kalman.filter(LinearGaussianSystem(*model), y, observed).log_evidence.sum(-1)
     assert_close(log_weight, evidence.expand(5, 2), rtol=1e-8, atol=1e-8)
 
 
@@ -287,7 +316,7 @@ def test_large_initial_variance_against_many_digits(initial_variance, missing, g
     with mpmath.workdps(50):
         exact_filter, exact = many_digits(mpmath, model, y, observed)
     for run in FILTERS:
-        filtered = run(*model, y, observed)
+        filtered = run(LinearGaussianSystem(*model), y, observed)
         evidence = filtered.log_evidence.sum(-1)
         assert_close(evidence, exact_filter.log_evidence.sum(-1), rtol=1e-9, atol=0)
         for mean, cov in ((0, 1), (2, 3)):
@@ -345,7 +374,7 @@ def test_the_scan_keeps_its_digits_on_a_daily_season_of_hours(missing, generator
     model = structural(period=24, initial_variance=1e6)
     y = trending(120, 24, generator).unsqueeze(-1)
     observed = torch.rand(120, 1, generator=generator) >= missing
-    loop, scan = (run(*model, y, observed) for run in FILTERS)
+    loop, scan = (run(LinearGaussianSystem(*model), y, observed) for run in FILTERS)
     assert_close(scan.log_evidence.sum(), loop.log_evidence.sum(), rtol=1e-10, atol=0)
     assert_close(scan.log_evidence, loop.log_evidence, rtol=0, atol=1e-8)
     for mean, cov in ((0, 1), (2, 3)):
@@ -363,7 +392,10 @@ def test_single_precision_is_sane_on_a_daily_season_of_hours(generator):
     observed = torch.rand(200, 1, generator=generator) >= 0.1
     short = LinearGaussian(*(x.float() for x in model))
     for run in FILTERS:
-        filtered, exact = run(*short, y.float(), observed), run(*model, y, observed)
+        filtered, exact = (
+            run(LinearGaussianSystem(*short), y.float(), observed),
+            run(LinearGaussianSystem(*model), y, observed),
+        )
         assert filtered.mean.dtype == filtered.cov.dtype == torch.float32
         evidence = filtered.log_evidence.double().sum()
         assert_close(evidence, exact.log_evidence.sum(), rtol=1e-4, atol=0)
@@ -400,7 +432,9 @@ def test_gradients_of_the_evidence(run, steps):
     y, observed = random_data((2,), 3, 2, 0.3)
 
     def evidence(*tensors):
-        return run(*symmetric(LinearGaussian(*tensors)), y, observed).log_evidence
+        return run(
+            LinearGaussianSystem(*symmetric(LinearGaussian(*tensors))), y, observed
+        ).log_evidence
 
     assert torch.autograd.gradcheck(evidence, tuple(model))
 
@@ -413,10 +447,8 @@ def test_gradients_of_all_moments(steps, obs_dim):
     y.requires_grad_()
 
     def moments(y, *tensors):
-        F, b, Q, m0, P0, H, d, R = symmetric(LinearGaussian(*tensors))
-        filtered = kalman.filter(F, b, Q, m0, P0, H, d, R, y, observed)
-        smoothed = kalman.smoother(F, b, Q, filtered, H, d, R, y, observed)
-        return *filtered, *smoothed
+        system = LinearGaussianSystem(*symmetric(LinearGaussian(*tensors)))
+        return *kalman.filter(system, y, observed), *kalman.smoother(system, y, observed)
 
     assert torch.autograd.gradcheck(moments, (y, *model))
 
@@ -442,7 +474,9 @@ def test_second_derivatives_of_the_evidence():
     y, observed = random_data((), 3, 1, 0.3)
 
     def evidence(*tensors):
-        return kalman.filter(*symmetric(LinearGaussian(*tensors)), y, observed).log_evidence.sum()
+        return kalman.filter(
+            LinearGaussianSystem(*symmetric(LinearGaussian(*tensors))), y, observed
+        ).log_evidence.sum()
 
     assert torch.autograd.gradgradcheck(evidence, tuple(model))
 
@@ -458,7 +492,10 @@ def test_appended_unobserved_steps_change_nothing(seed, more, obs_dim):
     longer_y = torch.nn.functional.pad(y, (0, 0, 0, more))
     longer = torch.nn.functional.pad(observed, (0, 0, 0, more))
     for run in FILTERS:
-        short, long = run(*model, y, observed), run(*model, longer_y, longer)
+        short, long = (
+            run(LinearGaussianSystem(*model), y, observed),
+            run(LinearGaussianSystem(*model), longer_y, longer),
+        )
         for a, b, event in zip(short, long, (1, 2, 1, 2, 0), strict=True):
             assert_close(b.narrow(-1 - event, 0, 5), a, **EXACT)
         assert not long.log_evidence[..., 5:].any()
@@ -486,7 +523,10 @@ def test_standing_still_unseen_changes_nothing(seed, after):
     observed2 = _inserted(observed, torch.zeros_like(observed[:, :1]), after, 1)
     kept = [t for t in range(6) if t != after]
     for run in FILTERS:
-        short, long = run(*model, y, observed), run(*longer, y2, observed2)
+        short, long = (
+            run(LinearGaussianSystem(*model), y, observed),
+            run(LinearGaussianSystem(*longer), y2, observed2),
+        )
         assert_close(long.mean[:, kept], short.mean, **EXACT)
         assert_close(long.cov[:, kept], short.cov, **EXACT)
         assert_close(long.log_evidence[:, kept], short.log_evidence, **EXACT)
@@ -509,7 +549,7 @@ def test_at_the_last_step_smoothing_is_filtering(seed):
     generator = torch.Generator().manual_seed(seed)
     model = random_system(3, 2, 6, generator=generator)
     y, observed = random_data((2,), 6, 2, 0.3, generator)
-    filtered = kalman.filter(*model, y, observed)
+    filtered = kalman.filter(LinearGaussianSystem(*model), y, observed)
     for run in SMOOTHERS:
         smoothed = smooth(run, model, y, observed)
         assert_close(smoothed.mean[:, -1], filtered.mean[:, -1], **EXACT)
@@ -544,7 +584,7 @@ def test_an_observation_without_variance_is_refused(obs_dim):
     y, observed = random_data((), 4, obs_dim, 0.0)
     for run in FILTERS:
         with pytest.raises(ValueError, match=r"positive variances, found 0.*R a positive variance"):
-            run(*known, y, observed)
+            run(LinearGaussianSystem(*known), y, observed)
     with pytest.raises(ValueError, match="covariance R of the observation noise"):
         potentials(model, y, observed)
 
@@ -562,7 +602,7 @@ def test_a_state_may_foretell_the_next_observation(run, rank):
             model, observed = model._replace(Q=torch.zeros_like(model.Q)), observed & False
             observed[:, :2, 0], observed[:, 2:, 1] = True, True
         joint = each(dense_posterior, model, y, observed)
-        filtered = FILTERS[run](*model, y, observed)
+        filtered = FILTERS[run](LinearGaussianSystem(*model), y, observed)
         expected = each(loop_filter, model, y, observed)
         for found, right in zip(filtered, expected, strict=True):
             assert_close(found, right, rtol=1e-7, atol=1e-7)
@@ -581,7 +621,7 @@ def test_a_row_that_does_not_see_the_last_direction_has_the_gradient_of_one_that
 
     def evidence(F, H):
         distribution = model._replace(F=F, H=H)
-        found = run(*distribution, y, observed, diffuse=diffuse)
+        found = run(LinearGaussianSystem(*distribution, diffuse=diffuse), y, observed)
         return found if isinstance(found, torch.Tensor) else found.log_evidence.sum()
 
     free = [x.clone().requires_grad_() for x in (model.F, model.H)]
@@ -639,7 +679,7 @@ def test_statsmodels(name):
     y = torch.from_numpy(np.nan_to_num(y)).unsqueeze(-1)
     close = {"rtol": 1e-7, "atol": 1e-8}
     for run in FILTERS:
-        filtered = run(*model, y, observed)
+        filtered = run(LinearGaussianSystem(*model), y, observed)
         assert_close(filtered.log_evidence, torch.from_numpy(result.llf_obs.copy()), **close)
         assert_close(filtered.mean, tensor(result.filtered_state), **close)
         assert_close(filtered.cov, tensor(result.filtered_state_cov), **close)

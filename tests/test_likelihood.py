@@ -21,6 +21,7 @@ from statsmodels.tsa.statespace.structural import UnobservedComponents
 from torch.autograd import gradcheck
 
 from seqlatent import kalman
+from seqlatent.kalman import LinearGaussianSystem
 from seqlatent.kalman.likelihood import missing_patterns as groups
 from seqlatent.kalman.likelihood import moving_average as reduced
 from seqlatent.kalman.likelihood.block_model import lift
@@ -31,7 +32,7 @@ def rng(seed=0):
 
 
 def by_filter(model, y, observed, **options):
-    return kalman.filter(*model, y, observed, **options).log_evidence.sum(-1)
+    return kalman.filter(LinearGaussianSystem(*model, **options), y, observed).log_evidence.sum(-1)
 
 
 def system(latent_dim, obs_dim, lead, own, seed=0):
@@ -77,7 +78,7 @@ def test_it_is_the_sum_of_what_the_filter_finds(K, D, lead, steps, missing, own,
     y, observed = random_data(lead, steps, D, missing, rng(1))
     with pytest.MonkeyPatch.context() as patch:
         at_block_size(patch, rounds)
-        found = kalman.log_likelihood(*model, y, observed)
+        found = kalman.log_likelihood(LinearGaussianSystem(*model), y, observed)
     assert found.shape == lead
     torch.testing.assert_close(found, by_filter(model, y, observed), rtol=1e-10, atol=1e-10)
 
@@ -88,7 +89,7 @@ def test_it_is_the_dense_gaussian():
     expected = each(dense_posterior, model, y, observed).log_evidence
     if expected.dim() > 1:
         expected = expected.sum(-1)
-    found = kalman.log_likelihood(*model, y, observed)
+    found = kalman.log_likelihood(LinearGaussianSystem(*model), y, observed)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -101,7 +102,9 @@ def test_series_of_every_pattern_are_grouped_and_come_back_in_order():
     observed[17:27, :30] = False
     observed[27:45, 40:50] = False
     observed[45:58, 7] = False
-    found = kalman.log_likelihood(*model, torch.where(observed, y, 0), observed)
+    found = kalman.log_likelihood(
+        LinearGaussianSystem(*model), torch.where(observed, y, 0), observed
+    )
     expected = by_filter(model, torch.where(observed, y, 0), observed)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
     assert found[16] == 0
@@ -112,7 +115,7 @@ def test_time_varying_matrices_and_exact_observations_go_step_by_step():
     exact = random_system(2, 1, generator=rng())._replace(R=torch.zeros(1, 1, dtype=torch.float64))
     for model, obs_dim in ((varying, 2), (exact, 1)):
         y, observed = random_data((3,), 9, obs_dim, 0.2, rng(1))
-        found = kalman.log_likelihood(*model, y, observed)
+        found = kalman.log_likelihood(LinearGaussianSystem(*model), y, observed)
         assert torch.equal(found, by_filter(model, y, observed))
 
 
@@ -129,7 +132,9 @@ def test_gradients_of_every_matrix(monkeypatch, rounds, own, obs_dim, missing):
         parts = list(matrices)
         for i in (2, 4, 7):
             parts[i] = (parts[i] + parts[i].mT) / 2
-        return kalman.log_likelihood(*parts, torch.where(observed, y, 0), observed)
+        return kalman.log_likelihood(
+            LinearGaussianSystem(*parts), torch.where(observed, y, 0), observed
+        )
 
     assert gradcheck(value, [x.clone().requires_grad_() for x in model], atol=1e-6)
 
@@ -141,7 +146,7 @@ def test_gradients_through_steady_blocks_are_those_of_the_filter(period):
     grads = []
     for f in (kalman.log_likelihood, by_filter_plain):
         parts = [x.clone().requires_grad_() for x in model]
-        grads.append(torch.autograd.grad(f(*parts, y, observed).sum(), parts))
+        grads.append(torch.autograd.grad(f(LinearGaussianSystem(*parts), y, observed).sum(), parts))
     for ours, theirs in zip(*grads, strict=True):
         if ours.dim() == 2 and ours.shape[0] == ours.shape[1]:
             ours, theirs = ours + ours.mT, theirs + theirs.mT
@@ -161,7 +166,7 @@ def test_gradients_keep_their_digits_under_a_transition_that_grows(monkeypatch, 
     grads = []
     for f in (kalman.log_likelihood, by_filter_plain):
         parts = [x.clone().requires_grad_() for x in model]
-        grads.append(torch.autograd.grad(f(*parts, y, observed), parts))
+        grads.append(torch.autograd.grad(f(LinearGaussianSystem(*parts), y, observed), parts))
     for ours, theirs in zip(*grads, strict=True):
         if ours.shape == (6, 6) and ours is not grads[0][0]:  # all but F are symmetric
             ours, theirs = ours + ours.mT, theirs + theirs.mT
@@ -181,11 +186,11 @@ def test_gradients_of_a_panel_with_missing_values_take_the_blocks_of_its_values(
 
     monkeypatch.setattr(groups, "begin", counted)
     at_block_size(monkeypatch, 4)
-    kalman.log_likelihood(*model, y, observed)
+    kalman.log_likelihood(LinearGaussianSystem(*model), y, observed)
     blocks, grads = len(begun), []
     for f in (kalman.log_likelihood, by_filter_plain):
         Q, R = (x.clone().requires_grad_() for x in (model.Q, model.R))
-        value = f(*model._replace(Q=Q, R=R), y, observed).sum()
+        value = f(LinearGaussianSystem(*model._replace(Q=Q, R=R)), y, observed).sum()
         grads.append([x + x.mT for x in torch.autograd.grad(value, (Q, R))])
     assert len(begun) == 2 * blocks
     for ours, theirs in zip(*grads, strict=True):
@@ -203,14 +208,14 @@ def test_gradients_of_groups_that_share_a_first_block_are_those_of_the_filter():
         for f in (kalman.log_likelihood, by_filter_plain):
             Q, R = (x.clone().requires_grad_() for x in (model.Q, model.R))
             changed = model._replace(Q=Q, R=R)
-            value = f(*changed, y, observed, diffuse=diffuse)
+            value = f(LinearGaussianSystem(*changed, diffuse=diffuse), y, observed)
             grads.append([x + x.mT for x in torch.autograd.grad(value.sum(), (Q, R))])
         for ours, theirs in zip(*grads, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
 
 
-def by_filter_plain(*arguments, **options):
-    return kalman.filter(*arguments, **options).log_evidence.sum(-1)
+def by_filter_plain(system, y, observed):
+    return kalman.filter(system, y, observed).log_evidence.sum(-1)
 
 
 @pytest.mark.parametrize("period", [2, 4, 12, 24])
@@ -224,7 +229,7 @@ def test_a_diffuse_start_is_that_of_statsmodels(period, missing):
     values = torch.where(observed, y, torch.nan)[:, 0].numpy()
     peer = UnobservedComponents(values, "lltrend", seasonal=period, use_exact_diffuse=True)
     y = torch.where(observed, y, 0)
-    found = kalman.log_likelihood(*model, y, observed, diffuse=all_of(model))
+    found = kalman.log_likelihood(LinearGaussianSystem(*model, diffuse=all_of(model)), y, observed)
     assert found.item() == pytest.approx(peer.loglike([1.0, 0.09, 0.01, 0.04]), rel=1e-10)
 
 
@@ -233,7 +238,7 @@ def test_states_that_nothing_determines_are_left_out_as_by_statsmodels():
     observed = torch.ones_like(y, dtype=torch.bool)
     observed[0] = observed[1, 1:] = observed[2, 3:] = observed[3, :47] = observed[4, :40] = False
     y = torch.where(observed, y, 0)
-    found = kalman.log_likelihood(*model, y, observed, diffuse=all_of(model))
+    found = kalman.log_likelihood(LinearGaussianSystem(*model, diffuse=all_of(model)), y, observed)
     for b in range(1, 5):
         values = torch.where(observed, y, torch.nan)[b, :, 0].numpy()
         peer = UnobservedComponents(values, "lltrend", seasonal=4, use_exact_diffuse=True)
@@ -244,10 +249,12 @@ def test_states_that_nothing_determines_are_left_out_as_by_statsmodels():
 def test_the_diffuse_start_is_the_limit_of_large_ones():
     model, y = structural(4), walks(30)
     observed = torch.ones_like(y, dtype=torch.bool)
-    limit = kalman.log_likelihood(*model, y, observed, diffuse=all_of(model))
+    limit = kalman.log_likelihood(LinearGaussianSystem(*model, diffuse=all_of(model)), y, observed)
     for variance in (1e8, 1e12, 1e16):
         large = structural(4, initial_variance=variance)
-        found = kalman.log_likelihood(*large, y, observed) + 2.5 * math.log(variance)
+        found = kalman.log_likelihood(LinearGaussianSystem(*large), y, observed) + 2.5 * math.log(
+            variance
+        )
         assert found.item() == pytest.approx(limit.item(), abs=1e3 / variance + 1e-9)
 
 
@@ -264,7 +271,9 @@ def test_the_reduced_form_is_the_blocks(monkeypatch, scales):
         monkeypatch.setattr(reduced, "reduce", form)
         parts = [x.clone().requires_grad_() for x in (model.Q, model.R)]
         changed = model._replace(Q=parts[0], R=parts[1])
-        value = kalman.log_likelihood(*changed, y, observed, diffuse=all_of(model))
+        value = kalman.log_likelihood(
+            LinearGaussianSystem(*changed, diffuse=all_of(model)), y, observed
+        )
         Q, R = torch.autograd.grad(value.sum(), parts)
         found.append((value.detach(), Q + Q.mT, R))
     for a, b in zip(*found, strict=True):
@@ -280,8 +289,10 @@ def test_the_reduced_form_is_not_used_where_differences_keep_few_digits():
     t = torch.arange(250, dtype=torch.float64)[:, None]
     y = t + 0.5 * t**2 + R[:, 0].sqrt() * torch.randn(24, 250, 1, generator=rng(1)).double()
     observed, flat = torch.ones_like(y, dtype=torch.bool), torch.ones(3, dtype=torch.bool)
-    found = kalman.log_likelihood(*model, y, observed, diffuse=flat)
-    expected = kalman.filter(*model, y, observed, diffuse=flat).log_evidence.sum(-1)
+    found = kalman.log_likelihood(LinearGaussianSystem(*model, diffuse=flat), y, observed)
+    expected = kalman.filter(
+        LinearGaussianSystem(*model, diffuse=flat), y, observed
+    ).log_evidence.sum(-1)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
 
 
@@ -328,17 +339,21 @@ def test_units_do_not_matter(scale):
     y = torch.where(observed, y, 0)
     squared = scale**2
     changed = model._replace(Q=model.Q * squared, R=model.R * squared, P0=model.P0 * squared)
-    found = kalman.log_likelihood(*changed, y * scale, observed)
+    found = kalman.log_likelihood(LinearGaussianSystem(*changed), y * scale, observed)
     jacobian = observed.sum((1, 2)).double() * math.log(scale)
-    torch.testing.assert_close(found + jacobian, kalman.log_likelihood(*model, y, observed))
+    torch.testing.assert_close(
+        found + jacobian, kalman.log_likelihood(LinearGaussianSystem(*model), y, observed)
+    )
 
 
 def test_single_precision():
     model, y = structural(12, initial_variance=1e4), walks(2, 200)
     observed = torch.ones_like(y, dtype=torch.bool)
-    single = kalman.log_likelihood(*(x.float() for x in model), y.float(), observed)
+    single = kalman.log_likelihood(
+        LinearGaussianSystem(*(x.float() for x in model)), y.float(), observed
+    )
     assert single.dtype == torch.float32
-    double = kalman.log_likelihood(*model, y, observed)
+    double = kalman.log_likelihood(LinearGaussianSystem(*model), y, observed)
     torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=0)
 
 
@@ -347,7 +362,7 @@ def test_offsets_and_first_means_enter_exactly():
     model = model._replace(b=torch.randn(50, 3, dtype=torch.float64, generator=rng(3)))
     y, observed = random_data((4,), 50, 1, 0.1, rng(1))
     torch.testing.assert_close(
-        kalman.log_likelihood(*model, y, observed),
+        kalman.log_likelihood(LinearGaussianSystem(*model), y, observed),
         by_filter(model, y, observed),
         rtol=1e-10,
         atol=0,
@@ -359,7 +374,9 @@ def test_a_long_series_is_right_at_its_end():
     zero = torch.zeros(1, dtype=torch.float64)
     model = (one, zero, 0.1 * one, zero, 1e6 * one, one, zero, one)
     y = walks(20_000)
-    found = kalman.log_likelihood(*model, y, torch.ones_like(y, dtype=torch.bool))
+    found = kalman.log_likelihood(
+        LinearGaussianSystem(*model), y, torch.ones_like(y, dtype=torch.bool)
+    )
     peer = UnobservedComponents(y[:, 0].numpy(), "llevel")
     peer.ssm.initialize_known(np.zeros(1), 1e6 * np.eye(1))
     peer.loglikelihood_burn = 0
@@ -371,12 +388,16 @@ def test_what_cannot_be_is_named():
     y, observed = random_data((4,), 9, 2, 0.0, rng(1))
     wrong = model._replace(H=model.H[:, :2])
     with pytest.raises(ValueError, match="H was expected to have the shape"):
-        kalman.log_likelihood(*wrong, y, observed)
+        kalman.log_likelihood(LinearGaussianSystem(*wrong), y, observed)
     for name in ("Q", "R", "P0"):
         with pytest.raises(ValueError, match=name):
-            kalman.log_likelihood(*model._replace(**{name: -getattr(model, name)}), y, observed)
+            kalman.log_likelihood(
+                LinearGaussianSystem(*model._replace(**{name: -getattr(model, name)})), y, observed
+            )
     with pytest.raises(ValueError, match="observed"):
-        kalman.log_likelihood(*model, y.masked_fill(y > 1, torch.nan), observed)
+        kalman.log_likelihood(
+            LinearGaussianSystem(*model), y.masked_fill(y > 1, torch.nan), observed
+        )
 
 
 def test_blocks_that_are_too_ill_conditioned_go_step_by_step(monkeypatch):
@@ -389,7 +410,7 @@ def test_blocks_that_are_too_ill_conditioned_go_step_by_step(monkeypatch):
         return 1e-300
 
     monkeypatch.setattr(groups, "trusted", few)
-    found = kalman.log_likelihood(*model, y, observed)
+    found = kalman.log_likelihood(LinearGaussianSystem(*model), y, observed)
     assert torch.equal(found, by_filter(model, y, observed))
     assert set(asked) == {torch.float64}
 
@@ -403,7 +424,10 @@ def test_some_series_of_a_group_go_step_by_step_and_others_do_not():
     y, observed = random_data((6,), 30, 1, 0.2, g)
     observed[::2, 3:] = False
     y = torch.where(observed, y, 0).requires_grad_()
-    values = [f(*model, y, observed) for f in (kalman.log_likelihood, by_filter_plain)]
+    values = [
+        f(LinearGaussianSystem(*model), y, observed)
+        for f in (kalman.log_likelihood, by_filter_plain)
+    ]
     torch.testing.assert_close(*values, rtol=1e-9, atol=1e-9)
     grads = [torch.autograd.grad(x.sum(), y)[0] for x in values]
     torch.testing.assert_close(*grads, rtol=1e-6, atol=1e-6)
@@ -418,13 +442,15 @@ def test_no_ratio_of_noises_costs_digits(ratio, flat):
     for f in (kalman.log_likelihood, by_filter_plain):
         R = model.R.clone().requires_grad_()
         changed = model._replace(R=R)
-        value = f(*changed, y, observed, diffuse=diffuse)
+        value = f(LinearGaussianSystem(*changed, diffuse=diffuse), y, observed)
         found.append((value.detach(), torch.autograd.grad(value, R)[0]))
     (value, slope), (right, right_slope) = found
     torch.testing.assert_close(value, right, rtol=1e-10, atol=0)
     torch.testing.assert_close(slope, right_slope, rtol=max(1e-8, 1e-15 * ratio), atol=0)
     single = (x.float() for x in changed)
-    value = kalman.log_likelihood(*single, y.float(), observed, diffuse=diffuse)
+    value = kalman.log_likelihood(
+        LinearGaussianSystem(*single, diffuse=diffuse), y.float(), observed
+    )
     torch.testing.assert_close(value.double(), right, rtol=1e-5, atol=0)
 
 
@@ -433,8 +459,10 @@ def test_the_level_of_a_diffuse_trend_costs_no_digits(level):
     y = 0.01 * (walks(300, seed=1) + walks(300, seed=2).diff(dim=0, prepend=torch.zeros(1, 1)))
     model = structural(2, (0.005, 1e-4, 1e-3), noise=0.01)
     observed = torch.ones_like(y, dtype=torch.bool)
-    right = kalman.log_likelihood(*model, y, observed, diffuse=all_of(model))
-    found = kalman.log_likelihood(*model, y + level, observed, diffuse=all_of(model))
+    right = kalman.log_likelihood(LinearGaussianSystem(*model, diffuse=all_of(model)), y, observed)
+    found = kalman.log_likelihood(
+        LinearGaussianSystem(*model, diffuse=all_of(model)), y + level, observed
+    )
     # the values themselves are rounded
     noise = 1e-16 * level / 0.01 * len(y) ** 0.5
     torch.testing.assert_close(found, right, rtol=1e-9, atol=30 * noise)
@@ -442,7 +470,11 @@ def test_the_level_of_a_diffuse_trend_costs_no_digits(level):
     whole = (units + min(level, 1e5)).float()
     variants = (single, LinearGaussian(*(x.float() for x in single)))
     values = [
-        kalman.log_likelihood(*changed, whole.to(changed.R.dtype), observed, diffuse=all_of(model))
+        kalman.log_likelihood(
+            LinearGaussianSystem(*changed, diffuse=all_of(model)),
+            whole.to(changed.R.dtype),
+            observed,
+        )
         for changed in variants
     ]
     torch.testing.assert_close(values[1].double(), values[0], rtol=1e-5, atol=0)
@@ -454,7 +486,7 @@ def test_an_offset_of_an_explosive_transition_costs_no_digits():
         F=torch.tensor([[1.3, 0.2], [0.0, 0.5]], dtype=torch.float64), b=model.b + 1.0
     )
     y, observed = walks(3, 60), torch.ones(3, 60, 1, dtype=torch.bool)
-    found = kalman.log_likelihood(*model, y, observed)
+    found = kalman.log_likelihood(LinearGaussianSystem(*model), y, observed)
     torch.testing.assert_close(found, by_filter(model, y, observed), rtol=1e-10, atol=0)
 
 
@@ -467,7 +499,7 @@ def test_a_leading_gap_before_a_decaying_state_leaves_it_diffuse(own):
     y, observed = walks(2, 30), torch.ones(2, 30, 1, dtype=torch.bool)
     observed[0, :12] = False
     y = torch.where(observed, y, 0)
-    found = kalman.log_likelihood(*model, y, observed, diffuse=all_of(model))
+    found = kalman.log_likelihood(LinearGaussianSystem(*model, diffuse=all_of(model)), y, observed)
     expected = by_filter(model, y, observed, diffuse=all_of(model))
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
 
@@ -478,7 +510,7 @@ def test_a_gradient_that_is_differentiated_again_is_the_filters():
 
     def value(f, scales):
         changed = model._replace(Q=model.Q * scales[0], R=model.R * scales[1])
-        return f(*changed, y, observed).sum()
+        return f(LinearGaussianSystem(*changed), y, observed).sum()
 
     scales = torch.tensor([1.3, 0.7], dtype=torch.float64)
     found, expected = (
@@ -498,7 +530,7 @@ def test_a_gradient_may_be_asked_for_again():
     model = random_system(2, 1, generator=rng())
     y, observed = random_data((3,), 20, 1, 0.2, rng())
     R = model.R.clone().requires_grad_()
-    value = kalman.log_likelihood(*model._replace(R=R), y, observed).sum()
+    value = kalman.log_likelihood(LinearGaussianSystem(*model._replace(R=R)), y, observed).sum()
     first, second = (
         torch.autograd.grad(value, R, retain_graph=again)[0] for again in (True, False)
     )

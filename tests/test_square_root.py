@@ -6,6 +6,7 @@ from reference import LinearGaussian, each, loop_filter, random_data, random_sys
 from torch.testing import assert_close
 
 from seqlatent import kalman
+from seqlatent.kalman import LinearGaussianSystem
 from seqlatent.kalman.square_roots import root, triangular
 
 F64 = torch.float64
@@ -27,7 +28,7 @@ def total(filtered):
 def test_it_is_the_filter_that_drops_missing_rows(latent_dim, obs_dim, steps, missing):
     model = random_system(latent_dim, obs_dim, steps, (2,))
     y, observed = random_data((2,), steps, obs_dim, missing)
-    found = kalman.filter_square_root(*model, y, observed)
+    found = kalman.filter_square_root(LinearGaussianSystem(*model), y, observed)
     for x, expected in zip(found, each(loop_filter, model, y, observed), strict=True):
         assert_close(x, expected, **EXACT)
 
@@ -39,17 +40,19 @@ def test_singular_noises_and_a_known_first_state(rank):
         Q=rank * model.Q, P0=torch.diag(torch.tensor([0.0, 2.0, 0.0], dtype=F64))
     )
     y, observed = random_data((3,), 6, 2, 0.3)
-    found = kalman.filter_square_root(*model, y, observed)
-    for x, expected in zip(found, kalman.filter(*model, y, observed), strict=True):
+    found = kalman.filter_square_root(LinearGaussianSystem(*model), y, observed)
+    for x, expected in zip(
+        found, kalman.filter(LinearGaussianSystem(*model), y, observed), strict=True
+    ):
         assert_close(x, expected, **EXACT)
 
 
 def test_what_series_share_is_computed_once():
     model = random_system(2, 1)
     y, observed = random_data((5,), 8, 1, 0.0)
-    found = kalman.filter_square_root(*model, y, observed)
+    found = kalman.filter_square_root(LinearGaussianSystem(*model), y, observed)
     assert found.cov.stride(0) == 0
-    assert_close(found.mean, kalman.filter(*model, y, observed).mean, **EXACT)
+    assert_close(found.mean, kalman.filter(LinearGaussianSystem(*model), y, observed).mean, **EXACT)
 
 
 @pytest.mark.parametrize("steps", [None, 4])
@@ -60,7 +63,9 @@ def test_gradients_are_those_of_the_filter(steps, rank):
     found = []
     for run in (kalman.filter, kalman.filter_square_root):
         args = [x.clone().requires_grad_() for x in model]
-        found.append(torch.autograd.grad(total(run(*args, y, observed)), args))
+        found.append(
+            torch.autograd.grad(total(run(LinearGaussianSystem(*args), y, observed)), args)
+        )
     for plain, other in zip(*found, strict=True):
         assert_close(other, plain, rtol=1e-8, atol=1e-9)
 
@@ -72,7 +77,9 @@ def test_gradcheck():
 
     def run(F, b, Q, m0, P0, H, d, R, y):
         Q, P0, R = ((x + x.mT) / 2 for x in (Q, P0, R))
-        return total(kalman.filter_square_root(F, b, Q, m0, P0, H, d, R, y, observed))
+        return total(
+            kalman.filter_square_root(LinearGaussianSystem(F, b, Q, m0, P0, H, d, R), y, observed)
+        )
 
     assert torch.autograd.gradcheck(run, args)
 
@@ -124,7 +131,8 @@ def exact_filter(model, y, observed, digits=50):
 def test_it_keeps_digits_that_the_filter_loses(dtype, accuracy):
     mean, cov = exact_filter(*hard(F64))
     scale = cov.diagonal(dim1=-2, dim2=-1).sqrt()
-    found = kalman.filter_square_root(*hard(dtype)[0], *hard(dtype)[1:])
+    model, *data = hard(dtype)
+    found = kalman.filter_square_root(LinearGaussianSystem(*model), *data)
     unit = scale[:, :, None] * scale[:, None]
     assert ((found.cov.double() - cov).abs() / unit).max() < accuracy
     # the means carry the rounding of data of order one, in deviations of order 1e-3
@@ -133,7 +141,7 @@ def test_it_keeps_digits_that_the_filter_loses(dtype, accuracy):
     assert bool(found.log_evidence.isfinite().all())
     if dtype == torch.float32:
         with pytest.raises(ValueError, match="expected to be positive semi-definite"):
-            kalman.filter(*hard(dtype)[0], *hard(dtype)[1:])
+            kalman.filter(LinearGaussianSystem(*model), *data)
 
 
 def test_factors_keep_small_variances_beside_large_ones():
@@ -153,8 +161,8 @@ def test_units_do_not_matter(scale):
     y, observed = random_data((), 6, 2, 0.3)
     F, b, Q, m0, P0, H, d, R = model
     big = (F, b * scale, Q * scale**2, m0 * scale, P0 * scale**2, H, d * scale, R * scale**2)
-    found = kalman.filter_square_root(*big, y * scale, observed)
-    expected = kalman.filter(*model, y, observed)
+    found = kalman.filter_square_root(LinearGaussianSystem(*big), y * scale, observed)
+    expected = kalman.filter(LinearGaussianSystem(*model), y, observed)
     assert_close(found.mean / scale, expected.mean, **EXACT)
     assert_close(found.cov / scale**2, expected.cov, **EXACT)
 
@@ -164,7 +172,9 @@ def test_bad_covariances_are_refused():
     y, observed = torch.ones(3, 1, dtype=F64), torch.ones(3, 1, dtype=torch.bool)
 
     def run(Q=one, P0=one, R=one):
-        return kalman.filter_square_root(one, zero, Q, zero, P0, one, zero, R, y, observed)
+        return kalman.filter_square_root(
+            LinearGaussianSystem(one, zero, Q, zero, P0, one, zero, R), y, observed
+        )
 
     with pytest.raises(ValueError, match="Q was expected to be"):
         run(Q=-one)
@@ -172,3 +182,11 @@ def test_bad_covariances_are_refused():
         run(P0=one * torch.nan)
     with pytest.raises(ValueError, match="expected to have positive variances"):
         run(Q=0 * one, P0=0 * one, R=0 * one)
+
+
+def test_a_diffuse_start_is_refused():
+    one, zero = torch.ones(1, 1, dtype=F64), torch.zeros(1, dtype=F64)
+    diffuse = torch.tensor([True])
+    system = LinearGaussianSystem(one, zero, one, zero, one, one, zero, one, diffuse=diffuse)
+    with pytest.raises(ValueError, match=r"finite variance, .* use kalman\.filter"):
+        kalman.filter_square_root(system, one, one.bool())

@@ -105,8 +105,8 @@ def enumerate_paths(model, y, observed):
     F, Q, H, R = (along(getattr(model, name), 2) for name in "FQHR")
     b, d = along(model.b, 1), along(model.d, 1)
     m0, P0 = model.m0[paths[:, 0]], model.P0[paths[:, 0]]
-    filtered = kalman.filter(F, b, Q, m0, P0, H, d, R, y, observed)
-    smoothed = kalman.smoother(F, b, Q, filtered, H, d, R, y, observed)
+    system = kalman.LinearGaussianSystem(F, b, Q, m0, P0, H, d, R)
+    filtered, smoothed = kalman.filter(system, y, observed), kalman.smoother(system, y, observed)
     joint = log_prior + filtered.log_evidence.sum(-1)
     w = joint.softmax(0)
     last = torch.nn.functional.one_hot(paths[:, -1], S).to(F64)
@@ -144,14 +144,15 @@ def test_one_regime_is_a_kalman_filter(run, D):
     rest = [x.squeeze(-3) for x in (model.F, model.Q, model.P0, model.H, model.R)]
     F, Q, P0, H, R = rest
     b, m0, d = (x.squeeze(-2) for x in (model.b, model.m0, model.d))
-    exact = kalman.filter(F, b, Q, m0, P0, H, d, R, y, observed)
+    system = kalman.LinearGaussianSystem(F, b, Q, m0, P0, H, d, R)
+    exact = kalman.filter(system, y, observed)
     found = run(*model, y, observed)
     assert_close(found.log_evidence, exact.log_evidence, **EXACT)
     assert_close(found.mean.squeeze(-2), exact.mean, **EXACT)
     assert_close(found.cov.squeeze(-3), exact.cov, **EXACT)
     assert_close(found.log_prob, torch.zeros(3, 6, 1, dtype=F64), **EXACT)
     smoothed = switching.smoother(model.log_transition, model.F, model.b, model.Q, found)
-    exact = kalman.smoother(F, b, Q, exact, H, d, R, y, observed)
+    exact = kalman.smoother(system, y, observed)
     assert_close(smoothed.mean.squeeze(-2), exact.mean, **EXACT)
     assert_close(smoothed.cov.squeeze(-3), exact.cov, **EXACT)
 

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from seqlatent import kalman, objectives
 from seqlatent.emissions.linear import LinearGaussian as Observation
 from seqlatent.inference import Kalman
+from seqlatent.kalman import LinearGaussianSystem
 from seqlatent.model import LatentModel
 from seqlatent.model.predictive import moments
 from seqlatent.sequences import Sequences
@@ -311,11 +312,12 @@ def test_two_observed_dimensions_with_correlated_noise(run):
     F, H, R, Q = (torch.from_numpy(x) for x in (F, H, R, Q))
     zero, eye, data = torch.zeros(3), torch.eye(3), torch.from_numpy(np.nan_to_num(y.T))
     diffuse = torch.ones(3, dtype=torch.bool)
-    found = run(F, zero, Q, zero, eye, H, zero[:2], R, data, observed, diffuse=diffuse)
+    system = LinearGaussianSystem(F, zero, Q, zero, eye, H, zero[:2], R, diffuse=diffuse)
+    found = run(system, data, observed)
     assert_close(found.log_evidence, torch.from_numpy(expected.llf_obs.copy()), **CLOSE)
     start = expected.nobs_diffuse
     assert_close(found.cov[start:], path(expected.filtered_state_cov)[start:], **CLOSE)
     for smoother in (kalman.smoother, kalman.smoother_scan):
-        smoothed = smoother(F, zero, Q, found, H, zero[:2], R, data, observed)
+        smoothed = smoother(system, data, observed)
         assert_close(smoothed.mean, path(expected.smoothed_state), **CLOSE)
         assert_close(smoothed.cov, path(expected.smoothed_state_cov), **CLOSE)

@@ -1,6 +1,7 @@
 """Exact inference for linear Gaussian models: Kalman filter, smoother and posterior chain."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,14 +77,10 @@ class Kalman(Inference):
 
     def forward(self, model: Generative, sequences: Sequences, c: Context | None = None) -> Chain:
         c = model.context(sequences) if c is None else c
-        transition, emission = _linear(model)
-        F, b, G = transition.matrices(c)
-        m0, G0 = transition.initial_moments(c.first)
-        H, d, R = emission.matrices(c)
-        potentials = kalman.potentials(
-            F, b, G @ G.mT, H, d, R, sequences.normalised, sequences.observed
-        )
-        kernels = kalman.posterior_kernels(F, b, G, m0, G0, potentials)
+        matrices = _matrices(model, c)
+        G, G0, system = matrices.G, matrices.G0, matrices.system()
+        potentials = kalman.potentials(system, sequences.normalised, sequences.observed)
+        kernels = kalman.posterior_kernels(system, potentials, G=G, G0=G0)
         return PosteriorChain(kernels, c, (G0.shape[-1], G.shape[-1]))
 
     def filter(
@@ -109,13 +106,8 @@ class Kalman(Inference):
         if self.scan:
             return super().evidence(model, sequences, c=c, generator=generator)
         c = model.context(sequences) if c is None else c
-        transition, emission = _linear(model)
-        F, b, G = transition.matrices(c)
-        m0, G0 = transition.initial_moments(c.first)
-        P0, diffuse = kalman.prior(G0)
-        distribution = (F, b, G @ G.mT, m0, P0, *emission.matrices(c))
-        y, observed = sequences.normalised, sequences.observed
-        value = kalman.log_likelihood(*distribution, y, observed, diffuse=diffuse)
+        system = _matrices(model, c).system()
+        value = kalman.log_likelihood(system, sequences.normalised, sequences.observed)
         return value - sequences.log_units
 
     def predict(
@@ -165,28 +157,21 @@ class Kalman(Inference):
         start: Latest | None,
         undetermined: float = math.inf,
     ) -> "kalman.Filtered":
-        transition, emission = _linear(model)
-        F, b, G = transition.matrices(c)
-        m0, G0 = transition.initial_moments(c.first)
-        Q = G @ G.mT
-        P0, diffuse = kalman.prior(G0)
         if start is not None and start.mean is None and bool(start.started.any()):
             raise ValueError(
                 "Kalman continues from a belief with moments, found one with particles; "
                 "filter the data again with this model."
             )
         run = kalman.filter_scan if self.scan else kalman.filter
-        data = (*emission.matrices(c), sequences.normalised, sequences.observed)
-        filtered = None
-        if start is None or diffuse is None or not bool(start.started.all()):
-            prior = m0, P0
-            if start is not None and diffuse is None:
-                prior, start = _moved(transition, c, start, m0, P0), None
-            filtered = run(F, b, Q, *prior, *data, diffuse=diffuse, undetermined=undetermined)
-        if start is not None and bool(start.started.any()):
-            # what is known of a series that goes on is finite, if vague where it is not determined
-            prior = _moved(transition, c, start, m0, P0)
-            later = run(F, b, Q, *prior, *data)
+        y, observed = sequences.normalised, sequences.observed
+        matrices, filtered = _matrices(model, c), None
+        diffuse = bool(matrices.G0.isinf().any())
+        if start is None or (diffuse and not bool(start.started.all())):
+            filtered = run(matrices.system(), y, observed, undetermined=undetermined)
+        if start is not None and (not diffuse or bool(start.started.any())):
+            # what is known of a series that goes on is finite, if of large variance where it is not
+            # determined
+            later = run(matrices.system(_moved(model, c, start, matrices)), y, observed)
             filtered = later if filtered is None else _either(start.started, later, filtered)
         assert filtered is not None
         # the filter runs in standardised units; a density in those of the data has a Jacobian
@@ -202,14 +187,10 @@ class Kalman(Inference):
         generator: torch.Generator | None = None,
     ) -> States:
         c = model.context(sequences) if c is None else c
-        transition, emission = _linear(model)
-        F, b, G = transition.matrices(c)
-        H, d, R = emission.matrices(c)
         filtered = self._filtered(model, sequences, c, None)
         run = kalman.smoother_scan if self.scan else kalman.smoother
-        y, observed = sequences.normalised, sequences.observed
-        _, diffuse = kalman.prior(transition.initial_moments(c.first)[1])
-        smoothed = run(F, b, G @ G.mT, filtered, H, d, R, y, observed, diffuse=diffuse)
+        system, y, observed = _matrices(model, c).system(), sequences.normalised, sequences.observed
+        smoothed = run(system, y, observed, filtered=filtered)
         return States(CovarianceNormal(smoothed.mean, smoothed.cov), filtered.log_evidence)
 
 
@@ -235,12 +216,13 @@ def _step(F: Tensor, b: Tensor, G: Tensor, mean: Tensor, cov: Tensor) -> tuple[T
 
 
 def _moved(
-    transition: ConditionallyLinear, c: Context, start: Latest, m0: Tensor, P0: Tensor
+    model: Generative, c: Context, start: Latest, matrices: "_Matrices"
 ) -> tuple[Tensor, Tensor]:
     """Moments of the first state: where a series goes on, a step after its last."""
+    m0, P0 = matrices.m0, kalman.prior(matrices.G0)[0]
     if start.mean is None or start.cov is None:
         return m0, P0
-    F, b, G = transition.matrices(c[0])
+    F, b, G = _linear(model)[0].matrices(c[0])
     mean, cov = _step(F, b, G, start.mean, start.cov)
     going = start.started[:, None]
     return torch.where(going, mean, m0), torch.where(going[..., None], cov, P0)
@@ -259,6 +241,33 @@ def _linear(model: Generative) -> tuple[ConditionallyLinear, LinearEmission]:
     assert isinstance(model.transition, ConditionallyLinear)
     assert isinstance(model.emission, LinearEmission)
     return model.transition, model.emission
+
+
+class _Matrices(NamedTuple):
+    """The matrices of a model, and factors of its covariances."""
+
+    F: Tensor
+    b: Tensor
+    G: Tensor
+    m0: Tensor
+    G0: Tensor
+    H: Tensor
+    d: Tensor
+    R: Tensor
+
+    def system(self, first: tuple[Tensor, Tensor] | None = None) -> kalman.LinearGaussianSystem:
+        """The system, or the one that starts with other moments, which are finite."""
+        P0, diffuse = kalman.prior(self.G0)
+        m0, P0, diffuse = (self.m0, P0, diffuse) if first is None else (*first, None)
+        Q, emission = self.G @ self.G.mT, (self.H, self.d, self.R)
+        return kalman.LinearGaussianSystem(self.F, self.b, Q, m0, P0, *emission, diffuse=diffuse)
+
+
+def _matrices(model: Generative, c: Context) -> _Matrices:
+    transition, emission = _linear(model)
+    F, b, G = transition.matrices(c)
+    m0, G0 = transition.initial_moments(c.first)
+    return _Matrices(F, b, G, m0, G0, *emission.matrices(c))
 
 
 class PosteriorChain(Chain):

@@ -15,11 +15,13 @@ from seqlatent.kalman.posterior_path import (
     potentials,
     sample_paths,
 )
+from seqlatent.kalman.system import LinearGaussianSystem
 
 __all__ = [
     "VAGUE",
     "Filtered",
     "Kernels",
+    "LinearGaussianSystem",
     "Potentials",
     "Smoothed",
     "filter",

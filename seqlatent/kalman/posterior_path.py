@@ -6,21 +6,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqlatent.kalman.diffuse.initialisation import flat_precision, prior_factor
-from seqlatent.kalman.riccati import congruence, information, stack, unstack
-from seqlatent.kalman.system import (
+from seqlatent.kalman.aligned import (
     align,
+    aligned,
     apply,
     join,
-    leading,
     matrix_lead,
     noise_factor,
     path,
     rest,
     symmetric,
-    system,
 )
-from seqlatent.kalman.validation import check_diffuse
+from seqlatent.kalman.diffuse.initialisation import flat_precision, prior_factor
+from seqlatent.kalman.riccati import congruence, information, stack, unstack
+from seqlatent.kalman.system import LinearGaussianSystem, leading
 from seqlatent.linalg import cholesky
 
 
@@ -54,16 +53,7 @@ class Smoothed(NamedTuple):
     cross: Float[Tensor, "*L T K K"]
 
 
-def potentials(
-    F: Tensor,
-    b: Tensor,
-    Q: Tensor,
-    H: Tensor,
-    d: Tensor,
-    R: Tensor,
-    y: Tensor,
-    observed: Tensor,
-) -> Potentials:
+def potentials(system: LinearGaussianSystem, y: Tensor, observed: Tensor) -> Potentials:
     r"""Backward information filter: what all observations from step t on say of z_t.
 
     .. math::
@@ -74,12 +64,7 @@ def potentials(
     Q may be singular; R may not. Precisions are shared by series as covariances are in the filter.
 
     Args:
-        F: Transition into step t; unused at the first step, but finite. So are ``b`` and ``Q``.
-        b: Offset of the transition.
-        Q: Covariance of the transition.
-        H: Loadings.
-        d: Offset of the observation.
-        R: Covariance of the observation noise, positive definite.
+        system: The model; its first state plays no part. R is positive definite.
         y: Observations.
         observed: Which of them count.
 
@@ -89,39 +74,37 @@ def potentials(
     Example:
         >>> one, zero = torch.ones(1, 1), torch.zeros(1)
         >>> y, observed = torch.tensor([[1.0], [2.0]]), torch.tensor([[True], [True]])
-        >>> beta = seqlatent.kalman.potentials(one, zero, one, one, zero, one, y, observed)
+        >>> walk = (one, zero, one, zero, one, one, zero, one)
+        >>> walk = seqlatent.kalman.LinearGaussianSystem(*walk)
+        >>> beta = seqlatent.kalman.potentials(walk, y, observed)
         >>> beta.precision.flatten(), beta.shift.flatten()
         (tensor([1.5000, 1.0000]), tensor([2., 2.]))
     """
-    size = F.shape[-1]
-    s = system(F, b, Q, F.new_zeros(size), F.new_zeros(size, size), H, d, R, y, observed)
+    s = aligned(system.observing(y, observed))
     L = noise_factor(s.R)
     white = torch.linalg.solve_triangular(L, s.H, upper=False)
     loadings = torch.linalg.solve_triangular(L.mT, white, upper=True)
     eta, J = apply(loadings.mT, s.y - s.d), white.mT @ white
     F, b, Q = rest(s.F, s.steps), rest(s.b, s.steps), rest(s.Q, s.steps)
     J = J.expand(s.steps, *J.shape[1:])
-    precision, shift = backward(F, b, Q, J, eta.expand(s.steps, *s.lead, size))
+    precision, shift = backward(F, b, Q, J, eta.expand(s.steps, *s.lead, -1))
     if not bool(precision.isfinite().all()):
         raise ValueError(
             "The covariance R of the observation noise was expected to leave digits of what the "
-            f"state varies by, found a least variance of {_least(R):.3g} in {R.dtype}, by which "
-            "potentials divide. Compute in float64, use kalman.filter and kalman.smoother, which "
-            "do not divide by R, or give R more variance."
+            f"state varies by, found a least variance of {_least(system.R):.3g} in {y.dtype}, by "
+            "which potentials divide. Compute in float64, use kalman.filter and kalman.smoother, "
+            "which do not divide by R, or give R more variance."
         )
     shift = shift.movedim(0, -2)
-    return Potentials(precision.movedim(0, -3).expand(*shift.shape, size), shift)
+    return Potentials(precision.movedim(0, -3).expand(*shift.shape, shift.shape[-1]), shift)
 
 
 def posterior_kernels(
-    F: Float[Tensor, "*f K K"],
-    b: Float[Tensor, "*b K"],
-    G: Float[Tensor, "*g K R"],
-    m0: Float[Tensor, "*m K"],
-    G0: Float[Tensor, "*p K R0"],
+    system: LinearGaussianSystem,
     potentials: Potentials,
     *,
-    diffuse: Tensor | None = None,
+    G: Float[Tensor, "*g K R"],
+    G0: Float[Tensor, "*p K R0"],
 ) -> Kernels:
     r"""The exact posterior chain: each step of the prior, tilted by the potential of what follows.
 
@@ -136,33 +119,31 @@ def posterior_kernels(
     deviation of 1e4 in its diffuse coordinates, so that paths can be drawn.
 
     Args:
-        F: Transition into step t; unused at the first step, but finite. So are ``b`` and ``G``.
-        b: Offset of the transition.
-        G: Factor of the transition's covariance, Q = G G^T.
-        m0: Mean of the first state.
-        G0: Factor of the first state's covariance. A coordinate with an infinity in its row is
-            diffuse; that column is its own.
+        system: The model.
         potentials: What :func:`potentials` returned.
-        diffuse: Which coordinates of the first state are diffuse, where G0 is finite; each has a
-            column of its own then, after those of G0 that have anything in other rows.
+        G: Factor of the transition's covariance, Q = G G^T.
+        G0: Factor of the first state's covariance, P0 = G0 G0^T. A coordinate with an infinity in
+            its row is diffuse; that column is its own. Where G0 is finite, diffuse coordinates of
+            the system have a column of their own each, after those that have anything in other
+            rows.
 
     Shape:
-        G ``(*L, T, K, R)``, G0 ``(*L, K, R0)``, diffuse ``(K,)``, the rest as in :func:`filter`;
-        the factors returned have max(R, R0) columns.
+        G ``(*L, T, K, R)``, G0 ``(*L, K, R0)``; the factors returned have max(R, R0) columns.
 
     Example:
         >>> one, zero = torch.ones(1, 1), torch.zeros(1)
         >>> y, observed = torch.tensor([[1.0], [2.0]]), torch.tensor([[True], [True]])
-        >>> beta = seqlatent.kalman.potentials(one, zero, one, one, zero, one, y, observed)
-        >>> q = seqlatent.kalman.posterior_kernels(one, zero, one, zero, one, beta)
+        >>> walk = (one, zero, one, zero, one, one, zero, one)
+        >>> walk = seqlatent.kalman.LinearGaussianSystem(*walk)
+        >>> beta = seqlatent.kalman.potentials(walk, y, observed)
+        >>> q = seqlatent.kalman.posterior_kernels(walk, beta, G=one, G0=one)
         >>> q.A.flatten(), q.offset.flatten()
         (tensor([0.0000, 0.5000]), tensor([0.8000, 1.0000]))
     """
-    if diffuse is not None:
-        check_diffuse(diffuse, F.shape[-1])
-    G0, flat = prior_factor(G0, diffuse)
+    G0, flat = prior_factor(G0, system.diffuse)
+    F, b = system.F, system.b
     matrices, vectors = (F, G, potentials.precision), (b, potentials.shift)
-    m0, G0 = m0.unsqueeze(-2), G0.unsqueeze(-3)
+    m0, G0 = system.m0.unsqueeze(-2), G0.unsqueeze(-3)
     lead, steps = leading((*matrices, G0), (*vectors, m0))
     F, G, G0, precision = (align(x, lead, 2) for x in (F, G, G0, potentials.precision))
     b, m0, shift = (align(x, lead, 1) for x in (b, m0, potentials.shift))

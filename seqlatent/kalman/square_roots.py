@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqlatent.kalman.system import innovation_factor
+from seqlatent.kalman.aligned import innovation_factor
 from seqlatent.linalg import factor
 
 

@@ -162,30 +162,3 @@ def check_diffuse(diffuse: Any, size: int) -> None:
             f"coordinates of the first state have infinite variance, found {found}; "
             "seqlatent.kalman.prior(G0) gives it."
         )
-
-
-def checked(
-    F: Tensor,
-    b: Tensor,
-    Q: Tensor,
-    m0: Tensor,
-    P0: Tensor,
-    H: Tensor,
-    d: Tensor,
-    R: Tensor,
-    y: Tensor,
-    observed: Tensor,
-    diffuse: Tensor | None,
-) -> Tensor:
-    """The covariance of the first state without its diffuse part, once all was verified.
-
-    Raises:
-        ValueError: If shapes do not fit, a covariance is none, or what is observed is no number.
-    """
-    check_shapes(F=F, b=b, Q=Q, m0=m0, P0=P0, H=H, d=d, R=R, y=y, observed=observed)
-    if diffuse is not None:
-        check_diffuse(diffuse, F.shape[-1])
-        P0 = once(P0).masked_fill(diffuse | diffuse[:, None], 0.0).expand(P0.shape)
-    check_covariances(Q=Q, P0=P0, R=R)
-    check_observations(y, observed)
-    return P0

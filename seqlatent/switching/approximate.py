@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqlatent.kalman.system import align, rest, symmetric
+from seqlatent.kalman.aligned import align, rest, symmetric
 from seqlatent.switching.system import (
     Branches,
     Filtered,

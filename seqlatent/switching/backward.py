@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seqlatent import kalman
-from seqlatent.kalman.system import innovation_factor
+from seqlatent.kalman.aligned import innovation_factor
 from seqlatent.switching.approximate import Smoothed
 from seqlatent.switching.rao_blackwell import Cloud
 from seqlatent.switching.system import System, collapse, shared, system
@@ -166,8 +166,8 @@ def _along(s: System, regime: Tensor) -> Paths:
     b, d, y = (path(tuple(x), 1) for x in (s.b, s.d, s.y))
     m0, P0 = _of(s, s.m0, now[0], 1), _of(s, s.P0, now[0], 2)
     seen = torch.ones_like(y, dtype=torch.bool)  # what is missing is a phantom already
-    filtered = kalman.filter(F, b, Q, m0, P0, H, d, R, y, seen)
-    smoothed = kalman.smoother(F, b, Q, filtered, H, d, R, y, seen)
+    system = kalman.LinearGaussianSystem(F, b, Q, m0, P0, H, d, R)
+    smoothed = kalman.smoother(system, y, seen)
     return Paths(regime, smoothed.mean, smoothed.cov)
 
 

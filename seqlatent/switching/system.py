@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from seqlatent.kalman.system import align, innovation_factor, symmetric
+from seqlatent.kalman.aligned import align, innovation_factor, symmetric
 from seqlatent.linalg import mask_rows
 
 __all__ = ["Branches", "Filtered", "Mixture", "Start", "System", "run", "system"]

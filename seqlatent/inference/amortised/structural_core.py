@@ -81,7 +81,8 @@ class KalmanBackbone(Backbone):
         H = self.core.loading.row(c.u[0])[None]
         R = (2 * self.log_noise).exp()[None]
         y, seen = x[..., :1].sinh(), x[..., 1:2] > 0.5
-        filtered = kalman.filter(F, b, Q, m0, P0, H, x.new_zeros(1), R, y, seen)
+        system = kalman.LinearGaussianSystem(F, b, Q, m0, P0, H, x.new_zeros(1), R)
+        filtered = kalman.filter(system, y, seen)
         out, states = self.inner(x, None if state is None else state[2:])
         cov = filtered.cov.expand(*filtered.mean.shape, size).flatten(-2)
         return torch.cat([out, filtered.mean], -1), (filtered.mean, cov, *states)

@@ -139,8 +139,8 @@ class Laplace(Approximate):
     ) -> Tensor:
         c = model.context(sequences) if c is None else c
         prior, sites = dynamics_of(model, c), self.sites(model, sequences, c)
-        stand_in = sites.H, sites.d, sites.R, sites.y, sites.observed
-        plain = kalman.filter(*prior.moments, *stand_in).log_evidence.sum(-1)
+        filtered = kalman.filter(prior.observed_by(sites), sites.y, sites.observed)
+        plain = filtered.log_evidence.sum(-1)
         if not self.samples or isinstance(model.emission, LinearEmission):
             return plain + sites.log_ratio.sum(-1)
         q = kernels(prior, sites)

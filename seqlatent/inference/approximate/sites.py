@@ -46,8 +46,12 @@ class Dynamics(NamedTuple):
 
     @property
     def moments(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """F, b, Q, m0 and P0, as the functions of :mod:`seqlatent.kalman` take them."""
+        """F, b, Q, m0 and P0."""
         return self.F, self.b, self.G @ self.G.mT, self.m0, self.G0 @ self.G0.mT
+
+    def observed_by(self, sites: Sites) -> kalman.LinearGaussianSystem:
+        """The system that sites make of the dynamics."""
+        return kalman.LinearGaussianSystem(*self.moments, sites.H, sites.d, sites.R)
 
 
 def dynamics_of(model: Generative, c: Context) -> Dynamics:
@@ -142,19 +146,16 @@ class Approximate(Inference):
         generator: torch.Generator | None = None,
     ) -> States:
         c = model.context(sequences) if c is None else c
-        F, b, Q, m0, P0 = dynamics_of(model, c).moments
         sites = self.sites(model, sequences, c)
-        stand_in = sites.H, sites.d, sites.R, sites.y, sites.observed
-        filtered = kalman.filter(F, b, Q, m0, P0, *stand_in)
-        smoothed = kalman.smoother(F, b, Q, filtered, *stand_in)
+        system = dynamics_of(model, c).observed_by(sites)
+        filtered = kalman.filter(system, sites.y, sites.observed)
+        smoothed = kalman.smoother(system, sites.y, sites.observed, filtered=filtered)
         log_evidence = filtered.log_evidence + sites.log_ratio
         return States(CovarianceNormal(smoothed.mean, smoothed.cov), log_evidence)
 
 
 def kernels(prior: Dynamics, sites: Sites) -> kalman.Kernels:
     """The posterior chain given sites."""
-    F, b, G, m0, G0 = prior
-    potentials = kalman.potentials(
-        F, b, G @ G.mT, sites.H, sites.d, sites.R, sites.y, sites.observed
-    )
-    return kalman.posterior_kernels(F, b, G, m0, G0, potentials)
+    system = prior.observed_by(sites)
+    potentials = kalman.potentials(system, sites.y, sites.observed)
+    return kalman.posterior_kernels(system, potentials, G=prior.G, G0=prior.G0)

@@ -3,21 +3,11 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from seqlatent.kalman.system import System, apply, join, path, rest
+from seqlatent.kalman.aligned import AlignedSystem, Moments, apply, join, path, rest
 from seqlatent.linalg import cholesky
-
-
-class Started(NamedTuple):
-    """What a filter knows at each step, time first."""
-
-    mean: Float[Tensor, "T *L K"]
-    cov: Float[Tensor, "T *p K K"]
-    predicted_mean: Float[Tensor, "T *L K"]
-    predicted_cov: Float[Tensor, "T *p K K"]
-    log_evidence: Float[Tensor, "T ..."]
 
 
 class Paths(NamedTuple):
@@ -30,11 +20,10 @@ class Paths(NamedTuple):
 
 
 def paths(
-    s: System,
+    s: AlignedSystem,
     gain: Float[Tensor, "_ *g K E"],
     closed: Float[Tensor, "_ *c K K"],
     L: Float[Tensor, "_ *s E E"],
-    diffuse: Bool[Tensor, " K"],
 ) -> Paths:
     r"""What a unit of each diffuse coordinate :math:`\delta` does, and the precision of it.
 
@@ -47,8 +36,9 @@ def paths(
         gain: Its gains.
         closed: What is left of a state from one step to the next.
         L: Factors of the innovations' covariances.
-        diffuse: Which coordinates of the first state are diffuse.
     """
+    diffuse = s.diffuse
+    assert diffuse is not None
     index = diffuse.nonzero()[:, 0]
     lead, steps = torch.broadcast_shapes(closed.shape[1:-2], L.shape[1:-2]), s.steps
     eye = torch.eye(len(diffuse), dtype=L.dtype, device=L.device)
@@ -82,8 +72,8 @@ def doubtful(precision: Float[Tensor, "T *p k k"]) -> bool:
 
 
 def start(
-    x: Started, found: Paths, white: Float[Tensor, "T *L E"], place: Float[Tensor, "*L k"]
-) -> Started:
+    x: Moments, found: Paths, white: Float[Tensor, "T *L E"], place: Float[Tensor, "*L k"]
+) -> Moments:
     r"""Adds to a filter that started from some :math:`\delta` what the data say of it.
 
     .. math:: s_t = s_{t-1} + X_t^\top L_t^{-1} v_t
@@ -112,7 +102,7 @@ def start(
     past_delta = torch.cat([torch.zeros_like(delta[:1]), delta[:-1]])
     delta = delta - apply(unknown, place)
     past_delta = past_delta - apply(past_unknown, place)
-    return Started(
+    return Moments(
         x.mean + apply(A, delta),
         _spread(x.cov, A, inverse, unknown),
         x.predicted_mean + apply(before, past_delta),

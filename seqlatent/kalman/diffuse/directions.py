@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from seqlatent.kalman.aligned import AlignedSystem, at, matrix_lead, symmetric
 from seqlatent.kalman.square_roots import innovation_root
-from seqlatent.kalman.system import System, matrix_lead, symmetric
 
 
 class Settled(NamedTuple):
@@ -40,21 +40,23 @@ class Directions(NamedTuple):
     left: Float[Tensor, "*l k k"]
 
 
-def directions(s: System, diffuse: Bool[Tensor, " K"]) -> Directions:
+def directions(s: AlignedSystem) -> Directions:
     """Follows the directions of a diffuse first state until none is left.
 
     Gradients are recorded, where the matrices have any, only over the steps that determine one.
     """
     with torch.no_grad():
-        found, steps = _directions(s, diffuse, s.steps)
+        found, steps = _directions(s, s.steps)
     if not torch.is_grad_enabled() or not (s.F.requires_grad or s.H.requires_grad):
         return found
-    tracked = _directions(s, diffuse, steps)[0]
+    tracked = _directions(s, steps)[0]
     after = torch.cat([tracked.after, found.after[len(tracked.after) :]])
     return found._replace(settled=tracked.settled, after=after)
 
 
-def _directions(s: System, diffuse: Tensor, limit: int) -> tuple[Directions, int]:
+def _directions(s: AlignedSystem, limit: int) -> tuple[Directions, int]:
+    diffuse = s.diffuse
+    assert diffuse is not None
     size, count = len(diffuse), int(diffuse.sum())
     eye = torch.eye(size, dtype=s.F.dtype, device=s.F.device)
     lead = matrix_lead(s.F, s.H)
@@ -148,7 +150,7 @@ def settle(
 
 
 @torch.no_grad()
-def overlooked(s: System, found: Directions) -> bool:
+def overlooked(s: AlignedSystem, found: Directions) -> bool:
     """Whether a row sees no direction and a later one does: a change of loadings would be seen."""
     plain = found.settled.plain[:-1]
     open_after = (found.after[: len(plain)] != 0).flatten(-2).any(-1)
@@ -189,11 +191,6 @@ def free_gain(
     right = PU - gain @ (H @ PU + R @ white.mT)
     free = torch.linalg.solve_triangular(L, right, upper=False, left=False)
     return N, free, white, L
-
-
-def at(x: Tensor, t: int) -> Tensor:
-    """A step of what has all steps, or one for all."""
-    return x[t] if len(x) > 1 else x[0]
 
 
 def eye_like(x: Tensor) -> Tensor:

@@ -15,27 +15,28 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from seqlatent.kalman.diffuse.directions import Directions, Settled, at, free_gain, limit_gain
+from seqlatent.kalman.aligned import (
+    AlignedSystem,
+    Moments,
+    after,
+    apply,
+    at,
+    join,
+    matrix_lead,
+    means,
+    residuals,
+    rest,
+    symmetric,
+)
+from seqlatent.kalman.diffuse.directions import Directions, Settled, free_gain, limit_gain
 from seqlatent.kalman.riccati import congruence, stack, unstack
-from seqlatent.kalman.system import System, apply, join, matrix_lead, path, rest, symmetric
 
 _LOG_2PI = math.log(2 * math.pi)
 
 # What stands for an infinite variance where a number is needed, in squared units of a state.
 VAGUE = 1e8
-
-
-class Moments(NamedTuple):
-    """What a filter finds, time first; leading axes along which nothing differs have length one."""
-
-    mean: Float[Tensor, "T *m K"]
-    cov: Float[Tensor, "T *c K K"]
-    predicted_mean: Float[Tensor, "T *m K"]
-    predicted_cov: Float[Tensor, "T *c K K"]
-    log_evidence: Float[Tensor, "*e"]
 
 
 def prior(G0: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -72,22 +73,21 @@ def prior(G0: Tensor) -> tuple[Tensor, Tensor | None]:
 def prior_factor(G0: Tensor, diffuse: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """A factor with unit columns for diffuse coordinates, and which columns those are.
 
-    Coordinates are diffuse where ``diffuse`` says so, or else where their row has an infinity; then
-    the column of the infinity becomes the unit one.
+    Coordinates are diffuse where their row has an infinity, whose column becomes the unit one;
+    where all is finite, as ``diffuse`` says.
     """
-    if diffuse is not None:
-        finite = torch.where(diffuse.unsqueeze(-1), 0.0, G0)
-        kept = finite[..., (finite != 0).reshape(-1, finite.shape[-1]).any(0)]
-        unit = torch.eye(len(diffuse), dtype=G0.dtype, device=G0.device)[:, diffuse]
-        factor = torch.cat([kept, unit.expand(*kept.shape[:-1], -1)], -1)
-        flat = torch.arange(factor.shape[-1], device=G0.device) >= kept.shape[-1]
-        return factor, flat if bool(flat.any()) else None
     infinite = G0.isinf()
-    if not bool(infinite.any()):
+    if bool(infinite.any()):
+        flat, rows = shared(infinite.any(-2)), shared(infinite.any(-1))
+        finite = torch.where(flat | rows.unsqueeze(-1), 0.0, G0)
+        return finite + (infinite & flat).to(G0.dtype), flat
+    if diffuse is None or not bool(diffuse.any()):
         return G0, None
-    flat, rows = shared(infinite.any(-2)), shared(infinite.any(-1))
-    finite = torch.where(flat | rows.unsqueeze(-1), 0.0, G0)
-    return finite + (infinite & flat).to(G0.dtype), flat
+    finite = torch.where(diffuse.unsqueeze(-1), 0.0, G0)
+    kept = finite[..., (finite != 0).reshape(-1, finite.shape[-1]).any(0)]
+    unit = torch.eye(len(diffuse), dtype=G0.dtype, device=G0.device)[:, diffuse]
+    factor = torch.cat([kept, unit.expand(*kept.shape[:-1], -1)], -1)
+    return factor, torch.arange(factor.shape[-1], device=G0.device) >= kept.shape[-1]
 
 
 def widened(G0: Tensor) -> Tensor:
@@ -131,18 +131,14 @@ def flat_precision(M: Tensor, flat: Tensor | None) -> Tensor:
     return M + (open_[..., None].to(M.dtype) * flat.to(M.dtype) / VAGUE).diag_embed()
 
 
-def initial_phase(s: System, found: Directions) -> tuple[Moments, System | None]:
+def initial_phase(s: AlignedSystem, found: Directions) -> tuple[Moments, AlignedSystem | None]:
     """Moments of the steps until all that is ever determined is, and the system that goes on."""
     steps = len(found.settled.log_size)
     first = window(s, 0, steps)
     gain, predicted_cov, cov, white, L = _phase(first, found.settled)
-    F, b, H = rest(first.F, steps), rest(first.b, steps), first.H
-    start = join(s.m0, b, steps)
-    offset = start + apply(gain, first.y - first.d - apply(H, start))
-    closed = first.F - gain @ (H @ first.F)
-    mean = path(closed, offset.expand(-1, *s.lead, -1))
-    predicted_mean = join(s.m0, apply(F, mean[:-1]) + b, steps)
-    terms = apply(white, first.y - first.d - apply(H, predicted_mean)).square()
+    closed = first.F - gain @ (first.H @ first.F)
+    mean, predicted_mean = means(first, gain, closed)
+    terms = apply(white, residuals(first, predicted_mean)).square()
     terms = (terms + 2.0 * L.diagonal(dim1=-2, dim2=-1).log()).sum(-1) + found.settled.log_size
     evidence = -0.5 * (terms + _LOG_2PI * first.observed.sum(-1).to(terms.dtype))
     moments = Moments(mean, cov, predicted_mean, predicted_cov, evidence)
@@ -151,7 +147,7 @@ def initial_phase(s: System, found: Directions) -> tuple[Moments, System | None]
     later = window(s, steps, s.steps)
     F, b, Q = later.F[:1], later.b[:1], later.Q[:1]
     P0 = symmetric(F @ cov[-1:] @ F.mT + Q)
-    return moments, later._replace(m0=apply(F, mean[-1:]) + b, P0=P0)
+    return moments, later._replace(m0=apply(F, mean[-1:]) + b, P0=P0, diffuse=None)
 
 
 class _Phase(NamedTuple):
@@ -164,7 +160,7 @@ class _Phase(NamedTuple):
     L: Tensor
 
 
-def _phase(s: System, settled: Settled) -> _Phase:
+def _phase(s: AlignedSystem, settled: Settled) -> _Phase:
     """The first steps, in a loop that is not recorded.
 
     With given gains the covariances are a congruence, to whose gradient an optimal gain contributes
@@ -196,7 +192,7 @@ def _phase(s: System, settled: Settled) -> _Phase:
     return _Phase(gain, predicted_cov, cov, white, L)
 
 
-def _joseph(s: System, gain: Tensor, lead: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _joseph(s: AlignedSystem, gain: Tensor, lead: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Predicted and filtered covariances under given gains."""
     F, Q = rest(s.F, s.steps), rest(s.Q, s.steps)
     keep = torch.eye(gain.shape[-2], dtype=gain.dtype, device=gain.device) - gain @ s.H
@@ -206,7 +202,7 @@ def _joseph(s: System, gain: Tensor, lead: tuple[int, ...]) -> tuple[Tensor, Ten
     return join(s.P0, symmetric(F @ cov[:-1] @ F.mT + Q), s.steps), cov
 
 
-def window(s: System, start: int, stop: int) -> System:
+def window(s: AlignedSystem, start: int, stop: int) -> AlignedSystem:
     """Some steps of a system; what is constant in time keeps its one."""
     parts = {
         name: getattr(s, name)[start:stop] if len(getattr(s, name)) > 1 else getattr(s, name)
@@ -220,12 +216,6 @@ def continued(first: Moments, later: Moments | None) -> Moments:
     if later is None:
         return first
     return Moments(*(after(x, y) for x, y in zip(first, later, strict=True)))
-
-
-def after(x: Tensor, y: Tensor) -> Tensor:
-    """What has time first, then what comes later, under the leading axes of both."""
-    shape = torch.broadcast_shapes(x.shape[1:], y.shape[1:])
-    return torch.cat([x.expand(-1, *shape), y.expand(-1, *shape)])
 
 
 def marked(cov: Tensor, B: Tensor, scale: Tensor, undetermined: float) -> Tensor:

@@ -8,10 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqlatent.kalman.aligned import align
 from seqlatent.kalman.likelihood.banded_inverse import inverse_band, routines
-from seqlatent.kalman.likelihood.missing_patterns import Problem, step_by_step, trusted
+from seqlatent.kalman.likelihood.missing_patterns import (
+    TimeInvariantProblem,
+    step_by_step,
+    trusted,
+)
 from seqlatent.kalman.likelihood.moving_average import reduce
-from seqlatent.kalman.system import align, leading
+from seqlatent.kalman.system import Problem
 
 _LOG_2PI = math.log(2 * math.pi)
 _EPS = float(np.finfo(np.float64).eps)
@@ -86,24 +91,13 @@ class Banded(NamedTuple):
     inverse: Array | None
 
 
-def log_likelihood(
-    F: Tensor,
-    b: Tensor,
-    Q: Tensor,
-    m0: Tensor,
-    P0: Tensor,
-    H: Tensor,
-    d: Tensor,
-    R: Tensor,
-    y: Tensor,
-    observed: Tensor,
-    diffuse: Tensor | None,
-) -> Tensor | None:
+def log_likelihood(problem: Problem) -> Tensor | None:
     """Log likelihoods ``(*L,)``, or None where another way is faster or keeps more digits.
 
     That needs a scalar observation without gaps and constant matrices, transition and loadings
     without a gradient. The first state has a covariance, or is diffuse in all coordinates.
     """
+    F, b, Q, m0, P0, H, d, R, y, observed, diffuse = problem
     K, graph = F.shape[-1], torch.is_grad_enabled()
     if H.shape[-2] > 1 or K > _ORDER or F.numel() > K * K or H.numel() > K:
         return None
@@ -111,10 +105,10 @@ def log_likelihood(
         return None
     if y.device.type != "cpu" or y.shape[-2] < K + 2 or bool(b.any()):
         return None
-    flat = diffuse is not None and bool(diffuse.any())
-    if diffuse is not None and flat and not bool(diffuse.all()):
+    flat = diffuse is not None
+    if diffuse is not None and not bool(diffuse.all()):
         return None
-    lead, steps = leading((F, Q, P0.unsqueeze(-3), H, R), (b, m0.unsqueeze(-2), d, y, observed))
+    lead, steps = problem.axes
     own = [_constant(x, lead) for x in (Q, R, P0.unsqueeze(-3))]
     matrices, batch = [x.double() for x in own if x is not None], math.prod(lead)
     most = _OWN if any(x.dim() == 3 for x in matrices) else _SERIES
@@ -289,7 +283,7 @@ class _Banded(torch.autograd.Function):
         if torch.is_grad_enabled():
             Q, R, P0, m0, y = parts
             seen = (torch.arange(y.shape[1]) < ends[:, None]).unsqueeze(-1)
-            problem = Problem(
+            problem = TimeInvariantProblem(
                 F.double(), Q, H.double(), R, P0, m0, y[..., None], seen, ends, diffuse
             )
             inner = [x for x, need in zip(parts, needed, strict=True) if need]

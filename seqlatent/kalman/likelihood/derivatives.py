@@ -1,19 +1,18 @@
 """Functions whose fast form has first derivatives only, and whose plain one has all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from seqlatent.kalman.system import Problem
 
-def differentiable(
-    fast: Callable[..., Tensor],
-    plain: Callable[..., Tensor],
-    parts: tuple[Tensor, ...],
-    *others: Any,
-) -> Tensor:
-    """A function by its fast form, in double precision, with derivatives of any order.
+Form = Callable[[Problem], Tensor]
+
+
+def differentiable(fast: Form, plain: Form, problem: Problem) -> Tensor:
+    """A function of a problem by its fast form, in double precision, with derivatives of any order.
 
     Where the gradient is itself to be differentiated, ``create_graph=True``, it is that of the
     plain form.
@@ -21,20 +20,20 @@ def differentiable(
     Args:
         fast: The form of the value and of its gradient.
         plain: Another form of the same, of operations that differentiate any number of times.
-        parts: What both take that may have a gradient.
-        others: What they take besides.
+        problem: What both take; all but the pattern of what was observed may have a gradient.
     """
+    parts, others = problem[:9], (problem.observed, problem.diffuse)
     if torch.is_grad_enabled() and any(x.requires_grad for x in parts):
         return _Differentiable.apply(fast, plain, others, *parts)  # type: ignore[return-value]
-    return fast(*(_double(x) for x in parts), *others).to(parts[0].dtype)
+    return fast(_problem([_double(x) for x in parts], others)).to(problem.F.dtype)
 
 
 class _Differentiable(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        fast: Callable[..., Tensor],
-        plain: Callable[..., Tensor],
+        fast: Form,
+        plain: Form,
         others: Any,
         *parts: Tensor,
     ) -> Tensor:
@@ -48,7 +47,7 @@ class _Differentiable(torch.autograd.Function):
         parts, again = ctx.saved_tensors, torch.is_grad_enabled()
         if again:
             inner = [x for x, needed in zip(parts, ctx.needs_input_grad[3:], strict=True) if needed]
-            value = ctx.plain(*(_double(x) for x in parts), *ctx.others)
+            value = ctx.plain(_problem([_double(x) for x in parts], ctx.others))
         else:
             # what was recorded is let go with the first pass, as autograd does by default
             inner, value = ctx.recorded or _recorded(ctx, parts)
@@ -71,8 +70,13 @@ def _recorded(ctx: Any, parts: tuple[Tensor, ...]) -> tuple[list[Tensor], Tensor
         copies = [
             _double(x.detach()).requires_grad_(need) for x, need in zip(parts, needed, strict=True)
         ]
-        value = ctx.fast(*copies, *ctx.others)
+        value = ctx.fast(_problem(copies, ctx.others))
     return [x for x, need in zip(copies, needed, strict=True) if need], value
+
+
+def _problem(parts: Sequence[Tensor], others: tuple[Tensor, Tensor | None]) -> Problem:
+    F, b, Q, m0, P0, H, d, R, y = parts
+    return Problem(F, b, Q, m0, P0, H, d, R, y, *others)
 
 
 def _double(x: Tensor) -> Tensor:

@@ -4,12 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seqlatent.kalman.aligned import align, symmetric
 from seqlatent.kalman.likelihood import banded
 from seqlatent.kalman.likelihood import moving_average as reduced
 from seqlatent.kalman.likelihood.derivatives import differentiable
 from seqlatent.kalman.likelihood.missing_patterns import (
-    Problem,
     Solved,
+    TimeInvariantProblem,
     after,
     by_filter,
     ends_of,
@@ -17,8 +18,7 @@ from seqlatent.kalman.likelihood.missing_patterns import (
     parts,
     trusted,
 )
-from seqlatent.kalman.system import align, leading, symmetric
-from seqlatent.kalman.validation import checked
+from seqlatent.kalman.system import LinearGaussianSystem, Problem
 from seqlatent.recurrence import affine_recurrence
 
 __all__ = ["log_likelihood"]
@@ -27,20 +27,7 @@ __all__ = ["log_likelihood"]
 _SERIES = 2048
 
 
-def log_likelihood(
-    F: Tensor,
-    b: Tensor,
-    Q: Tensor,
-    m0: Tensor,
-    P0: Tensor,
-    H: Tensor,
-    d: Tensor,
-    R: Tensor,
-    y: Tensor,
-    observed: Tensor,
-    *,
-    diffuse: Tensor | None = None,
-) -> Tensor:
+def log_likelihood(system: LinearGaussianSystem, y: Tensor, observed: Tensor) -> Tensor:
     r"""Log likelihood of each series: the sum of what :func:`filter` gives per step, but faster.
 
     Where the matrices are constant in time, blocks of :math:`m` steps are filtered as one step of
@@ -53,46 +40,39 @@ def log_likelihood(
     digits were lost. Numbers in single precision are worked on in double.
 
     Args:
-        F: Transition; the other matrices and vectors as in :func:`filter`.
-        b: Offset of the transition.
-        Q: Covariance of the transition.
-        m0: Mean of the first state.
-        P0: Covariance of the first state.
-        H: Loadings.
-        d: Offset of the observation.
-        R: Covariance of the observation noise.
+        system: The model. With diffuse coordinates of the first state the result is the limit, for
+            a variance :math:`\kappa \to \infty`, of the log likelihood plus
+            :math:`\tfrac12 \log\kappa` for each of them that the observations determine.
         y: Observations.
         observed: Which of them count.
-        diffuse: Coordinates of the first state with an infinite variance; rows and columns of
-            ``P0`` are not read there. The result is the limit, for a variance
-            :math:`\kappa \to \infty`, of the log likelihood plus :math:`\tfrac12 \log\kappa` for
-            each of them that the observations determine.
 
     Shape:
         As in :func:`filter`, the result ``(*L,)``.
 
     Raises:
-        ValueError: If shapes do not fit, a covariance is none, what is observed is no number, or
-            an observation has no variance given those before.
+        ValueError: If shapes do not fit, what is observed is no number, or an observation has no
+            variance given those before.
 
     Example:
         >>> one, zero = torch.ones(1, 1), torch.zeros(1)
         >>> y, observed = torch.tensor([[1.0], [2.0]]), torch.tensor([[True], [True]])
-        >>> model = (one, zero, one, zero, one, one, zero, one)
-        >>> seqlatent.kalman.log_likelihood(*model, y, observed)
+        >>> walk = (one, zero, one, zero, one, one, zero, one)
+        >>> walk = seqlatent.kalman.LinearGaussianSystem(*walk)
+        >>> seqlatent.kalman.log_likelihood(walk, y, observed)
         tensor(-3.3426)
 
     References:
         Time Series Analysis by State Space Methods (Durbin & Koopman, 2012), ch. 5 on diffuse
         starts.
     """
-    P0 = checked(F, b, Q, m0, P0, H, d, R, y, observed, diffuse)
-    found = banded.log_likelihood(F, b, Q, m0, P0, H, d, R, y, observed, diffuse)
+    problem = system.observing(y, observed)
+    found = banded.log_likelihood(problem)
     if found is not None:
         return found
-    if F.dtype != torch.float64 and F.device.type != "mps":
-        Q, P0, R = (_unrounded(x) for x in (Q, P0, R))
-    return differentiable(_value, by_filter, (F, b, Q, m0, P0, H, d, R, y), observed, diffuse)
+    if problem.F.dtype != torch.float64 and y.device.type != "mps":
+        Q, P0, R = (_unrounded(x) for x in (problem.Q, problem.P0, problem.R))
+        problem = problem._replace(Q=Q, P0=P0, R=R)
+    return differentiable(_value, by_filter, problem)
 
 
 def _unrounded(P: Tensor) -> Tensor:
@@ -111,48 +91,22 @@ def _unrounded(P: Tensor) -> Tensor:
     return P + (mended - P.detach())
 
 
-def _value(
-    F: Tensor,
-    b: Tensor,
-    Q: Tensor,
-    m0: Tensor,
-    P0: Tensor,
-    H: Tensor,
-    d: Tensor,
-    R: Tensor,
-    y: Tensor,
-    observed: Tensor,
-    diffuse: Tensor | None,
-) -> Tensor:
-    model = (F, b, Q, m0, P0, H, d, R)
-    lead, steps = leading((F, Q, P0.unsqueeze(-3), H, R), (b, m0.unsqueeze(-2), d, y, observed))
-    constant = all(len(align(x, lead, 2)) == 1 for x in (F, Q, H, R))
-    if constant and _regular(R):
-        found = _at_once(*model, y, observed, diffuse, lead, steps)
+def _value(problem: Problem) -> Tensor:
+    lead, _ = problem.axes
+    matrices = (problem.F, problem.Q, problem.H, problem.R)
+    if all(len(align(x, lead, 2)) == 1 for x in matrices) and _regular(problem.R):
+        found = _at_once(problem)
         if found is not None:
             return found
-    return by_filter(*model, y, observed, diffuse)
+    return by_filter(problem)
 
 
-def _at_once(
-    F: Tensor,
-    b: Tensor,
-    Q: Tensor,
-    m0: Tensor,
-    P0: Tensor,
-    H: Tensor,
-    d: Tensor,
-    R: Tensor,
-    y: Tensor,
-    observed: Tensor,
-    diffuse: Tensor | None,
-    lead: tuple[int, ...],
-    steps: int,
-) -> Tensor | None:
+def _at_once(problem: Problem) -> Tensor | None:
     """The same for constant matrices and a regular R, by the reduced form or by blocks."""
-    matrices = [align(x, lead, 2) for x in (F, Q, H, R)]
-    aligned = [x[0] for x in (*matrices, align(P0.unsqueeze(-3), lead, 2))]
-    F, Q, H, R, P0 = (_own(x, lead) for x in aligned)
+    F, b, Q, m0, P0, H, d, R, y, observed, diffuse = problem
+    lead, steps = problem.axes
+    aligned = [align(x, lead, 2)[0] for x in (F, Q, H, R, P0.unsqueeze(-3))]
+    F, Q, H, R, P0 = (_each(x, lead) for x in aligned)
     prior = align(m0.unsqueeze(-2), lead, 1)[0].expand(*lead, -1).reshape(-1, F.shape[-1])
     if b.requires_grad or bool(b.any()):
         drift = _drift(aligned[0], b, aligned[2], lead, steps)
@@ -161,23 +115,23 @@ def _at_once(
         d = d + drift
     if d.requires_grad or bool(d.any()):
         y = y - d
-    diffuse = None if diffuse is None or not bool(diffuse.any()) else diffuse
     y, seen = (x.expand(*lead, steps, -1).reshape(-1, steps, y.shape[-1]) for x in (y, observed))
     ends = ends_of(seen)
     complete = bool(seen.all())
     y = y if complete else y.masked_fill(~seen, 0.0)
-    problem = Problem(F, Q, H, R, P0, prior, y, None if complete else seen, ends, diffuse)
-    value = _of_reduced(problem)
-    return (_of_blocks(problem) if value is None else value).reshape(lead)
+    seen = None if complete else seen
+    batch = TimeInvariantProblem(F, Q, H, R, P0, prior, y, seen, ends, diffuse)
+    value = _of_reduced(batch)
+    return (_of_blocks(batch) if value is None else value).reshape(lead)
 
 
-def _of_reduced(problem: Problem) -> Tensor | None:
+def _of_reduced(problem: TimeInvariantProblem) -> Tensor | None:
     """By the reduced form, where series have matrices of their own and it is exact."""
     F, _, H, _, _, _, y, seen, ends, diffuse = problem
     order, steps = F.shape[-1], y.shape[1]
     fixed = F.dim() == H.dim() == 2 and not (F.requires_grad or H.requires_grad)
     # a step costs a few calls: they are worth it where many series, or their matrices, share them
-    many = problem.own or len(y) >= 4 * steps
+    many = problem.per_series or len(y) >= 4 * steps
     if not many or not fixed or diffuse is None or y.shape[-1] > 1:
         return None
     if (
@@ -196,7 +150,7 @@ def _of_reduced(problem: Problem) -> Tensor | None:
     return in_order([found for index in every for found in _reduced(form, problem, index)])
 
 
-def _reduced(form: reduced.Reduced, problem: Problem, index: Tensor) -> list[Solved]:
+def _reduced(form: reduced.Reduced, problem: TimeInvariantProblem, index: Tensor) -> list[Solved]:
     some = problem.select(index)
     value, condition = reduced.likelihood(form, some.Q, some.R, some.y[..., 0], some.ends)
     good = condition < trusted(value.dtype, some.ends)
@@ -206,12 +160,12 @@ def _reduced(form: reduced.Reduced, problem: Problem, index: Tensor) -> list[Sol
     return [left, *(_reduced(form, problem, index[good]) if bool(good.any()) else [])]
 
 
-def _of_blocks(problem: Problem) -> Tensor:
+def _of_blocks(problem: TimeInvariantProblem) -> Tensor:
     """Block by block, the series in groups."""
     return in_order([found for part in parts(problem) for found in part.solved(problem)])
 
 
-def _own(x: Float[Tensor, "*l i j"], lead: tuple[int, ...]) -> Tensor:
+def _each(x: Float[Tensor, "*l i j"], lead: tuple[int, ...]) -> Tensor:
     """A matrix ``(i, j)`` where all series share it, else one of each ``(B, i, j)``."""
     if x.shape[:-2].numel() == 1:
         return x.reshape(x.shape[-2:])

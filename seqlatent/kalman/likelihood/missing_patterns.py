@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from seqlatent.kalman.aligned import aligned
 from seqlatent.kalman.diffuse.directions import directions, overlooked
 from seqlatent.kalman.likelihood.block_model import Lifted, lift
 from seqlatent.kalman.likelihood.initial_block import begin, of_start
 from seqlatent.kalman.likelihood.later_blocks import continued
-from seqlatent.kalman.moments.information import started
+from seqlatent.kalman.moments.information import augmented_filter
 from seqlatent.kalman.moments.sequential import filtered, forward
-from seqlatent.kalman.system import aligned
+from seqlatent.kalman.system import Problem
 
 _LOG_2PI = math.log(2 * math.pi)
 # What a block costs apart from arithmetic, in operations: of about ten calls and their checks.
@@ -26,7 +27,7 @@ _CELLS = 2**19
 _AMPLIFIED = 3e-11
 
 
-class Problem(NamedTuple):
+class TimeInvariantProblem(NamedTuple):
     """A model whose matrices are shared ``(i, j)`` or of each series ``(B, i, j)``, and its data.
 
     ``seen`` is None where all was; ``ends`` counts the steps up to the last of which anything was.
@@ -44,16 +45,16 @@ class Problem(NamedTuple):
     diffuse: Tensor | None
 
     @property
-    def own(self) -> bool:
+    def per_series(self) -> bool:
         """Whether any matrix differs between the series."""
         return any(x.dim() == 3 for x in (self.F, self.Q, self.H, self.R, self.P0))
 
-    def select(self, index: Tensor) -> "Problem":
+    def select(self, index: Tensor) -> "TimeInvariantProblem":
         """Some of the series."""
         F, Q, H, R, P0 = (x[index] if x.dim() == 3 else x for x in self[:5])
         m0, y, ends = (x[index] for x in (self.m0, self.y, self.ends))
         seen = None if self.seen is None else self.seen[index]
-        return Problem(F, Q, H, R, P0, m0, y, seen, ends, self.diffuse)
+        return TimeInvariantProblem(F, Q, H, R, P0, m0, y, seen, ends, self.diffuse)
 
 
 class Solved(NamedTuple):
@@ -81,7 +82,7 @@ class Part(NamedTuple):
     own: bool
     longer: bool = True
 
-    def solved(self, problem: Problem) -> list[Solved]:
+    def solved(self, problem: TimeInvariantProblem) -> list[Solved]:
         """Numbers and log likelihoods of the series that are real."""
         F, Q, H, R, _ = self._matrices(problem)
         block, (early, later) = lift(F, Q, H, R, self.rounds), self._patterns(problem)
@@ -109,7 +110,7 @@ class Part(NamedTuple):
         number = self.number[which][chosen].unsqueeze(-1)
         return Part(number, torch.ones_like(number, dtype=torch.bool), rounds, True, self.longer)
 
-    def _cells(self, problem: Problem) -> int | Tensor:
+    def _cells(self, problem: TimeInvariantProblem) -> int | Tensor:
         """The number of cells that were seen in each group."""
         if problem.seen is None:
             return problem.y[0].numel()
@@ -118,17 +119,17 @@ class Part(NamedTuple):
     def _every(self, x: Tensor) -> Tensor:
         return x.expand(len(self.number))
 
-    def _some(self, which: Tensor, problem: Problem) -> list[Solved]:
+    def _some(self, which: Tensor, problem: TimeInvariantProblem) -> list[Solved]:
         """The groups of which something is true, by themselves."""
         if not bool(which.any()):
             return []
         return self._replace(number=self.number[which], real=self.real[which]).solved(problem)
 
-    def _matrices(self, problem: Problem) -> list[Tensor]:
+    def _matrices(self, problem: TimeInvariantProblem) -> list[Tensor]:
         chosen = self.number[:, 0]
         return [x[chosen] if x.dim() == 3 and self.own else x for x in problem[:5]]
 
-    def _patterns(self, problem: Problem) -> tuple[Tensor | None, Tensor | None]:
+    def _patterns(self, problem: TimeInvariantProblem) -> tuple[Tensor | None, Tensor | None]:
         """What was seen in the first block, and after it, by one pattern for a group.
 
         What comes after the end of a series is there as if it were seen.
@@ -142,7 +143,12 @@ class Part(NamedTuple):
         return None if bool(early.all()) else early.to(problem.y.dtype), later
 
     def _by_blocks(
-        self, problem: Problem, block: Lifted, early: Tensor | None, later: Tensor | None, stop: int
+        self,
+        problem: TimeInvariantProblem,
+        block: Lifted,
+        early: Tensor | None,
+        later: Tensor | None,
+        stop: int,
     ) -> tuple[Float[Tensor, "*G C"], Float[Tensor, "*g"]]:
         """Log likelihoods, and the condition of each group."""
         m0, y, ends = (self.take(x) for x in (problem.m0, problem.y, problem.ends))
@@ -202,32 +208,30 @@ def in_order(found: list[Solved]) -> Float[Tensor, " B"]:
     return torch.cat([each.value for each in found])[order.argsort()]
 
 
-def step_by_step(problem: Problem) -> Float[Tensor, " B"]:
+def step_by_step(problem: TimeInvariantProblem) -> Float[Tensor, " B"]:
     """By the filter, which takes what is too ill-conditioned as a block of rows row by row."""
     F, Q, H, R = (x.unsqueeze(-3) if x.dim() == 3 else x for x in problem[:4])
     y, seen, m0 = problem.y, problem.seen, problem.m0
     seen = torch.ones_like(y, dtype=torch.bool) if seen is None else seen
     b, d = y.new_zeros(m0.shape[-1]), y.new_zeros(y.shape[-1])
-    return by_filter(F, b, Q, m0, problem.P0, H, d, R, y, seen, problem.diffuse)
+    return by_filter(Problem(F, b, Q, m0, problem.P0, H, d, R, y, seen, problem.diffuse))
 
 
-def by_filter(*arguments: Any) -> Tensor:
-    """What the filter finds, of a model and data that were verified and ``diffuse``."""
-    *verified, diffuse = arguments
-    s = aligned(*verified)
-    value = filtered(s, diffuse, math.inf, forward).log_evidence.sum(-1)
-    if diffuse is None or not value.requires_grad or not bool(diffuse.any()):
+def by_filter(problem: Problem) -> Tensor:
+    """What the filter finds."""
+    s = aligned(problem)
+    value = filtered(s, math.inf, forward).log_evidence.sum(-1)
+    if s.diffuse is None or not value.requires_grad:
         return value
     if not (s.F.requires_grad or s.H.requires_grad):
         return value
-    found = directions(s, diffuse)
+    found = directions(s)
     if not overlooked(s, found):
         return value
     if bool(torch.linalg.cholesky_ex(s.R.detach())[1].any()):
         return value
     # of each step by itself there is no such derivative, of their sum there is
-    informed = s.observed.flatten(1).any(-1).expand(s.steps).tolist()
-    known = started(s, diffuse, informed)
+    known = augmented_filter(s)
     if known is None:
         return value
     total = known.log_evidence.sum(0).expand(value.shape)
@@ -236,11 +240,11 @@ def by_filter(*arguments: Any) -> Tensor:
     return torch.where(left, value, total + (value - total).detach())
 
 
-def parts(problem: Problem) -> Iterator[Part]:
+def parts(problem: TimeInvariantProblem) -> Iterator[Part]:
     """Groups of series with the same covariance path, in pieces that fit into the cache."""
     batch, steps, D = problem.y.shape
     K, device = problem.F.shape[-1], problem.y.device
-    if problem.own:
+    if problem.per_series:
         rounds = _rounds(steps, D, K, batch, batch)
         yield from _pieces(torch.arange(batch, device=device)[:, None], None, rounds, D, K)
         return

@@ -7,10 +7,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqlatent.kalman.diffuse.initialisation import Moments
+from seqlatent.kalman.aligned import (
+    AlignedSystem,
+    Moments,
+    informed_steps,
+    matrix_lead,
+    means,
+    residuals,
+    symmetric,
+)
 from seqlatent.kalman.riccati import closed_loop, stack, states_adjoint, unstack
 from seqlatent.kalman.square_roots import moved, require_noise, root, triangular
-from seqlatent.kalman.system import System, apply, join, matrix_lead, path, rest, symmetric
 
 _LOG_2PI = math.log(2 * math.pi)
 # What is left of a variance, as a power of the precision, from which on digits are short: in a row
@@ -18,20 +25,15 @@ _LOG_2PI = math.log(2 * math.pi)
 _WITHIN, _BETWEEN = 0.4, 0.5
 
 
-def by_factors(s: System) -> Moments:
+def by_factors(s: AlignedSystem) -> Moments:
     """Moments of a filter, step by step, whose covariances are carried by factors."""
     lead = matrix_lead(s.F, s.Q, s.P0, s.H, s.R)
-    informed = s.observed.flatten(1).any(-1).expand(s.steps).tolist()
     F, Q, P0, H, R = (stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R))
-    found: Any = _Factors.apply(F, Q, P0, H, R, informed)
+    found: Any = _Factors.apply(F, Q, P0, H, R, informed_steps(s))
     closed = unstack(closed_loop(F, found[2], H @ F), lead)
     predicted_cov, cov, gain, L = (unstack(x, lead) for x in found)
-    prior = join(s.m0, rest(s.b, s.steps), s.steps)
-    offset = prior + apply(gain, s.y - s.d - apply(s.H, prior))
-    mean = path(closed, offset.expand(-1, *s.lead, -1))
-    later = apply(rest(s.F, s.steps), mean[:-1]) + rest(s.b, s.steps)
-    predicted_mean = join(s.m0, later, s.steps)
-    residual = (s.y - s.d - apply(s.H, predicted_mean)).unsqueeze(-1)
+    mean, predicted_mean = means(s, gain, closed)
+    residual = residuals(s, predicted_mean).unsqueeze(-1)
     white = torch.linalg.solve_triangular(L, residual, upper=False).squeeze(-1)
     terms = white.square() + 2 * L.diagonal(dim1=-2, dim2=-1).log()
     evidence = -0.5 * (terms.sum(-1) + _LOG_2PI * s.observed.sum(-1).to(terms.dtype))

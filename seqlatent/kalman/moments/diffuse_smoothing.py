@@ -1,46 +1,39 @@
 """Smoothing from a diffuse first state: its posterior, and what stays undetermined."""
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
-from seqlatent.kalman.diffuse.directions import Directions, at, limit_gain, settle
-from seqlatent.kalman.diffuse.initialisation import Moments, after, marked, shared
-from seqlatent.kalman.posterior_path import Smoothed
-from seqlatent.kalman.riccati import congruence, stack, unstack
-from seqlatent.kalman.system import (
-    System,
+from seqlatent.kalman.aligned import (
+    AlignedSystem,
+    Moments,
+    after,
     apply,
+    at,
     join,
     matrix_lead,
     path,
     regular,
     rest,
     symmetric,
-    tilted,
 )
-from seqlatent.kalman.validation import check_diffuse
+from seqlatent.kalman.conditional_steps import tilted
+from seqlatent.kalman.diffuse.directions import Directions, limit_gain, settle
+from seqlatent.kalman.diffuse.initialisation import marked
+from seqlatent.kalman.posterior_path import Smoothed
+from seqlatent.kalman.riccati import congruence, stack, unstack
 from seqlatent.linalg import cholesky
 
 
-def starting(predicted_cov: Tensor, diffuse: Tensor | None) -> Tensor | None:
-    """Which coordinates are diffuse: as said, or where a filter's first variance is infinite."""
-    if diffuse is None:
-        variance = predicted_cov[..., 0, :, :].diagonal(dim1=-2, dim2=-1)
-        infinite = variance.isinf()
-        return shared(infinite) if bool(infinite.any()) else None
-    check_diffuse(diffuse, predicted_cov.shape[-1])
-    return diffuse if bool(diffuse.any()) else None
-
-
 def diffuse_distribution(
-    s: System, eta: Tensor, J: Tensor, diffuse: Bool[Tensor, " K"], left: Tensor
+    s: AlignedSystem, eta: Tensor, J: Tensor, left: Tensor
 ) -> tuple[Tensor, Tensor] | None:
     """Moments of z_1 given y_1 and the potential ``(J, eta)`` of what follows.
 
     What the directions that are ``left`` would add, which nothing determines, is not in them. None
     where what follows says so little of another direction that its precision has lost its digits.
     """
+    diffuse = s.diffuse
+    assert diffuse is not None
     eye = torch.eye(len(diffuse), dtype=J.dtype, device=J.device)
     count = int(diffuse.sum())
     unit = torch.eye(count, dtype=J.dtype, device=J.device)
@@ -68,10 +61,12 @@ def diffuse_distribution(
     return m, symmetric(P + moved @ X @ moved.mT)
 
 
-def undetermined_path(s: System, diffuse: Tensor, left: Tensor) -> Tensor | None:
+def undetermined_path(s: AlignedSystem, left: Tensor) -> Tensor | None:
     """The directions of each state that no observation ever determines, or None."""
     if not bool((left != 0).any()):
         return None
+    diffuse = s.diffuse
+    assert diffuse is not None
     with torch.no_grad():
         eye = torch.eye(len(diffuse), dtype=left.dtype, device=left.device)
         B = [eye[:, diffuse] @ left]
@@ -81,11 +76,9 @@ def undetermined_path(s: System, diffuse: Tensor, left: Tensor) -> Tensor | None
         return torch.stack([x.expand(lead) for x in B])
 
 
-def open_ended(
-    s: System, smoothed: Smoothed, diffuse: Tensor, left: Tensor, undetermined: float
-) -> Smoothed:
+def open_ended(s: AlignedSystem, smoothed: Smoothed, left: Tensor, undetermined: float) -> Smoothed:
     """Smoothed moments with the variance of what nothing determines."""
-    B = undetermined_path(s, diffuse, left)
+    B = undetermined_path(s, left)
     if B is None:
         return smoothed
     scale = torch.ones_like(B[..., 0])
@@ -94,7 +87,11 @@ def open_ended(
 
 
 def backwards(
-    s: System, found: Directions, first: Moments, later: System | None, smoothed: Smoothed | None
+    s: AlignedSystem,
+    found: Directions,
+    first: Moments,
+    later: AlignedSystem | None,
+    smoothed: Smoothed | None,
 ) -> Smoothed:
     r"""Smoothed moments of all steps, time first, from those of the ``later`` ones.
 
@@ -125,7 +122,7 @@ def backwards(
     return Smoothed(*(after(x, y) for x, y in zip((mean, cov, cross), rest_of, strict=True)))
 
 
-def _gains(s: System, found: Directions, cov: Tensor) -> tuple[Tensor, Tensor]:
+def _gains(s: AlignedSystem, found: Directions, cov: Tensor) -> tuple[Tensor, Tensor]:
     """Gains with which states observe the next ones, and what covariance that leaves."""
     count, size, directions = len(cov) - 1, cov.shape[-1], found.after.shape[-1]
     F, Q = (x[:count] for x in (rest(s.F, s.steps), rest(s.Q, s.steps)))

@@ -5,29 +5,33 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from seqlatent.kalman.diffuse.initialisation import Moments, after
-from seqlatent.kalman.moments.two_filter import smoothed_covariances
-from seqlatent.kalman.posterior_path import Smoothed
-from seqlatent.kalman.riccati import closed_loop, congruence, stack, unstack
-from seqlatent.kalman.system import (
-    System,
+from seqlatent.kalman.aligned import (
+    AlignedSystem,
+    Moments,
+    after,
     apply,
-    first_distribution,
     innovation_factor,
     join,
     matrix_lead,
     path,
     regular,
+    residuals,
     rest,
     symmetric,
 )
+from seqlatent.kalman.conditional_steps import first_distribution
+from seqlatent.kalman.moments.two_filter import smoothed_covariances
+from seqlatent.kalman.posterior_path import Smoothed
+from seqlatent.kalman.riccati import closed_loop, congruence, stack, unstack
 
 Backward = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-FirstDistribution = Callable[[System, Tensor, Tensor], tuple[Tensor, Tensor] | None]
-Chain = Callable[[System, FirstDistribution], Smoothed | None]
+FirstDistribution = Callable[[AlignedSystem, Tensor, Tensor], tuple[Tensor, Tensor] | None]
+Chain = Callable[[AlignedSystem, FirstDistribution], Smoothed | None]
 
 
-def by_innovations(s: System, moments: Moments, backward: Backward) -> tuple[Smoothed, Tensor]:
+def by_innovations(
+    s: AlignedSystem, moments: Moments, backward: Backward
+) -> tuple[Smoothed, Tensor]:
     r"""Smoothed moments, time first, from what a filter's later innovations say.
 
     .. math::
@@ -55,7 +59,7 @@ def by_innovations(s: System, moments: Moments, backward: Backward) -> tuple[Smo
     L = innovation_factor(s.H @ PH + s.R, "innovation covariance H P H^T + R")
     gain = torch.cholesky_solve(PH.mT, L).mT
     loadings = torch.linalg.solve_triangular(L, s.H.expand(*L.shape[:-1], size), upper=False)
-    residual = (s.y - s.d - apply(s.H, predicted_mean)).unsqueeze(-1)
+    residual = residuals(s, predicted_mean).unsqueeze(-1)
     news = apply(loadings.mT, torch.linalg.solve_triangular(L, residual, upper=False).squeeze(-1))
     kept = F @ closed_loop(eye, gain, s.H)[:-1]
     kept = torch.cat([kept.mT, kept.new_zeros(1, *kept.shape[1:])])
@@ -86,7 +90,7 @@ def one_by_one(kept: Tensor, news: Tensor, said: Tensor) -> tuple[Tensor, Tensor
 
 
 def either(
-    s: System, moments: Moments, backward: Backward, chain: Chain, off: float = 0.0
+    s: AlignedSystem, moments: Moments, backward: Backward, chain: Chain, off: float = 0.0
 ) -> Smoothed:
     """What innovations give, or a chain of the posterior where subtracting costs digits.
 
@@ -112,7 +116,7 @@ def either(
     return found._replace(cov=cov, cross=cross)
 
 
-def attempt(s: System, distribution: FirstDistribution, chain: Chain) -> Smoothed | None:
+def attempt(s: AlignedSystem, distribution: FirstDistribution, chain: Chain) -> Smoothed | None:
     """A chain of the posterior, or None where there is none or its precisions lost their digits."""
     if not divisible(s):
         return None
@@ -122,7 +126,7 @@ def attempt(s: System, distribution: FirstDistribution, chain: Chain) -> Smoothe
         return None  # arguments were verified before: it is a precision that is none by rounding
 
 
-def divisible(s: System, power: float = 0.2) -> bool:
+def divisible(s: AlignedSystem, power: float = 0.2) -> bool:
     """Whether observations have a density given the state of the step before, beyond rounding."""
     H, Q, R = (rest(x, s.steps) for x in (s.H, s.Q, s.R))
     return regular(H @ Q @ H.mT + R, power)

@@ -4,23 +4,25 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from seqlatent.kalman.diffuse.as_parameter import Started, doubtful, estimate, paths, start
-from seqlatent.kalman.moments.sequential import Filtered, filter
-from seqlatent.kalman.riccati import closed_loop, covariances, stack, unstack
-from seqlatent.kalman.system import (
-    System,
+from seqlatent.kalman.aligned import (
+    AlignedSystem,
+    Moments,
+    aligned,
     apply,
+    informed_steps,
     innovation_factor,
-    join,
     matrix_lead,
+    means,
     noise_factor,
-    path,
-    rest,
-    system,
+    residuals,
 )
+from seqlatent.kalman.diffuse.as_parameter import doubtful, estimate, paths, start
+from seqlatent.kalman.moments.sequential import Filtered, filter, filter_result
+from seqlatent.kalman.riccati import closed_loop, covariances, stack, unstack
+from seqlatent.kalman.system import LinearGaussianSystem
 from seqlatent.linalg import factor, mask_rows
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -37,20 +39,7 @@ class _Said(NamedTuple):
     floor: Float[Tensor, "*c"]
 
 
-def filter_information(
-    F: Float[Tensor, "*f K K"],
-    b: Float[Tensor, "*b K"],
-    Q: Float[Tensor, "*q K K"],
-    m0: Float[Tensor, "*m K"],
-    P0: Float[Tensor, "*p K K"],
-    H: Float[Tensor, "*h D K"],
-    d: Float[Tensor, "*d D"],
-    R: Float[Tensor, "*r D D"],
-    y: Float[Tensor, "*y D"],
-    observed: Bool[Tensor, "*o D"],
-    *,
-    diffuse: Tensor | None = None,
-) -> Filtered:
+def filter_information(system: LinearGaussianSystem, y: Tensor, observed: Tensor) -> Filtered:
     r"""Kalman filter for many observed dimensions, each of which adds information on few states.
 
     .. math::
@@ -67,24 +56,16 @@ def filter_information(
     no cell missing a half, and a third. From D = 2 K down :func:`filter` is the quicker one.
 
     Args:
-        F: Transition into step t; unused at the first step, but finite. So are ``b`` and ``Q``.
-        b: Offset of the transition.
-        Q: Covariance of the transition, possibly singular.
-        m0: Mean of the first state.
-        P0: Covariance of the first state, possibly singular.
-        H: Loadings.
-        d: Offset of the observation.
-        R: Covariance of the observation noise, positive definite. One that is diagonal is taken to
-            stay so: its gradient is that of the diagonal.
+        system: The model. R is positive definite; one that is diagonal is taken to stay so: its
+            gradient is that of the diagonal. A coordinate of a diffuse first state on which nothing
+            has been said yet has an infinite variance. The evidence is the limit of that of a prior
+            variance :math:`\kappa`, times :math:`\kappa^{k/2}` for the k coordinates that the data
+            determine.
         y: Observations.
         observed: Which of them count.
-        diffuse: Coordinates of the first state of infinite prior variance. A coordinate of a state
-            on which nothing has been said yet has an infinite variance. The evidence is the limit
-            of that of a prior variance :math:`\kappa`, times :math:`\kappa^{k/2}` for the k
-            coordinates that the data determine.
 
     Shape:
-        As in :func:`filter`; diffuse ``(K,)``.
+        As in :func:`filter`.
 
     Raises:
         ValueError: If R is not positive definite.
@@ -93,10 +74,12 @@ def filter_information(
         >>> one, zero = torch.ones(1, 1), torch.zeros(1)
         >>> y, observed = torch.tensor([[1.0], [2.0]]), torch.tensor([[True], [True]])
         >>> model = (one, zero, one, zero, one, one, zero, one)
-        >>> seqlatent.kalman.filter_information(*model, y, observed).mean.T
+        >>> walk = seqlatent.kalman.LinearGaussianSystem(*model)
+        >>> seqlatent.kalman.filter_information(walk, y, observed).mean.T
         tensor([[0.5000, 1.4000]])
         >>> diffuse = torch.tensor([True])
-        >>> seqlatent.kalman.filter_information(*model, y, observed, diffuse=diffuse).mean.T
+        >>> walk = seqlatent.kalman.LinearGaussianSystem(*model, diffuse=diffuse)
+        >>> seqlatent.kalman.filter_information(walk, y, observed).mean.T
         tensor([[1.0000, 1.6667]])
 
     References:
@@ -104,81 +87,65 @@ def filter_information(
         Koopman, 2015).
         The Diffuse Kalman Filter (de Jong, 1991).
     """
-    said = _said(H, d, R, y, observed)
-    model = (F, b, Q, m0, P0, H, d, R)
+    problem = system.observing(y, observed)
+    said = _said(problem.H, problem.d, problem.R, y, observed)
     if said is None:
-        return filter(*model, y, observed, diffuse=diffuse)
-    size = F.shape[-1]
-    if diffuse is not None:
-        both = diffuse.unsqueeze(-1) | diffuse.unsqueeze(-2)
-        P0 = torch.where(both, 0, P0)
-    eye = torch.eye(size, dtype=P0.dtype, device=P0.device)
+        return filter(system, y, observed)
+    size = system.latent_dim
+    eye = torch.eye(size, dtype=said.y.dtype, device=said.y.device)
     seen = observed.any(-1, keepdim=True).expand(*observed.shape[:-1], size)
     lead = torch.broadcast_shapes(y.shape[:-1], observed.shape[:-1])
     few = said.y.expand(*torch.broadcast_shapes(said.y.shape[:-1], lead), size)
     # what is not observed has loadings of zero already
-    s = system(F, b, Q, m0, P0, said.G.mT, few.new_zeros(size), eye, few, torch.ones_like(seen))
+    rows = {"H": said.G.mT, "d": few.new_zeros(size), "R": eye, "y": few}
+    s = aligned(problem._replace(**rows, observed=torch.ones_like(seen)))
     informed = seen.movedim(-2, 0).flatten(1).any(-1).expand(s.steps).tolist()
-    found = started(s, diffuse, informed)
+    found = augmented_filter(s, informed)
     if found is None:
-        return filter(*model, y, observed, diffuse=diffuse)
-    return _result(s, found, said.floor)
+        return filter(system, y, observed)
+    result = filter_result(found)
+    evidence = (result.log_evidence + said.floor).expand(result.mean.shape[:-1])
+    return result._replace(log_evidence=evidence)
 
 
-def started(s: System, diffuse: Tensor | None, informed: list[bool]) -> Started | None:
+def augmented_filter(s: AlignedSystem, informed: list[bool] | None = None) -> Moments | None:
     """A filter that learns its diffuse start as a parameter, of which P0 has no variance.
 
     None where digits would be lost. Evidences have no constant; their sum has all derivatives,
     also in loadings through which rows would see a direction that they do not see.
+
+    Args:
+        s: The system.
+        informed: Which steps have any observation, if the system does not say so.
     """
+    informed = informed_steps(s) if informed is None else informed
     lead = matrix_lead(s.F, s.Q, s.P0, s.H, s.R)
-    F, Q, P0, U, R = (stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R))
-    filtered = covariances(F, Q, P0, U, R, informed)
+    F, Q, P0, H, R = (stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R))
+    filtered = covariances(F, Q, P0, H, R, informed)
     predicted_cov, cov, gain, S = (unstack(x, lead) for x in filtered)
     closed = closed_loop(s.F, gain, s.H @ s.F)
     L = innovation_factor(S, "covariance of an observation of a known first state")
-    result, white = _means(s, s.m0, predicted_cov, cov, gain, closed, L)
-    if diffuse is None or not bool(diffuse.any()):
+
+    def from_start(s: AlignedSystem) -> tuple[Moments, Tensor]:
+        """Moments, and innovations divided by L."""
+        mean, predicted_mean = means(s, gain, closed)
+        residual = residuals(s, predicted_mean).unsqueeze(-1)
+        white = torch.linalg.solve_triangular(L, residual, upper=False).squeeze(-1)
+        log_det = L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        evidence = -0.5 * white.square().sum(-1) - log_det
+        return Moments(mean, cov, predicted_mean, predicted_cov, evidence), white
+
+    result, white = from_start(s)
+    if s.diffuse is None:
         return result
-    found = paths(s, gain, closed, L, diffuse)
+    found = paths(s, gain, closed, L)
     if doubtful(found.precision):
         return None
     # a start near the one that data say: squares of what is far off would have no digit left
     place = estimate(found, white)
     eye = torch.eye(s.F.shape[-1], dtype=place.dtype, device=place.device)
-    first = s.m0 + place @ eye[diffuse]
-    result, white = _means(s, first, predicted_cov, cov, gain, closed, L)
+    result, white = from_start(s._replace(m0=s.m0 + place @ eye[s.diffuse]))
     return start(result, found, white, place)
-
-
-def _means(
-    s: System,
-    m0: Tensor,
-    predicted_cov: Tensor,
-    cov: Tensor,
-    gain: Tensor,
-    closed: Tensor,
-    L: Tensor,
-) -> tuple[Started, Tensor]:
-    """A filter's moments from its gains, and its innovations divided by L."""
-    prior = join(m0, rest(s.b, s.steps), s.steps)
-    offset = prior + apply(gain, s.y - s.d - apply(s.H, prior))
-    mean = path(closed, offset.expand(-1, *s.lead, -1))
-    later = apply(rest(s.F, s.steps), mean[:-1]) + rest(s.b, s.steps)
-    predicted_mean = join(m0, later, s.steps)
-    residual = (s.y - s.d - apply(s.H, predicted_mean)).unsqueeze(-1)
-    white = torch.linalg.solve_triangular(L, residual, upper=False).squeeze(-1)
-    log_det = L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    evidence = -0.5 * white.square().sum(-1) - log_det
-    return Started(mean, cov, predicted_mean, predicted_cov, evidence), white
-
-
-def _result(s: System, x: Started, floor: Tensor) -> Filtered:
-    mean, predicted_mean = x.mean.movedim(0, -2), x.predicted_mean.movedim(0, -2)
-    shape = (*mean.shape, mean.shape[-1])
-    cov, predicted_cov = (p.movedim(0, -3).expand(shape) for p in (x.cov, x.predicted_cov))
-    evidence = (x.log_evidence.movedim(0, -1) + floor).expand(mean.shape[:-1])
-    return Filtered(mean, cov, predicted_mean, predicted_cov, evidence)
 
 
 def _said(H: Tensor, d: Tensor, R: Tensor, y: Tensor, observed: Tensor) -> _Said | None:

@@ -10,41 +10,38 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from seqlatent.kalman.diffuse.initialisation import Moments
+from seqlatent.kalman.aligned import (
+    AlignedSystem,
+    Moments,
+    aligned,
+    apply,
+    join,
+    log_evidence,
+    matrix_lead,
+    residuals,
+    rest,
+    symmetric,
+)
+from seqlatent.kalman.conditional_steps import (
+    ConditionalSteps,
+    conditional_steps,
+    first_distribution,
+    posterior_chain,
+    then_nothing,
+)
 from seqlatent.kalman.moments.fixed_interval import FirstDistribution, divisible, either
-from seqlatent.kalman.moments.sequential import Filtered, forward, scored, smoothed
+from seqlatent.kalman.moments.sequential import Algorithm, Filtered, forward, smoothed
 from seqlatent.kalman.moments.sequential import filtered as filtered_by
 from seqlatent.kalman.posterior_path import Smoothed, with_cross
 from seqlatent.kalman.riccati import closed_loop
-from seqlatent.kalman.system import (
-    Elements,
-    System,
-    apply,
-    elements,
-    first_distribution,
-    join,
-    matrix_lead,
-    posterior_chain,
-    rest,
-    symmetric,
-    system,
-    then_nothing,
-)
+from seqlatent.kalman.system import LinearGaussianSystem
 
 
 def filter_scan(
-    F: Tensor,
-    b: Tensor,
-    Q: Tensor,
-    m0: Tensor,
-    P0: Tensor,
-    H: Tensor,
-    d: Tensor,
-    R: Tensor,
+    system: LinearGaussianSystem,
     y: Tensor,
     observed: Tensor,
     *,
-    diffuse: Tensor | None = None,
     undetermined: float = math.inf,
 ) -> Filtered:
     r"""Kalman filter by an associative scan.
@@ -57,18 +54,22 @@ def filter_scan(
     Example:
         >>> one, zero = torch.ones(1, 1), torch.zeros(1)
         >>> y, observed = torch.tensor([[1.0], [2.0]]), torch.tensor([[True], [True]])
-        >>> model = (one, zero, one, zero, one, one, zero, one)
-        >>> seqlatent.kalman.filter_scan(*model, y, observed).mean.T
+        >>> walk = (one, zero, one, zero, one, one, zero, one)
+        >>> walk = seqlatent.kalman.LinearGaussianSystem(*walk)
+        >>> seqlatent.kalman.filter_scan(walk, y, observed).mean.T
         tensor([[0.5000, 1.4000]])
 
     References:
         Temporal Parallelization of Bayesian Smoothers (Särkkä & García-Fernández, 2021), lemma 8.
     """
-    s = system(F, b, Q, m0, P0, H, d, R, y, observed, diffuse=diffuse)
-    return filtered_by(s, diffuse, undetermined, lambda x: _run(x)[0])
+    return filtered_by(aligned(system.observing(y, observed)), undetermined, _filter)
 
 
-def _run(s: System) -> tuple[Moments, float]:
+def _filter(s: AlignedSystem) -> Moments:
+    return _run(s)[0]
+
+
+def _run(s: AlignedSystem) -> tuple[Moments, float]:
     """Moments of a filter, and by which share of a deviation its steps contradict each other."""
     if not divisible(s):
         return forward(s), 0.0
@@ -80,8 +81,8 @@ def _run(s: System) -> tuple[Moments, float]:
     return (found, off) if off < torch.finfo(found.mean.dtype).eps ** 0.6 else (forward(s), 0.0)
 
 
-def _composed(s: System) -> Moments:
-    e = Elements(*_scan(_compose, _written_out(elements(s), s.lead, s.steps - 1)))
+def _composed(s: AlignedSystem) -> Moments:
+    e = ConditionalSteps(*_scan(_compose, _written_out(conditional_steps(s), s.lead, s.steps - 1)))
     # Before any step the state is what it was, and nothing has been said about it.
     eye = torch.eye(e.A.shape[-1], dtype=e.A.dtype, device=e.A.device)[None]
     zero, none = torch.zeros_like(eye), torch.zeros_like(eye[0, :1])
@@ -92,11 +93,12 @@ def _composed(s: System) -> Moments:
     predicted_mean = join(s.m0, apply(F, mean[:-1]) + b, s.steps)
     predicted_cov = join(s.P0, symmetric(F @ cov[:-1] @ F.mT + Q), s.steps)
     S = s.H @ predicted_cov @ s.H.mT + s.R
-    return scored(s, mean, cov, predicted_mean, predicted_cov, S)
+    evidence = log_evidence(s, residuals(s, predicted_mean), S)
+    return Moments(mean, cov, predicted_mean, predicted_cov, evidence)
 
 
 @torch.no_grad()
-def _contradiction(s: System, found: Moments) -> float:
+def _contradiction(s: AlignedSystem, found: Moments) -> float:
     """How far moments are from what an update of their step's predicted ones gives.
 
     Relative to what is left of a variance: of a vast one it may be little.
@@ -106,7 +108,7 @@ def _contradiction(s: System, found: Moments) -> float:
     if bool(info.any()):
         return math.inf
     gain = torch.cholesky_solve(PH.mT, L).mT
-    news = apply(gain, s.y - s.d - apply(s.H, found.predicted_mean))
+    news = apply(gain, residuals(s, found.predicted_mean))
     cov = closed_loop(found.predicted_cov, gain, PH.mT)
     cov = closed_loop(cov, cov @ s.H.mT - gain @ s.R, gain.mT)
     before, after = (x.diagonal(dim1=-2, dim2=-1) for x in (found.predicted_cov, found.cov))
@@ -118,17 +120,11 @@ def _contradiction(s: System, found: Moments) -> float:
 
 
 def smoother_scan(
-    F: Tensor,
-    b: Tensor,
-    Q: Tensor,
-    filtered: Filtered,
-    H: Tensor,
-    d: Tensor,
-    R: Tensor,
+    system: LinearGaussianSystem,
     y: Tensor,
     observed: Tensor,
     *,
-    diffuse: Tensor | None = None,
+    filtered: Filtered | None = None,
     undetermined: float = math.inf,
 ) -> Smoothed:
     """Smoothed moments by two associative scans; all else is as in :func:`smoother`.
@@ -136,21 +132,22 @@ def smoother_scan(
     Example:
         >>> one, zero = torch.ones(1, 1), torch.zeros(1)
         >>> y, observed = torch.tensor([[1.0], [2.0]]), torch.tensor([[True], [True]])
-        >>> model = (one, zero, one, zero, one, one, zero, one)
-        >>> filtered = seqlatent.kalman.filter_scan(*model, y, observed)
-        >>> smoother_scan(one, zero, one, filtered, one, zero, one, y, observed).mean.T
+        >>> walk = (one, zero, one, zero, one, one, zero, one)
+        >>> walk = seqlatent.kalman.LinearGaussianSystem(*walk)
+        >>> seqlatent.kalman.smoother_scan(walk, y, observed).mean.T
         tensor([[0.8000, 1.4000]])
     """
-    return smoothed(F, b, Q, filtered, H, d, R, y, observed, diffuse, undetermined, _smooth, _chain)
+    s = aligned(system.observing(y, observed))
+    return smoothed(s, filtered, undetermined, _SCAN)
 
 
-def _smooth(s: System) -> Smoothed:
+def _smooth(s: AlignedSystem) -> Smoothed:
     moments, off = _run(s)
     return either(s, moments, _backward, _chain, off)
 
 
-def _chain(s: System, distribution: FirstDistribution) -> Smoothed | None:
-    e = elements(s)
+def _chain(s: AlignedSystem, distribution: FirstDistribution) -> Smoothed | None:
+    e = conditional_steps(s)
     ahead = [x.flip(0) for x in _written_out(e, s.lead, s.steps - 1)]
     ahead = _scan(lambda x, y: _compose(y, x), ahead)
     eta, J = (then_nothing(x.flip(0), s.steps) for x in ahead[3:])
@@ -160,6 +157,9 @@ def _chain(s: System, distribution: FirstDistribution) -> Smoothed | None:
     A, offset, V = posterior_chain(s, e, J, eta, first)
     _, mean, cov = _scan(_follow, _written_out([A, offset, V], s.lead, s.steps))
     return with_cross(mean, symmetric(cov), rest(A, s.steps))
+
+
+_SCAN = Algorithm(_filter, _smooth, _chain)
 
 
 def _backward(kept: Tensor, news: Tensor, said: Tensor) -> tuple[Tensor, Tensor]:

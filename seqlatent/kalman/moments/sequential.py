@@ -8,14 +8,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seqlatent.kalman.aligned import (
+    AlignedSystem,
+    Moments,
+    aligned,
+    informed_steps,
+    log_evidence,
+    matrix_lead,
+    means,
+    residuals,
+)
+from seqlatent.kalman.conditional_steps import conditional_steps, posterior_chain, then_nothing
 from seqlatent.kalman.diffuse.directions import Directions, directions
-from seqlatent.kalman.diffuse.initialisation import Moments, continued, initial_phase, marked
+from seqlatent.kalman.diffuse.initialisation import continued, initial_phase, marked
 from seqlatent.kalman.moments.covariance_factors import amplified, by_factors
 from seqlatent.kalman.moments.diffuse_smoothing import (
     backwards,
     diffuse_distribution,
     open_ended,
-    starting,
 )
 from seqlatent.kalman.moments.fixed_interval import (
     Chain,
@@ -26,19 +36,7 @@ from seqlatent.kalman.moments.fixed_interval import (
 )
 from seqlatent.kalman.posterior_path import Smoothed, backward, chain_moments, time_last
 from seqlatent.kalman.riccati import closed_loop, covariances, stack, unstack
-from seqlatent.kalman.system import (
-    System,
-    apply,
-    elements,
-    join,
-    log_evidence,
-    matrix_lead,
-    path,
-    posterior_chain,
-    rest,
-    system,
-    then_nothing,
-)
+from seqlatent.kalman.system import LinearGaussianSystem
 
 
 class Filtered(NamedTuple):
@@ -55,26 +53,22 @@ class Filtered(NamedTuple):
     log_evidence: Float[Tensor, "*L T"]
 
 
+class Algorithm(NamedTuple):
+    """A filter, a smoother and a chain of the posterior, of systems that are not diffuse."""
+
+    filter: Callable[[AlignedSystem], Moments]
+    smoother: Callable[[AlignedSystem], Smoothed]
+    chain: Chain
+
+
 def filter(
-    F: Tensor,
-    b: Tensor,
-    Q: Tensor,
-    m0: Tensor,
-    P0: Tensor,
-    H: Tensor,
-    d: Tensor,
-    R: Tensor,
+    system: LinearGaussianSystem,
     y: Tensor,
     observed: Tensor,
     *,
-    diffuse: Tensor | None = None,
     undetermined: float = math.inf,
 ) -> Filtered:
     r"""Kalman filter of partly observed vectors.
-
-    .. math::
-        z_1 \sim N(m_0, P_0), \quad z_t = F_t z_{t-1} + b_t + N(0, Q_t), \quad
-        y_t = H_t z_t + d_t + N(0, R_t)
 
     The covariances do not depend on ``y``: along leading axes where neither a matrix nor the
     pattern of ``observed`` differs they are computed once, and the means are one recurrence. What
@@ -83,49 +77,42 @@ def filter(
     they are carried by factors, as in :func:`filter_square_root`.
 
     Args:
-        F: Transition into step t; unused at the first step, but finite. So are ``b`` and ``Q``.
-        b: Offset of the transition.
-        Q: Covariance of the transition, possibly singular.
-        m0: Mean of the first state.
-        P0: Covariance of the first state, possibly singular.
-        H: Loadings.
-        d: Offset of the observation.
-        R: Covariance of the observation noise; singular is fine while the innovation's is not.
+        system: The model.
         y: Observations.
         observed: Which of them count.
-        diffuse: Which coordinates of the first state are diffuse, without any prior variance: the
-            limit of ever larger ones. What P0 says of them is not read.
         undetermined: Variance along directions that observations have not determined yet. An
             infinite one stands on the diagonal of the covariance, at each coordinate that takes
             part, whose other entries are finite; a finite one is that of all such directions,
             :math:`P_t + v B_t B_t^\top`.
 
-    With ``diffuse`` coordinates, ``log_evidence`` is the diffuse one, whose sum is the limit of
-    :math:`\log N(y) + \tfrac k2 \log \kappa` for k variances :math:`\kappa \to \infty`: where
-    an observation determines a direction, minus half the logarithm of :math:`2 \pi F_\infty`.
+    With diffuse coordinates of the first state, ``log_evidence`` is the diffuse one, whose sum is
+    the limit of :math:`\log N(y) + \tfrac k2 \log \kappa` for k variances
+    :math:`\kappa \to \infty`: where an observation determines a direction, minus half the
+    logarithm of :math:`2 \pi F_\infty`.
     Moments are exact limits too; the mean of what is not determined is one of the possible values.
 
     Shape:
-        F, Q ``(*L, T, K, K)``, b ``(*L, T, K)``, m0 ``(*L, K)``, P0 ``(*L, K, K)``,
-        H ``(*L, T, D, K)``, d, y, observed ``(*L, T, D)``, R ``(*L, T, D, D)``, after broadcasting;
-        what is constant in time may leave out T, with all axes before it. diffuse ``(K,)``.
+        y, observed ``(*L, T, D)``, the system as it says, after broadcasting; the moments
+        ``(*L, T, K)`` and ``(*L, T, K, K)``.
 
     Raises:
-        ValueError: If shapes do not fit, a covariance has a negative eigenvalue, what is observed
-            is no number, or an observation has no variance.
+        ValueError: If shapes do not fit, what is observed is no number, or an observation has no
+            variance.
 
     Example:
         >>> one, zero = torch.ones(1, 1), torch.zeros(1)
         >>> y = torch.tensor([[1.0], [2.0], [0.0]])
         >>> observed = torch.tensor([[True], [True], [False]])
-        >>> seqlatent.kalman.filter(one, zero, one, zero, one, one, zero, one, y, observed).mean.T
+        >>> model = (one, zero, one, zero, one, one, zero, one)
+        >>> walk = seqlatent.kalman.LinearGaussianSystem(*model)
+        >>> seqlatent.kalman.filter(walk, y, observed).mean.T
         tensor([[0.5000, 1.4000, 1.4000]])
 
         Of a diffuse level, the first observation is all that is known at the first step:
 
         >>> diffuse = torch.tensor([True])
-        >>> model = (one, zero, one, zero, one, one, zero, one)
-        >>> filtered = seqlatent.kalman.filter(*model, y, observed, diffuse=diffuse)
+        >>> walk = seqlatent.kalman.LinearGaussianSystem(*model, diffuse=diffuse)
+        >>> filtered = seqlatent.kalman.filter(walk, y, observed)
         >>> filtered.mean.T, filtered.predicted_cov.flatten()
         (tensor([[1.0000, 1.6667, 1.6667]]), tensor([   inf, 2.0000, 1.6667]))
 
@@ -133,48 +120,40 @@ def filter(
         Time Series Analysis by State Space Methods (Durbin & Koopman, 2012), ch. 4, and ch. 5 for a
         diffuse first state.
     """
-    s = system(F, b, Q, m0, P0, H, d, R, y, observed, diffuse=diffuse)
-    return filtered(s, diffuse, undetermined, forward)
+    s = aligned(system.observing(y, observed))
+    return filtered(s, undetermined, _SEQUENTIAL.filter)
 
 
-def forward(s: System) -> Moments:
+def forward(s: AlignedSystem) -> Moments:
     """Moments of a filter, step by step: by factors where rounding is amplified too much."""
     lead = matrix_lead(s.F, s.Q, s.P0, s.H, s.R)
-    informed = s.observed.flatten(1).any(-1).expand(s.steps).tolist()
     F, Q, P0, H, R = (stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R))
-    predicted_cov, cov, gain, S = covariances(F, Q, P0, H, R, informed)
+    predicted_cov, cov, gain, S = covariances(F, Q, P0, H, R, informed_steps(s))
     if amplified(F, H, predicted_cov, S):
         return by_factors(s)
     closed = unstack(closed_loop(F, gain, H @ F), lead)
     predicted_cov, cov, gain, S = (unstack(x, lead) for x in (predicted_cov, cov, gain, S))
-    # The prior mean is the first step's offset, to which its update then applies as to any other.
-    prior = join(s.m0, rest(s.b, s.steps), s.steps)
-    offset = prior + apply(gain, s.y - s.d - apply(s.H, prior))
-    mean = path(closed, offset.expand(-1, *s.lead, -1))
-    later = apply(rest(s.F, s.steps), mean[:-1]) + rest(s.b, s.steps)
-    return scored(s, mean, cov, join(s.m0, later, s.steps), predicted_cov, S)
-
-
-def scored(
-    s: System, mean: Tensor, cov: Tensor, predicted_mean: Tensor, predicted_cov: Tensor, S: Tensor
-) -> Moments:
-    """Moments with their evidence, from innovation covariances."""
-    evidence = log_evidence(s, s.y - s.d - apply(s.H, predicted_mean), S)
+    mean, predicted_mean = means(s, gain, closed)
+    evidence = log_evidence(s, residuals(s, predicted_mean), S)
     return Moments(mean, cov, predicted_mean, predicted_cov, evidence)
 
 
 def filtered(
-    s: System, diffuse: Tensor | None, undetermined: float, run: Callable[[System], Moments]
+    s: AlignedSystem, undetermined: float, run: Callable[[AlignedSystem], Moments]
 ) -> Filtered:
     """What a filter returns, by way of the first steps of a diffuse state."""
-    if diffuse is None or not bool(diffuse.any()):
-        moments = run(s)
-    else:
-        found = directions(s, diffuse)
-        moments = through(s, found, run)
-        cov = marked(moments.cov, found.after, found.scale, undetermined)
-        predicted_cov = marked(moments.predicted_cov, found.before, found.scale, undetermined)
-        moments = moments._replace(cov=cov, predicted_cov=predicted_cov)
+    if s.diffuse is None:
+        return filter_result(run(s))
+    found = directions(s)
+    first, later = initial_phase(s, found)
+    moments = first if later is None else continued(first, run(later))
+    cov = marked(moments.cov, found.after, found.scale, undetermined)
+    predicted_cov = marked(moments.predicted_cov, found.before, found.scale, undetermined)
+    return filter_result(moments._replace(cov=cov, predicted_cov=predicted_cov))
+
+
+def filter_result(moments: Moments) -> Filtered:
+    """What a filter returns, from moments that have time first."""
     mean, cov, predicted_mean, predicted_cov, evidence = moments
     mean, predicted_mean = mean.movedim(0, -2), predicted_mean.movedim(0, -2)
     shape = (*mean.shape, mean.shape[-1])
@@ -182,24 +161,12 @@ def filtered(
     return Filtered(mean, cov, predicted_mean, predicted_cov, evidence.movedim(0, -1))
 
 
-def through(s: System, found: Directions, run: Callable[[System], Moments]) -> Moments:
-    """Moments of all steps, those of the first ones as limits."""
-    first, later = initial_phase(s, found)
-    return first if later is None else continued(first, run(later))
-
-
 def smoother(
-    F: Tensor,
-    b: Tensor,
-    Q: Tensor,
-    filtered: Filtered,
-    H: Tensor,
-    d: Tensor,
-    R: Tensor,
+    system: LinearGaussianSystem,
     y: Tensor,
     observed: Tensor,
     *,
-    diffuse: Tensor | None = None,
+    filtered: Filtered | None = None,
     undetermined: float = math.inf,
 ) -> Smoothed:
     r"""Smoothed moments, from what later innovations say of each filtered state.
@@ -224,17 +191,11 @@ def smoother(
     state follow backwards from the next ones.
 
     Args:
-        F: Transition, as in :func:`filter`; the other matrices likewise.
-        b: Offset of the transition.
-        Q: Covariance of the transition.
-        filtered: What :func:`filter` returned; its first predicted moments are the prior.
-        H: Loadings.
-        d: Offset of the observation.
-        R: Covariance of the observation noise, possibly singular.
+        system: The model.
         y: Observations.
         observed: Which of them count.
-        diffuse: Which coordinates of the first state are diffuse; by default those whose first
-            predicted variance is infinite.
+        filtered: What :func:`filter` returned for the same, where that is known already: of a
+            diffuse state it spares a pass.
         undetermined: Variance along directions that no observation determines, as in
             :func:`filter`.
 
@@ -244,21 +205,21 @@ def smoother(
     Example:
         >>> one, zero = torch.ones(1, 1), torch.zeros(1)
         >>> y, observed = torch.tensor([[1.0], [2.0]]), torch.tensor([[True], [True]])
-        >>> model = (one, zero, one, zero, one, one, zero, one)
-        >>> filtered = seqlatent.kalman.filter(*model, y, observed)
-        >>> seqlatent.kalman.smoother(one, zero, one, filtered, one, zero, one, y, observed).mean.T
+        >>> walk = (one, zero, one, zero, one, one, zero, one)
+        >>> walk = seqlatent.kalman.LinearGaussianSystem(*walk)
+        >>> seqlatent.kalman.smoother(walk, y, observed).mean.T
         tensor([[0.8000, 1.4000]])
     """
-    return smoothed(F, b, Q, filtered, H, d, R, y, observed, diffuse, undetermined, _smooth, _chain)
+    s = aligned(system.observing(y, observed))
+    return smoothed(s, filtered, undetermined, _SEQUENTIAL)
 
 
-def _smooth(s: System) -> Smoothed:
-    moments = forward(s)
-    return either(s, moments, one_by_one, _chain)
+def _smooth(s: AlignedSystem) -> Smoothed:
+    return either(s, forward(s), one_by_one, _chain)
 
 
-def _chain(s: System, distribution: FirstDistribution) -> Smoothed | None:
-    e = elements(s)
+def _chain(s: AlignedSystem, distribution: FirstDistribution) -> Smoothed | None:
+    e = conditional_steps(s)
     eta = e.eta.expand(-1, *s.lead, -1)
     precision, shift = backward(e.A, e.b, e.C, *(then_nothing(x, s.steps) for x in (e.J, eta)))
     first = distribution(s, shift[:1], precision[:1])
@@ -267,46 +228,45 @@ def _chain(s: System, distribution: FirstDistribution) -> Smoothed | None:
     return chain_moments(*posterior_chain(s, e, precision, shift, first), s.steps)
 
 
+_SEQUENTIAL = Algorithm(forward, _smooth, _chain)
+
+
 def smoothed(
-    F: Tensor,
-    b: Tensor,
-    Q: Tensor,
-    filtered: Filtered,
-    H: Tensor,
-    d: Tensor,
-    R: Tensor,
-    y: Tensor,
-    observed: Tensor,
-    diffuse: Tensor | None,
-    undetermined: float,
-    run: Callable[[System], Smoothed],
-    chain: Chain,
+    s: AlignedSystem, filtered: Filtered | None, undetermined: float, by: Algorithm
 ) -> Smoothed:
     """What a smoother returns: of a diffuse state by a chain of the posterior.
 
     Where that is ill-conditioned, or has not the mean that the filter ends with, its first steps
     follow backwards from the later ones.
     """
-    diffuse = starting(filtered.predicted_cov, diffuse)
-    prior = filtered.predicted_mean[..., 0, :], filtered.predicted_cov[..., 0, :, :]
-    s = system(F, b, Q, *prior, H, d, R, y, observed, diffuse=diffuse)
-    if diffuse is None:
-        return time_last(run(s))
-    found = directions(s, diffuse)
+    if s.diffuse is None:
+        return time_last(by.smoother(s))
+    found = directions(s)
     left = found.left.detach()
 
-    def distribution(s: System, eta: Tensor, J: Tensor) -> tuple[Tensor, Tensor] | None:
-        return diffuse_distribution(s, eta, J, diffuse, left)
+    def distribution(s: AlignedSystem, eta: Tensor, J: Tensor) -> tuple[Tensor, Tensor] | None:
+        return diffuse_distribution(s, eta, J, left)
 
-    result = attempt(s, distribution, chain)
-    if result is None or not _same_end(result, filtered, left):
+    result = attempt(s, distribution, by.chain)
+    if result is None or not _same_end(result, _end(s, found, filtered, by), left):
         first, later = initial_phase(s, found)
-        result = backwards(s, found, first, later, None if later is None else run(later))
-    return open_ended(s, time_last(result), diffuse, left, undetermined)
+        result = backwards(s, found, first, later, None if later is None else by.smoother(later))
+    return open_ended(s, time_last(result), left, undetermined)
 
 
 @torch.no_grad()
-def _same_end(chain: Smoothed, filtered: Filtered, left: Tensor) -> bool:
+def _end(
+    s: AlignedSystem, found: Directions, filtered: Filtered | None, by: Algorithm
+) -> Float[Tensor, "*L K"]:
+    """The mean that a filter ends with."""
+    if filtered is not None:
+        return filtered.mean[..., -1, :]
+    first, later = initial_phase(s, found)
+    return (first if later is None else by.filter(later)).mean[-1]
+
+
+@torch.no_grad()
+def _same_end(chain: Smoothed, mean: Float[Tensor, "*L K"], left: Tensor) -> bool:
     """Whether a chain ends with the mean that a filter has there, to half of the digits.
 
     A level that is far from zero may cost it more. Where directions are ``left`` undetermined there
@@ -314,7 +274,7 @@ def _same_end(chain: Smoothed, filtered: Filtered, left: Tensor) -> bool:
     """
     if bool((left != 0).any()):
         return True
-    mean, eps = filtered.mean[..., -1, :], torch.finfo(left.dtype).eps
+    eps = torch.finfo(left.dtype).eps
     variance = chain.cov[-1].diagonal(dim1=-2, dim2=-1).clamp_min(0.0)
     off = (chain.mean[-1] - mean).square()
     return bool((off <= eps**0.9 * (variance + eps * mean.square())).all())

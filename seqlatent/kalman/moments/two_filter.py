@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
+from seqlatent.kalman.aligned import AlignedSystem, informed_steps, join, matrix_lead, rest
 from seqlatent.kalman.moments.covariance_factors import forward_factors
 from seqlatent.kalman.riccati import closed_loop, stack, unstack
 from seqlatent.kalman.square_roots import root, triangular
-from seqlatent.kalman.system import System, join, matrix_lead, rest
 
 
 @torch.no_grad()
-def smoothed_covariances(s: System) -> tuple[Tensor, Tensor]:
+def smoothed_covariances(s: AlignedSystem) -> tuple[Tensor, Tensor]:
     r"""Covariances of states, and of neighbours, given everything, without derivatives.
 
     A filtered state is a factor :math:`G_{t-1}` of standard normals u. Given the next observation,
@@ -26,9 +26,8 @@ def smoothed_covariances(s: System) -> tuple[Tensor, Tensor]:
     given the state before, :math:`H Q H^\top + R`.
     """
     lead, size, steps = matrix_lead(s.F, s.Q, s.P0, s.H, s.R), s.F.shape[-1], s.steps
-    informed = s.observed.flatten(1).any(-1).expand(steps).tolist()
     F, Q, P0, H, R = (stack(x, lead) for x in (s.F, s.Q, s.P0, s.H, s.R))
-    G = forward_factors(F, Q, P0, H, R, informed)[1]
+    G = forward_factors(F, Q, P0, H, R, informed_steps(s))[1]
     next_ = _given_next(*(rest(x, steps) for x in (F, Q, H, R)))
     A, W, C = (x.expand(steps - 1, *x.shape[1:]) for x in next_)
     G, last = G[:-1], G[-1:] @ G[-1:].mT

@@ -57,10 +57,8 @@ def regressions(vectors: Vectors) -> tuple[Callable[[], None] | None, set[str]]:
 
 def _moments(vectors: Vectors) -> Moments:
     model, data = vectors.model, vectors.data
-    F, b, Q, m0, P0, H, d, R = matrices(model, model.context(data))
-    y, observed = data.normalised, data.observed
-    filtered = kalman.filter(F, b, Q, m0, P0, H, d, R, y, observed)
-    return Moments(*kalman.smoother(F, b, Q, filtered, H, d, R, y, observed)[:3])
+    system = kalman.LinearGaussianSystem(*matrices(model, model.context(data)))
+    return Moments(*kalman.smoother(system, data.normalised, data.observed)[:3])
 
 
 class _Transition:
