@@ -18,8 +18,13 @@ from seqlatent.forecasting.frames.columns import Columns
 
 if TYPE_CHECKING:
     from seqlatent.forecasting import metrics, plots
-    from seqlatent.forecasting.engines.spec import DataSummary, Spec, spec_of
+    from seqlatent.forecasting.engines.engine import Engine, FitOptions
+    from seqlatent.forecasting.engines.latent.stages import SequentialTraining
+    from seqlatent.forecasting.engines.latent.training import WindowTraining
+    from seqlatent.forecasting.engines.registry import register
+    from seqlatent.forecasting.engines.spec import DataSummary, Spec, Training, spec_of
     from seqlatent.forecasting.forecaster import Forecaster
+    from seqlatent.forecasting.frames.panel import Future, Panel
 
 __all__ = [
     "ArgumentError",
@@ -29,22 +34,38 @@ __all__ = [
     "DataError",
     "DataSummary",
     "DigitsWarning",
+    "Engine",
+    "FitOptions",
     "FolderError",
     "Forecaster",
+    "Future",
     "GapsWarning",
+    "Panel",
+    "SequentialTraining",
     "Spec",
     "TargetError",
     "TimeError",
+    "Training",
+    "WindowTraining",
     "metrics",
     "plots",
+    "register",
     "spec_of",
 ]
 
 # pandas, torch and the models load when a forecaster is asked for, not with the package.
 _HOMES = {
-    "Forecaster": "forecaster",
     "DataSummary": "engines.spec",
+    "Engine": "engines.engine",
+    "FitOptions": "engines.engine",
+    "Forecaster": "forecaster",
+    "Future": "frames.panel",
+    "Panel": "frames.panel",
+    "SequentialTraining": "engines.latent.stages",
     "Spec": "engines.spec",
+    "Training": "engines.spec",
+    "WindowTraining": "engines.latent.training",
+    "register": "engines.registry",
     "spec_of": "engines.latent.recipes",
 }
 

@@ -45,8 +45,9 @@ class Forecaster(Inspection):
     Args:
         model: Name of a latent model (``"structural"``, ``"deep_state"``, ``"deep_markov"``,
             ``"srnn"``, ``"vrnn"``, ``"latent_ode"``), of a baseline (``"naive"``,
-            ``"seasonal_naive"``, ``"ets"``, ``"sarimax"``, ``"theta"``), a :class:`Spec`, or a list
-            of these, whose forecasts come side by side.
+            ``"seasonal_naive"``, ``"ets"``, ``"sarimax"``, ``"theta"``), one that was given to
+            :func:`register`, a :class:`Spec`, an :class:`Engine` or its class, or a list of these,
+            whose forecasts come side by side.
         freq: Frequency of the time stamps, a pandas alias such as ``"h"`` or ``"MS"``, or an offset
             such as ``pd.offsets.CustomBusinessDay(holidays=...)``; of integer times the step, or an
             alias that says what a step is; ``"irregular"``; None infers it.
@@ -345,7 +346,8 @@ class Forecaster(Inspection):
     def save(self, folder: str | PathLike[str]) -> None:
         """Writes the fitted forecaster as JSON and safetensors.
 
-        Of the training data it keeps where each series stands. An older model at this place stays
+        Of the training data it keeps where each series stands, and all rows for an :class:`Engine`
+        of your own that has no update. An older model at this place stays
         until the new one is complete, and is then replaced in one step: whatever stops it, a power
         cut too, leaves the one or the other. Nothing that it did not write is deleted.
 
@@ -359,7 +361,11 @@ class Forecaster(Inspection):
 
     @classmethod
     def load(
-        cls, folder: str | PathLike[str], *, specs: Spec | Sequence[Spec] = ()
+        cls,
+        folder: str | PathLike[str],
+        *,
+        specs: Spec | Sequence[Spec] = (),
+        engines: Engine | type[Engine] | Sequence[Engine | type[Engine]] = (),
     ) -> "Forecaster":
         """Reads what :meth:`save` wrote, onto the CPU, every file by its checksum.
 
@@ -369,14 +375,15 @@ class Forecaster(Inspection):
             folder: Folder to read.
             specs: Specs of your own that the forecaster was made from: functions and classes are
                 not saved, so that reading a folder runs no code but that of the package.
+            engines: Engines of your own that it was made from, or their classes. Models that were
+                registered under a name need not be given.
 
         Raises:
             FolderError: If the folder is missing, damaged, foreign, or of another version, or needs
-                a Spec that was not given.
-            ArgumentError: If a Spec is given that no model of the folder has the name of.
+                a Spec or an Engine that was not given.
+            ArgumentError: If a Spec or an Engine is given and no model of the folder has its name.
         """
-        given = {spec.name: spec for spec in ([specs] if isinstance(specs, Spec) else specs)}
-        asked, fitted = read_fitted(Path(folder), given)
+        asked, fitted = read_fitted(Path(folder), specs, engines)
         found = cls(
             asked.model,
             freq=asked.freq,

@@ -8,8 +8,16 @@ from torch import Tensor
 
 from seqlatent.forecasting.arguments import freq_of, objects, seasons_of
 from seqlatent.forecasting.engines.engine import Engine, Packed
-from seqlatent.forecasting.engines.registry import model_of, read_engine
-from seqlatent.forecasting.engines.spec import Spec
+from seqlatent.forecasting.engines.registry import (
+    Given,
+    asked_from_dict,
+    asked_to_dict,
+    given_of,
+    kind_of,
+    model_of,
+    read_engine,
+    registered,
+)
 from seqlatent.forecasting.errors import ArgumentError, FolderError
 from seqlatent.forecasting.fitted import Configuration, Fitted
 from seqlatent.forecasting.frames.columns import Columns
@@ -30,10 +38,10 @@ def write_fitted(place: Path, configuration: Configuration, fitted: Fitted) -> N
     models, groups = [], {"last_rows": last_rows.tensors()}
     for i, (alias, engine) in enumerate(fitted.engines.items()):
         packed = engine.packed()
-        models.append({"alias": alias, "engine": type(engine).__name__, "config": packed.config})
-        asked = model_of(alias, asked_for[alias])
-        if isinstance(asked, Spec) and type(engine) is not type(asked_for[alias]):
-            models[-1]["asked"] = asked.to_dict()  # another stands in its place
+        models.append({"alias": alias, "engine": kind_of(engine), "config": packed.config})
+        asked = asked_to_dict(alias, asked_for[alias])
+        if asked and kind_of(engine) != kind_of(asked_for[alias]):
+            models[-1]["asked"] = asked  # another stands in its place
         groups[f"model-{i}"] = packed.tensors
         groups[f"state-{i}"] = engine.pack(fitted.states[alias])
     config = {
@@ -49,21 +57,32 @@ def write_fitted(place: Path, configuration: Configuration, fitted: Fitted) -> N
         "notes": list(fitted.remarks),
         "seed": configuration.seed,
         "time_limit": configuration.time_limit,
+        "options": {
+            name: value
+            for name, value in (
+                ("members", configuration.members),
+                ("emission", configuration.emission),
+            )
+            if isinstance(value, int | str)  # classes are told by nothing that is written
+        },
     }
     write_folder(place, config, groups)
 
 
-def read_fitted(place: Path, specs: Mapping[str, Spec]) -> tuple[Configuration, Fitted]:
+def read_fitted(place: Path, specs: Any, engines: Any) -> tuple[Configuration, Fitted]:
     """Reads what :func:`write_fitted` wrote; see :meth:`Forecaster.load`.
 
     Args:
         place: Folder to read.
-        specs: Specs by their names, to use instead of those of the folder.
+        specs: Specs to use instead of those of the folder: one or several.
+        engines: Engines of one's own, or their classes: one or several.
     """
     config, groups = read_folder(place)
     try:
         columns = Columns(**config["columns"])
-        models, engines, states = _read_models(config["models"], groups, specs)
+        kinds = {m["alias"]: m.get("asked", m).get("engine", "") for m in config["models"]}
+        given = given_of(specs, engines, kinds)
+        models, found, states = _read_models(config["models"], groups, given, config["options"])
         configuration = Configuration(
             models,
             columns,
@@ -74,7 +93,7 @@ def read_fitted(place: Path, specs: Mapping[str, Spec]) -> tuple[Configuration, 
         )
         fitted = Fitted(
             columns,
-            engines,
+            found,
             states,
             LastRows.from_tensors(
                 objects([decoded(code) for code in config["ids"]]),
@@ -86,11 +105,13 @@ def read_fitted(place: Path, specs: Mapping[str, Spec]) -> tuple[Configuration, 
             tuple(config["covariates"]),
             tuple(config.get("notes", ())),
         )
-        if not engines or fitted.batch != len(fitted.last_rows.t):
+        if not found or fitted.batch != len(fitted.last_rows.t):
             raise FolderError(
                 f"expected models and {len(fitted.last_rows.t)} ids, found "
-                f"{len(engines)} and {fitted.batch}; save the model again."
+                f"{len(found)} and {fitted.batch}; save the model again."
             )
+    except ArgumentError as error:
+        raise ArgumentError(f"{place}: {error}", name=error.name) from error
     except FolderError as error:
         raise FolderError(f"{place}: {error}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
@@ -98,25 +119,24 @@ def read_fitted(place: Path, specs: Mapping[str, Spec]) -> tuple[Configuration, 
             f"{place} was written by seqlatent {config.get('version')}, of which this version "
             f"cannot read {error!r}; fit the forecaster again."
         ) from error
-    for name in specs.keys() - engines.keys():
-        raise ArgumentError(
-            f"specs must have the names of models in {place}, {', '.join(engines)}, "
-            f"found {name!r}.",
-            name="specs",
-        )
     return configuration, fitted
 
 
 def _read_models(
-    models: list[dict[str, Any]], groups: Groups, specs: Mapping[str, Spec]
-) -> tuple[list[str | Spec], dict[str, Engine], dict[str, Any]]:
+    models: list[dict[str, Any]],
+    groups: Groups,
+    given: Mapping[str, Given],
+    options: Mapping[str, Any],
+) -> tuple[list[str | Given], dict[str, Engine], dict[str, Any]]:
     """What each model is to be where it is fitted again, the models by name, and their states."""
     again, engines, states = [], {}, {}
     for i, model in enumerate(models):
         alias, packed = model["alias"], Packed(model["config"], dict(groups[f"model-{i}"]))
-        spec = specs.get(alias)
-        engine = read_engine(model["engine"], packed, spec)
-        asked = (spec or Spec.from_dict(model["asked"])) if "asked" in model else None
-        again.append(asked or model_of(alias, engine))
+        own = given.get(alias) or registered(alias, model, options)
+        engine = read_engine(model["engine"], packed, own, alias)
+        if "asked" in model:
+            again.append(asked_from_dict(alias, model["asked"], own))
+        else:
+            again.append(model_of(alias, engine, own))
         engines[alias], states[alias] = engine, engine.unpack(groups[f"state-{i}"])
     return again, engines, states

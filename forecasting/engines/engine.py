@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from seqlatent.forecasting.engines import nested, sampled
+from seqlatent.forecasting.frames.identifiers import decoded, encoded
 from seqlatent.forecasting.frames.panel import Future, Panel
 from seqlatent.training import Deadline
 
@@ -100,10 +102,21 @@ class Packed(NamedTuple):
 class Engine(ABC):
     """A model behind a forecaster. All arrays are in the units of the data.
 
-    A state is opaque: whatever says all about the past of the series of a panel, in their order.
+    Three methods make one: :meth:`fit`, :meth:`start` and :meth:`paths`. All else has a default,
+    to be replaced where the engine knows better: marginals, scores and imputed values come from
+    sample paths. An engine without an :meth:`update` starts again from all rows, which the
+    forecaster then keeps; one with an update has a state of tensors and arrays whose first axis is
+    the series, in tuples, dictionaries and dataclasses, or says how states of its own are picked,
+    joined and saved. What it has learned is saved attribute by attribute.
+
+    A state is opaque: whatever says all about the past of the series of a panel, in their order. It
+    is a function of their rows and the seed, however they came.
 
     Attributes:
+        alias: Name of its columns; empty for the name of the class.
         samples: Sample paths from which marginals are computed unless told otherwise.
+        notes: What could not be done as asked, by series; None is all of them.
+        summary: What it found out, as plain values for JSON.
         named: Whether it has named components.
         burn: First observations of a series that are foreseen by a vague first state alone.
         stopped: What the deadline left undone in all series alike, in words.
@@ -112,10 +125,23 @@ class Engine(ABC):
         exact: Whether marginals are known without sample paths.
         state_dim: Dimensions of a latent state whose covariance is held for each step of a series
             while it is forecast.
-        notes: What it could not do as asked, by series; None is all of them.
-        summary: What it found in training, as plain values.
+
+    Example:
+        >>> import numpy as np
+        >>> from seqlatent.forecasting.engines.engine import Engine
+        >>> class Walk(Engine):
+        ...     def fit(self, panel, fit_options):
+        ...         steps = np.diff(panel.y[:, 0])[np.diff(panel.owner) == 0]
+        ...         self.scale = float(np.nanstd(steps))
+        ...     def start(self, panel, seed):
+        ...         return panel.y[panel.offsets[1:] - 1]
+        ...     def paths(self, state, future, n, seed):
+        ...         rng = np.random.default_rng(seed)
+        ...         steps = rng.normal(0, self.scale, (n, len(state), future.horizon, 1))
+        ...         return state[:, None] + steps.cumsum(2)
     """
 
+    alias: str = ""
     samples: int = 200
     named: bool = False
     burn: int = 0
@@ -133,35 +159,44 @@ class Engine(ABC):
         engine.notes, engine.summary = {}, {}
         return engine
 
+    @property
+    def updates(self) -> bool:
+        """Whether it takes new rows in by itself, or starts again from all of them."""
+        return type(self).update is not Engine.update
+
     @abstractmethod
     def fit(self, panel: Panel, fit_options: FitOptions) -> None:
-        """Learns from a panel."""
+        """Learns from a panel, whatever was learned before."""
 
     @abstractmethod
     def start(self, panel: Panel, seed: int) -> Any:
         """State of the series after all rows of a panel; they may be new."""
 
     @abstractmethod
-    def update(self, state: Any, panel: Panel, seed: int) -> Any:
-        """State after new rows; the panel holds, for the same series, the rows that follow."""
-
-    @abstractmethod
-    def select(self, state: Any, index: np.ndarray) -> Any:
-        """State of some of the series, in the order of ``index``."""
-
-    @abstractmethod
-    def join(self, states: Sequence[Any]) -> Any:
-        """State of all series of several states, one after the other."""
-
-    @abstractmethod
     def paths(self, state: Any, future: Future, n: int, seed: int) -> np.ndarray:
         """Joint sample paths ``(n, N, H, D)``."""
+
+    def update(self, state: Any, panel: Panel, seed: int) -> Any:
+        """State after new rows; the panel holds, for the same series, the rows that follow."""
+        name = type(self).__name__
+        raise NotImplementedError(
+            f"{name} has no update of its own; as a forecaster does, wrap it: "
+            f"Restarted({name}(...)) keeps all rows and starts again."
+        )
+
+    def select(self, state: Any, index: np.ndarray) -> Any:
+        """State of some of the series, in the order of ``index``."""
+        return nested.select(state, index)
+
+    def join(self, states: Sequence[Any]) -> Any:
+        """State of all series of several states, one after the other."""
+        return nested.join(states)
 
     def marginals(
         self, state: Any, future: Future, levels: Sequence[int | float], n: int, seed: int
     ) -> Marginals:
         """Marginals, from ``n`` sample paths unless the engine has them in closed form."""
-        paths = self.paths(state, future, n, seed)
+        paths = np.asarray(self.paths(state, future, n, seed))
         return Marginals(np.quantile(paths, np.asarray(levels), axis=0), paths.mean(0))
 
     def smooth(self, panel: Panel, seed: int) -> Smoothed:
@@ -203,27 +238,53 @@ class Engine(ABC):
         draws = self.impute(panel, n, seed)
         return draws.mean(0), np.quantile(draws, np.asarray(levels), axis=0)
 
-    @abstractmethod
     def impute(self, panel: Panel, n: int, seed: int) -> np.ndarray:
-        """Draws ``(n, R, D)`` of every cell given all rows; observed cells stay as they are."""
+        """Draws ``(n, R, D)`` of every cell given all rows; observed cells stay as they are.
 
-    @abstractmethod
+        Unless the engine knows better they are drawn from the state before a hole, and a note says
+        so.
+        """
+        if sampled.IMPUTED not in self.notes.get(None, ""):
+            said = [text for text in (self.notes.get(None), sampled.IMPUTED) if text]
+            self.notes = {**self.notes, None: "; ".join(said)}
+        return sampled.impute(self, panel, n, seed)
+
     def score(self, panel: Panel, seed: int) -> Scores:
-        """One-step predictive scores of every row."""
+        """One-step predictive scores of every row.
 
-    @abstractmethod
+        Unless the engine knows better, from as many samples as it has: see
+        :func:`seqlatent.forecasting.engines.sampled.score`.
+        """
+        return Scores(*sampled.score(self, panel, seed))
+
     def packed(self) -> Packed:
-        """All that was learned, to be saved."""
+        """All that was learned, to be saved: by default every attribute.
+
+        Raises:
+            FolderError: If an attribute is no number, text, array or tensor, nor made of these.
+        """
+        tensors: dict[str, Tensor] = {}
+        held = {k: x for k, x in vars(self).items() if k != "notes"}
+        name = type(self).__name__
+        config = {
+            "attributes": {k: nested.flat(x, f"{name}.{k}", tensors) for k, x in held.items()},
+            "notes": [[encoded(id), text] for id, text in self.notes.items()],
+        }
+        return Packed(config, tensors)
 
     @classmethod
-    @abstractmethod
     def unpacked(cls, packed: Packed) -> "Engine":
         """Reads what :meth:`packed` gave."""
+        engine = cls.__new__(cls)
+        for name, part in packed.config["attributes"].items():
+            setattr(engine, name, nested.restored(part, packed.tensors, cls))
+        engine.notes = {decoded(code): text for code, text in packed.config["notes"]}
+        return engine
 
-    @abstractmethod
     def pack(self, state: Any) -> dict[str, Tensor]:
         """A state as tensors, to be saved."""
+        return nested.as_tensors(state, "state")
 
-    @abstractmethod
     def unpack(self, tensors: Mapping[str, Tensor]) -> Any:
         """Reads what :meth:`pack` gave."""
+        return nested.from_tensors(tensors, type(self))

@@ -25,6 +25,7 @@ __all__ = [
     "EMISSIONS",
     "DataSummary",
     "Members",
+    "Seeded",
     "Spec",
     "Trainer",
     "Training",
@@ -147,12 +148,34 @@ Trainer = Callable[[Sequence[LatentModel], Training], "Members | np.ndarray | No
 
 
 @dataclass(frozen=True)
+class Seeded:
+    """A build whose members start from what the seed draws, not from what they were built with.
+
+    Every part of them says how, as :func:`seqlatent.networks.reinitialise` asks for: layers of
+    torch, and modules with a method ``reset_parameters(generator)``. That makes a member a function
+    of the seed and its place alone.
+
+    Args:
+        build: From a summary of the data to the members.
+    """
+
+    build: Callable[[DataSummary], Sequence[LatentModel]]
+
+    def __call__(self, data_summary: DataSummary) -> Sequence[LatentModel]:
+        return self.build(data_summary)
+
+
+@dataclass(frozen=True)
 class Spec:
     """A latent model as a forecaster sees it.
 
     Args:
         name: Name of the columns that it fills.
-        build: From a summary of the data to the members of the ensemble, untrained.
+        build: From a summary of the data to the members of the ensemble, untrained. It is
+            called in a private fork of torch's global generator, which starts from the seed of the
+            fit: parameters that are drawn follow from the seed and differ between members, and
+            those that are set or loaded are kept. What it returns is copied, not trained itself.
+            Members of :class:`Seeded` builds are drawn anew.
         train: Trains the members in place; returns the weight of each member for each series
             ``(N, M)``, or None for equal weights. :class:`Members` where it made others.
         scaling: ``"magnitude"``, ``"level"``, ``"standard"``, ``"local"`` or ``"differences"``: see
@@ -321,7 +344,8 @@ def register(name: str) -> Callable[[Callable[..., Spec]], Callable[..., Spec]]:
             config = {"name": name, "options": written}
             if callable(written.get("emission")):
                 config = {}
-            return replace(factory(**options), name=name, config=config)
+            spec = factory(**options)
+            return replace(spec, name=name, build=Seeded(spec.build), config=config)
 
         _FACTORIES[name] = made
         return made

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from itertools import product
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class ETS(InnovationsEngine):
         Forecasting with Exponential Smoothing (Hyndman et al., 2008), chapters 2, 5, 6.
     """
 
-    alias: ClassVar[str] = "ets"
+    alias: str = "ets"
 
     def __init__(self, *, season_length: int | None = None, max_rows: int | None = None) -> None:
         super().__init__(

@@ -57,7 +57,7 @@ class LocalEngine(Engine):
     exact = True
     handles_gaps: ClassVar[bool] = False
     handles_covariates: ClassVar[bool] = False
-    alias: ClassVar[str] = ""
+    alias: str = ""
 
     def __init__(self, options: dict[str, Any], season_length: int | None) -> None:
         if season_length is not None and season_length < 1:
@@ -74,6 +74,11 @@ class LocalEngine(Engine):
         self._index: dict[Any, int] = {}
         self._fitted: Table = {}
         self._pool = Pool(np.zeros(1), np.ones(1), np.zeros(1), np.ones(1))
+
+    def unfitted(self) -> "LocalEngine":
+        """Another with the same options that has learned nothing."""
+        make: Any = type(self)
+        return make(**self._options)
 
     @abstractmethod
     def _estimate(self, panel: Panel, deadline: Deadline) -> Table:

@@ -211,7 +211,7 @@ class Naive(LastValue):
     """
 
     handles_gaps: ClassVar[bool] = True
-    alias: ClassVar[str] = "naive"
+    alias: str = "naive"
 
     def __init__(self, *, intervals: bool = True) -> None:
         super().__init__(season_length=1, intervals=intervals, options={"intervals": intervals})
@@ -238,7 +238,7 @@ class SeasonalNaive(LastValue):
         Forecasting: Principles and Practice (Hyndman & Athanasopoulos, 2021), section 5.5.
     """
 
-    alias: ClassVar[str] = "seasonal_naive"
+    alias: str = "seasonal_naive"
 
     def __init__(self, *, season_length: int | None = None, intervals: bool = True) -> None:
         options = {"season_length": season_length, "intervals": intervals}

@@ -94,7 +94,7 @@ class SARIMAX(LocalEngine):
     """
 
     handles_covariates: ClassVar[bool] = True
-    alias: ClassVar[str] = "sarimax"
+    alias: str = "sarimax"
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """The theta method: half the trend, and exponential smoothing."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Theta(InnovationsEngine):
         Unmasking the Theta Method (Hyndman & Billah, 2003).
     """
 
-    alias: ClassVar[str] = "theta"
+    alias: str = "theta"
 
     def __init__(self, *, season_length: int | None = None, max_rows: int | None = None) -> None:
         super().__init__(

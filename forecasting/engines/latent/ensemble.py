@@ -1,16 +1,15 @@
 """Ensemble: latent models, the weight of each, and how they read a panel."""
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch.distributions import constraints
 
 from seqlatent.forecasting.engines.engine import FitOptions
 from seqlatent.forecasting.engines.latent import checks
+from seqlatent.forecasting.engines.latent.members import members_of
 from seqlatent.forecasting.engines.series_state import Past
 from seqlatent.forecasting.engines.spec import DataSummary, Spec
 from seqlatent.forecasting.features.anchors import Anchors, Spans
@@ -21,14 +20,11 @@ from seqlatent.forecasting.features.windows import ModelData, Scale, batches, wh
 from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.inference import Kalman
 from seqlatent.model import LatentModel
-from seqlatent.networks import reinitialise
 from seqlatent.sequences import Sequences
 
 __all__ = ["Ensemble", "plain_id"]
 
 _CELLS = 400_000  # rows of a padded batch that is filtered at once
-# Building a model draws from torch's global generator, which is put back; two at once must not mix.
-_BUILDING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -100,11 +96,7 @@ class Ensemble:
         seed: int,
     ) -> "Ensemble":
         """Untrained members, without units and weights."""
-        with _BUILDING, torch.random.fork_rng(devices=[]):
-            models = tuple(spec.build(data_summary))
-        for i, model in enumerate(models):
-            model.to(spec.dtype)
-            reinitialise(model, torch.Generator().manual_seed(1000 * seed + i))
+        models = members_of(spec, data_summary, seed)
         exact = all(isinstance(model.inference, Kalman) for model in models)
         context = spec.context(data_summary) if callable(spec.context) else spec.context
         # parameters of linear models are relative to the units that they were fitted in
