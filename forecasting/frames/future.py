@@ -1,6 +1,7 @@
 """Futures, the rows to forecast: their time stamps, and the covariates known ahead in them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,27 +53,15 @@ def read_future(
     """
     columns = Columns() if columns is None else columns
     h = None if h is None else horizon(h)
-    if frame is None or (not names and time_index.kind != "irregular"):
-        if h is None:
-            raise ValueError("h must be given where no X_df says which times to forecast.")
-        if names:
-            raise CovariateError(
-                f"X_df: expected the covariates known ahead {list(names)} for the next {h} steps "
-                "of each series, found no X_df. Give it, or train without them: "
-                "Columns(future=[]).",
-                column=names[0],
-            )
+    irregular = time_index.kind == "irregular"
+    if frame is None or not (names or irregular):
+        _unneeded(names, h)
         return ahead(time_index, last, h, ends)
     table = Table.open(frame, columns, "X_df")
     table.require([columns.id, columns.time, *names])
-    found, codes = table.factorised()
-    table.agree(found, codes, ids.tolist())
-    series = _matched(found, codes, ids, columns)
-    rows = table.rows(found, codes)
-    t = _times(table, rows, time_index)
-    chosen = np.flatnonzero(series >= 0)
-    if time_index.kind == "irregular":
-        order, t_future = _next_irregular(t, series, chosen, ids, last, h, rows)
+    given = _Given.read(table, ids, time_index)
+    if irregular:
+        order, t_future = _next_irregular(given, ids, last, h)
         future = Future(t_future, np.zeros((len(ids), 0, 0)))
     else:
         if h is None:
@@ -80,33 +69,79 @@ def read_future(
                 "h must be given: only an irregular time index takes its times from X_df."
             )
         future = ahead(time_index, last, h, ends)
-        if time_index.wall:  # of an hour that comes twice the first row is read
-            first = time_index.ticks(time_index.stamps(t)) == time_index.ticks(
-                table.times(rows).values
-            )
-            chosen = chosen[first[chosen]]
-        order = _next(t, series, chosen, ids, time_index, last, future, h, rows)
-    t_future = future.t
-    shape = t_future.shape
+        if time_index.wall:
+            given = given.first_of_hours(table, time_index)
+        order = _next(given, ids, time_index, last, future, h)
+    u = [_values(table, name, given, order, time_index).reshape(future.t.shape) for name in names]
+    return future._replace(u=np.stack(u, -1) if u else np.zeros((*future.t.shape, 0)))
+
+
+def _unneeded(names: Sequence[str], h: int | None) -> None:
+    """Makes sure that steps can be told without a frame."""
+    if h is None:
+        raise ValueError("h must be given where no X_df says which times to forecast.")
+    if names:
+        raise CovariateError(
+            f"X_df: expected the covariates known ahead {list(names)} for the next {h} steps "
+            "of each series, found no X_df. Give it, or train without them: "
+            "Columns(future=[]).",
+            column=names[0],
+        )
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Rows of a frame of covariates known ahead.
+
+    Args:
+        rows: Names for errors.
+        t: Time of each row ``(R,)``.
+        series: Number of the series of each row, -1 for other series ``(R,)``.
+        chosen: Rows to look at.
+    """
+
+    rows: Rows
+    t: np.ndarray
+    series: np.ndarray
+    chosen: np.ndarray
+
+    @classmethod
+    def read(cls, table: Table, ids: np.ndarray, time_index: TimeIndex) -> "_Given":
+        """Rows of a table, of which all series must have some."""
+        found, codes = table.factorised()
+        table.agree(found, codes, ids.tolist())
+        series = _matched(found, codes, ids, table.columns)
+        rows = table.rows(found, codes)
+        t = _times(table, rows, time_index)
+        return cls(rows, t, series, np.flatnonzero(series >= 0))
+
+    def first_of_hours(self, table: Table, time_index: TimeIndex) -> "_Given":
+        """Without the rows that come second in an hour that comes twice."""
+        ticks = time_index.ticks(table.times(self.rows).values)
+        first = time_index.ticks(time_index.stamps(self.t)) == ticks
+        return replace(self, chosen=self.chosen[first[self.chosen]])
+
+
+def _values(
+    table: Table, name: str, given: _Given, order: np.ndarray, time_index: TimeIndex
+) -> np.ndarray:
+    """A covariate in the rows that are used, in their order."""
     inside = np.zeros(len(table), bool)
     inside[order] = True
     advice = "Make numbers of them, or train without this column."
-    u = np.zeros((*shape, len(names)))
-    for i, name in enumerate(names):
-        values = table.numbers(name, rows, CovariateError, advice, inside)
-        missing = np.isnan(values) & inside
-        if missing.any():
-            j = rows.first(missing)
-            raise rows.error(
-                CovariateError,
-                j,
-                "expected a value known ahead, found a missing one at "
-                f"{shown(time_index.stamps(t[j])[()], time_index.tz)}. Fill it in, or train "
-                "without this column.",
-                name,
-            )
-        u[:, :, i] = values[order].reshape(shape)
-    return future._replace(u=u)
+    values = table.numbers(name, given.rows, CovariateError, advice, inside)
+    missing = np.isnan(values) & inside
+    if missing.any():
+        j = given.rows.first(missing)
+        raise given.rows.error(
+            CovariateError,
+            j,
+            "expected a value known ahead, found a missing one at "
+            f"{shown(time_index.stamps(given.t[j])[()], time_index.tz)}. Fill it in, or train "
+            "without this column.",
+            name,
+        )
+    return values[order]
 
 
 def ahead(
@@ -161,18 +196,15 @@ def _times(table: Table, rows: Rows, time_index: TimeIndex) -> np.ndarray:
 
 
 def _next(
-    t: np.ndarray,
-    series: np.ndarray,
-    chosen: np.ndarray,
+    given: _Given,
     ids: np.ndarray,
     time_index: TimeIndex,
     last: np.ndarray,
     future: Future,
     h: int,
-    rows: Rows,
 ) -> np.ndarray:
     """Rows of the next steps ``(N * H,)``; where there is no row to be, the next one is taken."""
-    count = future.horizon
+    t, series, chosen, count = given.t, given.series, given.chosen, future.horizon
     since = t[chosen] - last[series[chosen]]
     step = np.rint(since).astype(np.int64)
     inside = (step >= 1) & (step <= count) & (since == step)
@@ -181,7 +213,7 @@ def _next(
     order[place] = chosen[inside]
     counts = np.bincount(place, minlength=len(order))
     if (counts > 1).any():
-        _repeated(chosen[inside], place, rows)
+        _repeated(chosen[inside], place, given.rows)
     absent = order < 0
     if future.place is not None:
         needed = np.arange(count) <= future.place[:, -1:]
@@ -190,7 +222,7 @@ def _next(
         i, k = divmod(int(np.argmax(absent)), count)
         id = plain(ids[i])
         stamp = shown(time_index.stamps(future.t[i, k])[()], time_index.tz)
-        column = rows.column
+        column = given.rows.column
         raise CovariateError(
             f"X_df: column {column!r}, id {id!r}: expected rows for the {h} steps after "
             f"{shown(time_index.stamps(last[i])[()], time_index.tz)}, found none at {stamp}. Add "
@@ -211,14 +243,9 @@ def _nearest(order: np.ndarray) -> np.ndarray:
 
 
 def _next_irregular(
-    t: np.ndarray,
-    series: np.ndarray,
-    chosen: np.ndarray,
-    ids: np.ndarray,
-    last: np.ndarray,
-    h: int | None,
-    rows: Rows,
+    given: _Given, ids: np.ndarray, last: np.ndarray, h: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
+    rows, t, series, chosen = given.rows, given.t, given.series, given.chosen
     chosen = chosen[t[chosen] > last[series[chosen]]]
     chosen = chosen[np.lexsort((t[chosen], series[chosen]))]
     counts = np.bincount(series[chosen], minlength=len(ids))

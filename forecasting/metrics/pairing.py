@@ -32,15 +32,7 @@ def pair(
     keys = [name for name in (columns.cutoff, columns.sample) if name in frame.columns]
     (place,) = codes([values(frame, name, "forecasts") for name in cell])
     (row,) = codes([place, *(values(frame, name, "forecasts") for name in keys)])
-    again = np.flatnonzero(pd.Series(row).duplicated().to_numpy())
-    if len(again):
-        raise TimeError(
-            f"every cell must be forecast once, found a second row for "
-            f"{named(frame, [*cell, *keys], again[0])}; drop repeated rows.",
-            column=columns.time,
-            id=frame[columns.id][int(again[0])],
-            row=int(again[0]),
-        )
+    _once(row, frame, [*cell, *keys], columns, "every cell must be forecast once")
     name = single.targets[0]
     if truth is None:
         if name in frame.columns or any(c.endswith("-log_score") for c in frame.columns):
@@ -58,15 +50,7 @@ def pair(
         [values(frame, key, "forecasts") for key in cell],
         [values(known, key, "truth") for key in cell],
     )
-    again = np.flatnonzero(pd.Series(right).duplicated().to_numpy())
-    if len(again):
-        raise TimeError(
-            f"every truth must be there once, found a second row for "
-            f"{named(known, cell, again[0])}; drop repeated rows.",
-            column=columns.time,
-            id=known[columns.id][int(again[0])],
-            row=int(again[0]),
-        )
+    _once(right, known, cell, columns, "every truth must be there once")
     lost = np.flatnonzero(~np.isin(right, left) & ~np.isnan(observed))
     if len(lost):
         raise DataError(
@@ -82,6 +66,21 @@ def pair(
     return frame.with_columns(
         nw.new_series(name, found[left], nw.Float64, backend=frame.implementation)
     )
+
+
+def _once(
+    place: np.ndarray, frame: nw.DataFrame[Any], keys: list[str], columns: Columns, rule: str
+) -> None:
+    """Refuses a second row of a place."""
+    again = np.flatnonzero(pd.Series(place).duplicated().to_numpy())
+    if len(again):
+        row = int(again[0])
+        raise TimeError(
+            f"{rule}, found a second row for {named(frame, keys, row)}; drop repeated rows.",
+            column=columns.time,
+            id=frame[columns.id][row],
+            row=row,
+        )
 
 
 def long(frame: Any, columns: Columns, what: str = "train") -> Any:

@@ -42,6 +42,24 @@ class Hue(NamedTuple):
     style: Any
 
 
+class Observed(NamedTuple):
+    """What was observed of a series, as far as it is drawn.
+
+    Attributes:
+        history: Rows of the past of all series.
+        truth: Rows of what came after; None where it is not known, or part of the history.
+        id: The series.
+        target: The target.
+        last: Rows of history to show; None shows three horizons, and at least ``LEAST``.
+    """
+
+    history: Rows
+    truth: Rows | None
+    id: Any
+    target: str
+    last: int | None
+
+
 def fan(
     history: Any,
     forecasts: Any,
@@ -99,7 +117,8 @@ def fan(
     rows, name = rows.about(target)
     hues = _hues(rows, model)
     ax = new_axes((9, 3.6)) if ax is None else ax
-    entries = _draw(ax, past, rows.series(series), after, hues, series, name, levels, last)
+    observed = Observed(past, after, series, name, last)
+    entries = _draw(ax, rows.series(series), observed, hues, levels)
     title = f"{series}, {name}" if rows.targets else f"{series}"
     tidy(ax, title=title, xlabel=ax.get_xlabel(), ylabel=name)
     legend(ax, entries)
@@ -158,7 +177,8 @@ def fans(
     entries: dict[str, Any] = {}
     for place, (ax, (id, one, group)) in enumerate(zip(drawn, panels, strict=True)):
         about, name = rows.about(one)
-        entries |= _draw(ax, past, about.series(id), after, group, id, name, levels, last, ticks=5)
+        observed = Observed(past, after, id, name, last)
+        entries |= _draw(ax, about.series(id), observed, group, levels, ticks=5)
         title = ", ".join(
             [f"{id}", *([name] if rows.targets else []), *([group[0].model] if separate else [])]
         )
@@ -190,14 +210,10 @@ def _hues(rows: Rows, model: str | Sequence[str] | None) -> list[Hue]:
 
 def _draw(
     ax: "Axes",
-    history: Rows,
     rows: Rows,
-    truth: Rows | None,
+    observed: Observed,
     hues: Sequence[Hue],
-    id: Any,
-    target: str,
     levels: Any,
-    last: int | None,
     *,
     ticks: int = 8,
 ) -> dict[str, Any]:
@@ -212,6 +228,7 @@ def _draw(
     windows = _windows(rows)
     first = windows[0].times().x[0]
     horizon = max(len(window.frame) for window in windows)
+    history, truth, id, target, last = observed
     last = max(LEAST, 3 * horizon) if last is None else last
     past = past_of(history, id, target, first=first, last=last, like=rows.times(), truth=truth)
     entries: dict[str, Any] = {}

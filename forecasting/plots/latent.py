@@ -72,11 +72,12 @@ def components(
         DataError: If columns, series, levels or components are not there, or if one of
             several series or models must be named.
     """
-    kinds = ("signal", "component")
-    told = specification, target
-    return _panels(
-        smoothed, kinds, model, id, names, levels, history, last, columns, axes, told=told
-    )
+    rows = parts.as_states(Rows.of(smoothed, columns, "smoothed"), specification, target)
+    rows = _of_series(rows, model, id, last)
+    chosen = _names(rows, ("signal", "component"), names, None)
+    seen = parts.observed(rows) if history is None else history
+    seen = None if seen is None else Rows.observed(seen, columns, "history")
+    return _panels(rows, chosen, levels, axes, seen)
 
 
 def latents(
@@ -111,39 +112,33 @@ def latents(
         DataError: If columns, series, levels or states are not there, or if one of
             several series or models must be named.
     """
-    return _panels(
-        smoothed, ("state",), model, id, names, levels, None, last, columns, axes, most=max_states
-    )
+    rows = parts.as_states(Rows.of(smoothed, columns, "smoothed"), None, None)
+    rows = _of_series(rows, model, id, last)
+    return _panels(rows, _names(rows, ("state",), names, max_states), levels, axes)
 
 
-def _panels(
-    smoothed: Any,
-    kinds: tuple[str, ...],
-    model: str | None,
-    id: Any,
-    names: Sequence[str] | None,
-    levels: Any,
-    history: Any,
-    last: int | None,
-    columns: Columns,
-    axes: Any,
-    most: int | None = None,
-    told: tuple[str | None, str | None] = (None, None),
-) -> np.ndarray:
-    """Draws a panel for each name."""
-    rows = parts.as_states(Rows.of(smoothed, columns, "smoothed"), *told)
-    hint = "draw what smooth returned"
+def _of_series(rows: Rows, model: str | None, id: Any, last: int | None) -> Rows:
+    """Rows of one model and series, the last ones."""
+    columns, hint = rows.columns, "draw what smooth returned"
     rows.require(columns.id, columns.time, "model", "kind", "name", "mean", hint=hint)
     rows = rows.where("model", choose(model, rows.values("model"), "model", "smoothed"))
     rows = rows.series(choose(id, rows.values(columns.id), "id", "smoothed"))
     if last is not None:
         x = rows.times().x
         rows = rows.keep(x >= np.unique(x)[-last:][0])
-    chosen = _names(rows, kinds, names, most)
-    intervals = _intervals(rows)
+    return rows
+
+
+def _panels(
+    rows: Rows,
+    chosen: Sequence[tuple[str, str]],
+    levels: Any,
+    axes: Any,
+    seen: Rows | None = None,
+) -> np.ndarray:
+    """Draws a panel for each name and kind, and what was observed over signals."""
+    columns, intervals = rows.columns, _intervals(rows)
     drawn = drawn_levels(levels, intervals, "smoothed")
-    history = parts.observed(rows) if history is None else history
-    seen = None if history is None else Rows.observed(history, columns, "history")
     end = parts.last_observed(rows)
     axes, figure = grid(len(chosen), across=1, panel=(9, 1.45), axes=axes, sharex=True)
     entries: dict[str, Any] = {}
