@@ -12,6 +12,7 @@ from seqlatent.forecasting.errors import TimeError
 __all__ = ["Calendar", "finer", "values_of", "zone"]
 
 UNITS = ("s", "ms", "us", "ns")
+YEARS = ("0001", "10000")  # that datetimes hold, up to the second
 FEATURES = {
     "second": ("hour", "weekday"),
     "hour": ("hour", "weekday"),
@@ -55,6 +56,22 @@ class Calendar:
     def ticks(self, index: Any) -> np.ndarray:
         """An index of pandas, without a zone, as ticks."""
         return np.asarray(index).astype(f"datetime64[{self.tick}]").astype(np.int64)
+
+    def stamps(self, ticks: np.ndarray, unit: str) -> np.ndarray:
+        """Ticks as datetime64 of a unit.
+
+        Raises:
+            TimeError: If a year has no four digits.
+        """
+        first, stop = (np.datetime64(year, self.tick).astype(np.int64) for year in YEARS)
+        if self.tick == "us" and ticks.size and not first <= ticks.min() <= ticks.max() < stop:
+            beyond = int(ticks.max() if ticks.max() >= stop else ticks.min())
+            day = np.datetime64(beyond, self.tick).astype("datetime64[D]")
+            raise TimeError(
+                f"expected stamps of the years 1 to 9999, found {day}. "
+                "Use a shorter horizon, or number the rows with integers."
+            )
+        return ticks.astype(f"datetime64[{self.tick}]").astype(f"datetime64[{unit}]")
 
     def local(self, instants: np.ndarray) -> np.ndarray:
         """UTC to the local calendar."""

@@ -26,7 +26,6 @@ from seqlatent.forecasting.time.sessions import Session
 __all__ = ["TimeIndex"]
 
 SECOND = 1_000_000_000  # nanoseconds
-YEARS = ("0001", "10000")  # that datetimes hold, up to the second
 FINEST = 2**25  # parts of a step that phases are told apart by
 
 
@@ -90,9 +89,8 @@ class TimeIndex:
         Raises:
             TimeError: If ``freq`` is unknown or cannot be inferred, or series disagree.
         """
-        offsets = np.asarray(offsets, np.int64)
+        offsets, (values, unit, tz) = np.asarray(offsets, np.int64), values_of(stamps)
         rows = Rows.bare(offsets) if rows is None else rows
-        values, unit, tz = values_of(stamps)
         irregular = isinstance(freq, str) and freq.strip().lower() == IRREGULAR
         if not unit:
             if irregular:
@@ -110,28 +108,24 @@ class TimeIndex:
         if freq is None:
             freq = datetime_alias(ticks, calendar.settled(ticks), calendar.day, offsets, rows)
         alias = alias_of(freq)
-        unit = finer(unit, Frequency.parse(alias).length)
-        time_index = cls("datetime", alias, 0, tz, unit)
-        ticks = time_index._calendar.ticks(values)
+        time_index = cls("datetime", alias, 0, tz, finer(unit, Frequency.parse(alias).length))
+        calendar = time_index._calendar
+        ticks = calendar.ticks(values)
         time_index = replace(
             time_index,
-            wall=on_the_wall(ticks, offsets, time_index._frequency, time_index._calendar),
+            wall=on_the_wall(ticks, offsets, time_index._frequency, calendar),
+            freq=anchored(alias, calendar.local(ticks), calendar),
         )
-        time_index = replace(
-            time_index,
-            freq=anchored(alias, time_index._calendar.local(ticks), time_index._calendar),
-        )
-        start = first_on_grid(ticks, time_index._frequency, time_index._calendar)
+        start = first_on_grid(ticks, time_index._frequency, calendar)
         if start is None:
             i = rows.first(ticks == ticks.min())
             raise rows.error(
                 TimeError,
                 i,
-                f"expected stamps on the grid of freq={brief(alias)}, found "
-                f"{shown(values[i], tz)}. "
-                "Give the freq= that the stamps have ('irregular' for none).",
+                f"expected stamps on the grid of freq={brief(alias)}, found {shown(values[i], tz)}."
+                " Give the freq= that the stamps have ('irregular' for none).",
             )
-        time_index = replace(time_index, origin=start * time_index._calendar.size)
+        time_index = replace(time_index, origin=start * calendar.size)
         return time_index._refined(ticks[offsets[:-1]], offsets, rows)
 
     def steps(self, stamps: Any) -> np.ndarray:
@@ -356,17 +350,7 @@ class TimeIndex:
         return self._calendar.ticks(values) if unit else values
 
     def _stamps(self, ticks: np.ndarray) -> np.ndarray:
-        if not self.unit:
-            return ticks
-        tick = self._calendar.tick
-        first, stop = (np.datetime64(year, tick).astype(np.int64) for year in YEARS)
-        if tick == "us" and ticks.size and not first <= ticks.min() <= ticks.max() < stop:
-            found = np.datetime64(int(ticks.max() if ticks.max() >= stop else ticks.min()), tick)
-            raise TimeError(
-                f"expected stamps of the years 1 to 9999, found {found.astype('datetime64[D]')}. "
-                "Use a shorter horizon, or number the rows with integers."
-            )
-        return ticks.astype(f"datetime64[{self._calendar.tick}]").astype(f"datetime64[{self.unit}]")
+        return self._calendar.stamps(ticks, self.unit) if self.unit else ticks
 
     @property
     def _is_local(self) -> bool:
@@ -382,9 +366,7 @@ class TimeIndex:
         return there
 
     def _local(self, ticks: np.ndarray) -> np.ndarray:
-        if self._is_local:
-            return self._calendar.local(ticks)
-        return ticks
+        return self._calendar.local(ticks) if self._is_local else ticks
 
     def _count(
         self, ticks: np.ndarray, divisions: int | None = None
@@ -410,9 +392,7 @@ class TimeIndex:
 
     def _instants(self, parts: np.ndarray) -> np.ndarray:
         local = self._steps.stamps(parts)
-        if self._is_local:
-            return self._calendar.instants(local)
-        return local
+        return self._calendar.instants(local) if self._is_local else local
 
     def _times(self, parts: np.ndarray) -> np.ndarray:
         # Fractions are kept to 26 bits, so that differences of times are exact whole numbers.

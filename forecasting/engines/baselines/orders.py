@@ -1,21 +1,24 @@
 """Orders of ARIMA models: which to try on a series, and what they are to statsmodels."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from seqlatent.forecasting.engines.baselines.local import LATE
 from seqlatent.forecasting.engines.baselines.polish import polish
+from seqlatent.forecasting.engines.baselines.quiet import quiet
+from seqlatent.training import Deadline, Pace
 
 __all__ = [
     "LONGEST_SEASON",
     "Order",
     "candidates",
-    "corrected",
     "exact",
     "fourier",
     "harmonics",
-    "polished",
     "sarimax_model",
+    "search",
 ]
 
 LONGEST_SEASON = 12
@@ -156,13 +159,13 @@ def sarimax_model(
     )
 
 
-def corrected(found: Any, y: np.ndarray) -> float:
+def _corrected(found: Any, y: np.ndarray) -> float:
     """Corrected AIC of a model that statsmodels fitted; missing values count as no rows."""
     k, n = found.df_model, found.nobs_effective - int(np.isnan(y).sum())
     return float(found.aic + 2 * k * (k + 1) / (n - k - 1)) if n > k + 1 else np.inf
 
 
-def polished(model: Any, order: Order, values: np.ndarray) -> np.ndarray:
+def _polished(model: Any, order: Order, values: np.ndarray) -> np.ndarray:
     """Parameters of a model that statsmodels fitted, to all the digits of its likelihood.
 
     Models with a second autoregressive or moving average term are left as they are: their
@@ -184,3 +187,53 @@ def polished(model: Any, order: Order, values: np.ndarray) -> np.ndarray:
     except (ValueError, ArithmeticError, np.linalg.LinAlgError):
         return values
     return np.array([*found[:-1], np.exp(found[-1])])
+
+
+def search(
+    y: np.ndarray,
+    t: np.ndarray,
+    x: np.ndarray,
+    orders: Sequence[Order],
+    season: int,
+    deadline: Deadline,
+) -> tuple[tuple[Order, np.ndarray] | None, str]:
+    """The order of the least corrected AIC with its parameters, and what went wrong on the way.
+
+    Args:
+        y: Values ``(T,)``.
+        t: Times ``(T,)``.
+        x: Regressors ``(T, U)``.
+        orders: Orders to try.
+        season: Steps of the season.
+        deadline: By when the search ends.
+    """
+    best, least, reason, pace = None, np.inf, "", Pace(deadline)
+    for order in orders:
+        if not pace.reaches():
+            reason = LATE
+            break
+        try:
+            with quiet():
+                u = np.concatenate([x, fourier(t, season, order.k)], axis=1)
+                model = sarimax_model(y, u, order, season)
+                found = model.fit(disp=0, maxiter=100, cov_type="none", warn_convergence=False)
+                values, criterion = np.asarray(found.params), _corrected(found, y)
+                converged = found.mle_retvals["converged"]
+        except (ValueError, IndexError, ArithmeticError, np.linalg.LinAlgError) as error:
+            reason = f"statsmodels: {error}"
+            continue
+        if not converged or not np.isfinite(values).all():
+            reason = "statsmodels did not converge"
+            continue
+        if not np.isfinite(criterion):
+            reason = f"{np.isfinite(y).sum()} values are too few to fit"
+            continue
+        if criterion < least:
+            best, least = (order, values), criterion
+    # polishing takes about as long as a few of the fits
+    if best is not None and pace.reaches(3.0):
+        with quiet():
+            u = np.concatenate([x, fourier(t, season, best[0].k)], axis=1)
+            model = sarimax_model(y, u, best[0], season, diffuse=True)
+            best = (best[0], _polished(model, *best))
+    return best, reason

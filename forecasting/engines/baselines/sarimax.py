@@ -12,15 +12,14 @@ from seqlatent.forecasting.engines.baselines.initial import (
     season_gap,
     window,
 )
-from seqlatent.forecasting.engines.baselines.local import LATE, LocalEngine, Predicted, Table
+from seqlatent.forecasting.engines.baselines.local import LocalEngine, Predicted, Table
 from seqlatent.forecasting.engines.baselines.orders import (
     Order,
     candidates,
-    corrected,
     exact,
     fourier,
-    polished,
     sarimax_model,
+    search,
 )
 from seqlatent.forecasting.engines.baselines.quiet import quiet
 from seqlatent.forecasting.engines.baselines.series import (
@@ -42,7 +41,7 @@ from seqlatent.forecasting.engines.baselines.spread import (
 from seqlatent.forecasting.engines.engine import Marginals, OutOfTime, Smoothed
 from seqlatent.forecasting.engines.rehearsal import foretold
 from seqlatent.forecasting.frames.panel import Future, Panel
-from seqlatent.training import Deadline, Pace
+from seqlatent.training import Deadline
 
 __all__ = ["SARIMAX"]
 
@@ -312,46 +311,7 @@ class SARIMAX(LocalEngine):
             orders = [self._order] if self._order else candidates(data.digits, season)
         if season == 1:
             orders = [order._replace(P=0, D=0, Q=0) for order in orders]
-        return self._search(data.digits, t, x, orders, deadline)
-
-    def _search(
-        self,
-        y: np.ndarray,
-        t: np.ndarray,
-        x: np.ndarray,
-        orders: Sequence[Order],
-        deadline: Deadline,
-    ) -> tuple[tuple[Order, np.ndarray] | None, str]:
-        best, least, reason, pace = None, np.inf, "", Pace(deadline)
-        for order in orders:
-            if not pace.reaches():
-                reason = LATE
-                break
-            try:
-                with quiet():
-                    u = np.concatenate([x, fourier(t, self._season, order.k)], axis=1)
-                    model = sarimax_model(y, u, order, self._season)
-                    found = model.fit(disp=0, maxiter=100, cov_type="none", warn_convergence=False)
-                    values, criterion = np.asarray(found.params), corrected(found, y)
-                    converged = found.mle_retvals["converged"]
-            except (ValueError, IndexError, ArithmeticError, np.linalg.LinAlgError) as error:
-                reason = f"statsmodels: {error}"
-                continue
-            if not converged or not np.isfinite(values).all():
-                reason = "statsmodels did not converge"
-                continue
-            if not np.isfinite(criterion):
-                reason = f"{np.isfinite(y).sum()} values are too few to fit"
-                continue
-            if criterion < least:
-                best, least = (order, values), criterion
-        # polishing takes about as long as a few of the fits
-        if best is not None and pace.reaches(3.0):
-            with quiet():
-                u = np.concatenate([x, fourier(t, self._season, best[0].k)], axis=1)
-                model = sarimax_model(y, u, best[0], self._season, diffuse=True)
-                best = (best[0], polished(model, *best))
-        return best, reason
+        return search(data.digits, t, x, orders, self._season, deadline)
 
     def _begin(self, parameters: Table, panel: Panel) -> Table:
         shape = parameters["shift"].shape
