@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seqlatent.model import LatentModel
 from seqlatent.sequences import Sequences
+from seqlatent.sizes import whole
 
 __all__ = ["Ranks", "simulation_based_calibration"]
 
@@ -181,8 +182,7 @@ def _check_counts(draws: int, replications: int, bins: int, batch: int) -> None:
         ("replications", replications, 1),
         ("bins", bins, 2),
     ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, found {value!r}.")
+        whole(name, value, least)
     if (draws + 1) % bins:
         raise ValueError(
             f"bins must divide draws + 1, the number of ranks, found bins={bins} and "

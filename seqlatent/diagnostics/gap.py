@@ -12,6 +12,7 @@ from seqlatent.emissions.emission import LinearEmission
 from seqlatent.inference import Amortised, Kalman, Particles
 from seqlatent.model import LatentModel
 from seqlatent.sequences import Sequences
+from seqlatent.sizes import whole
 
 __all__ = ["Gap", "inference_gap"]
 
@@ -125,9 +126,7 @@ def inference_gap(
         Importance Weighted Autoencoders (Burda et al., 2016).
         Inference Suboptimality in Variational Autoencoders (Cremer et al., 2018).
     """
-    for name, value, least in (("samples", samples, 2), ("particles", particles, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, found {value!r}.")
+    samples, particles = whole("samples", samples, 2), whole("particles", particles, 1)
     if isinstance(model.inference, Particles):
         raise TypeError(
             "a particle posterior has no density, hence no ELBO and no gap: look at the effective "

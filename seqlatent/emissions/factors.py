@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from seqlatent.emissions.emission import LinearEmission
 from seqlatent.sequences import Context
+from seqlatent.sizes import whole
 
 __all__ = ["FactorLoadings"]
 
@@ -60,9 +61,8 @@ class FactorLoadings(LinearEmission):
         scale: int | float = 0.5,
     ) -> None:
         super().__init__()
-        for name, size in (("factors", factors), ("obs_dim", obs_dim), ("order", order)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, found {size!r}.")
+        factors, obs_dim = whole("factors", factors, 1), whole("obs_dim", obs_dim, 1)
+        order = whole("order", order, 1)
         if factors > obs_dim:
             raise ValueError(
                 f"factors must be shared: expected at most {obs_dim}, one for each observed "

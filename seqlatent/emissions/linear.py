@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from seqlatent.emissions.emission import LinearEmission
 from seqlatent.linalg import cholesky, factor
 from seqlatent.sequences import Context
+from seqlatent.sizes import whole
 
 __all__ = ["LinearGaussian", "RowLoading"]
 
@@ -80,9 +81,8 @@ class LinearGaussian(LinearEmission):
         context_dim: int = 0,
     ) -> None:
         super().__init__()
-        _require_size("latent_dim", latent_dim, 1)
-        _require_size("obs_dim", obs_dim, 1)
-        _require_size("context_dim", context_dim, 0)
+        latent_dim, obs_dim = whole("latent_dim", latent_dim, 1), whole("obs_dim", obs_dim, 1)
+        context_dim = whole("context_dim", context_dim)
         scale = 0.0 if scale is None else float(scale)
         if not 0 <= scale < math.inf:
             raise ValueError(
@@ -279,11 +279,6 @@ def _register(module: nn.Module, name: str, value: Tensor | None, learn: bool) -
         module.register_parameter(name, nn.Parameter(value.detach().clone()))
     else:
         module.register_buffer(name, value.detach().clone())
-
-
-def _require_size(name: str, size: object, least: int) -> None:
-    if isinstance(size, bool) or not isinstance(size, int) or size < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, found {size!r}.")
 
 
 def _require_loading(loading: RowLoading, latent_dim: int, obs_dim: int) -> None:

@@ -15,9 +15,9 @@ from seqlatent.model import LatentModel
 from seqlatent.objectives.bounds import (
     divergences,
     elbo,
-    require_count,
 )
 from seqlatent.sequences import Sequences
+from seqlatent.sizes import whole
 
 __all__ = ["multi_step_score", "rollout_crps"]
 
@@ -55,9 +55,8 @@ def rollout_crps(
     References:
         Strictly Proper Scoring Rules, Prediction, and Estimation (Gneiting & Raftery, 2007).
     """
-    require_count("horizon", horizon)
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
-        raise ValueError(f"samples must be an integer of at least 2, found {samples!r}.")
+    horizon = whole("horizon", horizon, 1)
+    samples = whole("samples", samples, 2)
     start = sequences.steps - horizon
     if start < 1:
         raise ValueError(
@@ -131,8 +130,8 @@ def multi_step_score(
         al., 2016), the mixture. Strictly Proper Scoring Rules, Prediction, and Estimation (Gneiting
         & Raftery, 2007), section 4.2.
     """
-    require_count("horizon", horizon)
-    require_count("samples", samples)
+    horizon = whole("horizon", horizon, 1)
+    samples = whole("samples", samples, 1)
     if horizon >= sequences.steps:
         raise ValueError(
             f"horizon must leave steps before it: found {horizon} of {sequences.steps} steps."

@@ -12,20 +12,16 @@ from seqlatent.distributions import detach, kl_per_dim
 from seqlatent.inference import Amortised, Particles
 from seqlatent.model import LatentModel
 from seqlatent.sequences import Sequences
+from seqlatent.sizes import whole
 
 __all__ = [
     "annealing",
-    "balanced",
     "divergence",
     "divergences",
     "elbo",
     "evidence",
     "fivo",
-    "held",
     "iwae",
-    "kl",
-    "require_count",
-    "widen",
 ]
 
 
@@ -97,13 +93,13 @@ def elbo(
         Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), free
         bits. Mastering Atari with Discrete World Models (Hafner et al., 2021), KL balancing.
     """
-    require_count("samples", samples)
+    samples = whole("samples", samples, 1)
     q = model.posterior(sequences)
     z = q.rsample((samples,), generator)
     likelihood = model.emission.log_prob(sequences.y, sequences.observed, z, q.context)
     if free_bits:
         kl = divergence(model, q, z, kl_balance=kl_balance)
-        cost = held(kl, free_bits, q.context.informed).sum((-2, -1))
+        cost = _with_free_bits(kl, free_bits, q.context.informed).sum((-2, -1))
     else:
         first, rest = divergences(model, q, z, kl_balance)
         cost = first.sum(-1) + rest.sum((-2, -1))
@@ -126,8 +122,8 @@ def divergence(
     first, rest = divergences(model, q, z, kl_balance)
     width = max(first.shape[-1], rest.shape[-1])
     shape = z.shape[:-2]
-    first = widen(first, width).expand(*shape, width)[..., None, :]
-    rest = widen(rest, width).expand(*shape, z.shape[-2] - 1, width)
+    first = _widen(first, width).expand(*shape, width)[..., None, :]
+    rest = _widen(rest, width).expand(*shape, z.shape[-2] - 1, width)
     return torch.cat([first, rest], -2)
 
 
@@ -140,13 +136,13 @@ def divergences(
     else:
         prior = MarkovChain(model.transition, q.context).conditionals(z)
         own = q.conditionals(z, prior)
-    first = balanced(own[0], prior[0], z[..., 0, :], kl_balance)
+    first = _balanced(own[0], prior[0], z[..., 0, :], kl_balance)
     if z.shape[-2] == 1:  # torch's Independent cannot sum over an axis of no steps
         return first, first.new_zeros(*z.shape[:-2], 0, first.shape[-1])
-    return first, balanced(own[1], prior[1], z[..., 1:, :], kl_balance)
+    return first, _balanced(own[1], prior[1], z[..., 1:, :], kl_balance)
 
 
-def widen(x: Tensor, width: int) -> Tensor:
+def _widen(x: Tensor, width: int) -> Tensor:
     """Pads dimensions that are random at one step only, as in a flow from a random start."""
     return (
         x
@@ -155,20 +151,20 @@ def widen(x: Tensor, width: int) -> Tensor:
     )
 
 
-def balanced(q: Distribution, p: Distribution, z: Tensor, balance: float | None) -> Tensor:
+def _balanced(q: Distribution, p: Distribution, z: Tensor, balance: float | None) -> Tensor:
     """Divergence per dimension or step, with gradients of prior and posterior weighed apart."""
     if balance is None:
-        return kl(q, p, z)
-    return balance * kl(detach(q), p, z) + (1 - balance) * kl(q, detach(p), z)
+        return _per_dim(q, p, z)
+    return balance * _per_dim(detach(q), p, z) + (1 - balance) * _per_dim(q, detach(p), z)
 
 
-def kl(q: Distribution, p: Distribution, z: Tensor) -> Tensor:
+def _per_dim(q: Distribution, p: Distribution, z: Tensor) -> Tensor:
     """Divergence per dimension, analytic where both distributions factorise."""
     analytic = kl_per_dim(q, p)
     return (q.log_prob(z) - p.log_prob(z))[..., None] if analytic is None else analytic
 
 
-def held(kl: Tensor, free_bits: float, informed: Tensor) -> Tensor:
+def _with_free_bits(kl: Tensor, free_bits: float, informed: Tensor) -> Tensor:
     """Holds the divergence of dimensions that use less than ``free_bits`` at that constant."""
     seen = informed.to(kl.dtype)
     mean = (kl * seen).sum(tuple(range(kl.ndim - 1))) / (
@@ -202,7 +198,7 @@ def iwae(
     References:
         Importance Weighted Autoencoders (Burda et al., 2016).
     """
-    require_count("samples", samples)
+    samples = whole("samples", samples, 1)
     q = model.posterior(sequences)
     z = q.rsample((samples,), generator)
     log_weights = model.log_joint(z, sequences, q.context).sum(-1) - q.log_prob(z).sum(-1)
@@ -237,7 +233,7 @@ def fivo(
     References:
         Filtering Variational Objectives (Maddison et al., 2017).
     """
-    require_count("particles", particles)
+    particles = whole("particles", particles, 1)
     inference = model.inference
     if isinstance(inference, Amortised):
         inference = Particles(particles, inference, threshold=threshold)
@@ -256,11 +252,5 @@ def annealing(start: int | float, stop: int | float, steps: int) -> Callable[[in
         >>> [schedule(i) for i in (0, 2, 9)]
         [0.0, 0.5, 1.0]
     """
-    require_count("steps", steps)
+    steps = whole("steps", steps, 1)
     return lambda step: start + (stop - start) * min(step / steps, 1.0)
-
-
-def require_count(name: str, value: int) -> None:
-    """Refuses what is no positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, found {value!r}.")

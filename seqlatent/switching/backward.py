@@ -8,6 +8,7 @@ from torch import Tensor
 
 from seqlatent import kalman
 from seqlatent.kalman.aligned import innovation_factor
+from seqlatent.sizes import whole
 from seqlatent.switching.approximate import Smoothed
 from seqlatent.switching.rao_blackwell import Cloud
 from seqlatent.switching.system import System, collapse, shared, system
@@ -99,8 +100,7 @@ def sample_paths(
         Rao-Blackwellized Particle Smoothers for Conditionally Linear Gaussian Models (Lindsten,
         Bunch, Särkkä, Schön & Godsill, 2016).
     """
-    if isinstance(paths, bool) or not isinstance(paths, int) or paths < 1:
-        raise ValueError(f"paths must be an integer of at least 1, found {paths!r}.")
+    paths = whole("paths", paths, 1)
     s = system(log_initial, log_transition, F, b, Q, m0, P0, H, d, R, y, observed)
     size = s.eye.shape[-1]
     weights = cloud.log_weights[..., -1, :].unsqueeze(-2)

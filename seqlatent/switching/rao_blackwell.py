@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from seqlatent.sizes import whole
 from seqlatent.switching.approximate import branched
 from seqlatent.switching.system import Branches, Filtered, Mixture, Start, run, system
 
@@ -90,8 +91,7 @@ def rao_blackwell(
         2003), the choice of paths. Mixture Kalman Filters (Chen & Liu, 2000). Rao-Blackwellised
         Particle Filtering for Dynamic Bayesian Networks (Doucet et al., 2000).
     """
-    if isinstance(particles, bool) or not isinstance(particles, int) or particles < 1:
-        raise ValueError(f"particles must be an integer of at least 1, found {particles!r}.")
+    particles = whole("particles", particles, 1)
     s = system(log_initial, log_transition, F, b, Q, m0, P0, H, d, R, y, observed)
 
     def reduce(branches: Branches, moments: tuple[Tensor, Tensor, Tensor]) -> Mixture:

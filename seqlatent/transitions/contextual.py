@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seqlatent.networks import MLP
 from seqlatent.sequences import Context
+from seqlatent.sizes import whole
 from seqlatent.transitions.parameters import Initialised
 from seqlatent.transitions.transition import DiagonalTransition, LinearTransition, Transition
 
@@ -121,8 +122,7 @@ class ContextAffine(DiagonalTransition):
 
     def __init__(self, latent_dim: int, context_dim: int, hidden: Sequence[int] = (32,)) -> None:
         super().__init__()
-        if isinstance(latent_dim, bool) or not isinstance(latent_dim, int) or latent_dim < 1:
-            raise ValueError(f"latent_dim must be an integer of at least 1, found {latent_dim!r}.")
+        latent_dim = whole("latent_dim", latent_dim, 1)
         self.latent_dim = latent_dim
         self.head = MLP(context_dim, hidden, 3 * latent_dim)
         self.initial_head = MLP(context_dim, hidden, 2 * latent_dim)

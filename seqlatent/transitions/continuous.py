@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seqlatent.linalg import cholesky, van_loan
 from seqlatent.sequences import Context
+from seqlatent.sizes import whole
 from seqlatent.transitions.linear import fitting
 from seqlatent.transitions.parameters import Factor, Initialised, Number
 from seqlatent.transitions.structural import Component, Loading, gap
@@ -61,8 +62,7 @@ class OrnsteinUhlenbeck(DiagonalTransition, Component, Initialised):
         mean: Number = 0.0,
     ) -> None:
         super().__init__()
-        if isinstance(latent_dim, bool) or not isinstance(latent_dim, int) or latent_dim < 1:
-            raise ValueError(f"latent_dim must be an integer of at least 1, found {latent_dim!r}.")
+        latent_dim = whole("latent_dim", latent_dim, 1)
         each = tuple(time_scale) if isinstance(time_scale, Iterable) else (time_scale,) * latent_dim
         if len(each) != latent_dim or not all(0 < x < math.inf for x in each):
             raise ValueError(
@@ -138,8 +138,7 @@ class LinearSDE(LinearTransition, Initialised):
 
     def __init__(self, latent_dim: int, *, stable: bool = True) -> None:
         super().__init__()
-        if isinstance(latent_dim, bool) or not isinstance(latent_dim, int) or latent_dim < 1:
-            raise ValueError(f"latent_dim must be an integer of at least 1, found {latent_dim!r}.")
+        latent_dim = whole("latent_dim", latent_dim, 1)
         self.latent_dim = latent_dim
         self.handles_gaps = True
         self.stable = stable

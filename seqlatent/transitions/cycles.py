@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from seqlatent.sequences import Context
+from seqlatent.sizes import whole
 from seqlatent.transitions.parameters import Number, positive
 from seqlatent.transitions.seasonals import rotation
 from seqlatent.transitions.structural import Loading, Structural, constant, gap
@@ -175,8 +176,7 @@ class AR(Structural):
     def __init__(
         self, order: int, scale: Number = 0.3, *, coefficients: Iterable[Number] | None = None
     ) -> None:
-        if isinstance(order, bool) or not isinstance(order, int) or order < 1:
-            raise ValueError(f"order must be an integer of at least 1, found {order!r}.")
+        order = whole("order", order, 1)
         if positive("scale", scale) is None:
             raise ValueError("a stationary autoregression needs a noise, found scale 0 or None.")
         phi = (0.5,) + (0.0,) * (order - 1) if coefficients is None else tuple(coefficients)

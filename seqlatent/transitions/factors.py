@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from seqlatent.sequences import Context
+from seqlatent.sizes import whole
 from seqlatent.transitions.cycles import (
     autoregressive_coefficients,
     partial_autocorrelations,
@@ -68,9 +69,7 @@ class VectorAR(LinearTransition, Initialised):
         coefficients: Tensor | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("size", size), ("order", order)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, found {value!r}.")
+        size, order = whole("size", size, 1), whole("order", order, 1)
         if positive("scale", scale) is None:
             raise ValueError("a stationary autoregression needs a noise, found scale 0 or None.")
         self.size, self.order, self.diagonal = size, order, diagonal

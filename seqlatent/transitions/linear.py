@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from seqlatent.sequences import Context
+from seqlatent.sizes import whole
 from seqlatent.transitions.parameters import Factor, Initialised
 from seqlatent.transitions.transition import LinearTransition
 
@@ -38,8 +39,7 @@ class LinearGaussian(LinearTransition, Initialised):
 
     def __init__(self, latent_dim: int, *, diagonal: bool = False) -> None:
         super().__init__()
-        if isinstance(latent_dim, bool) or not isinstance(latent_dim, int) or latent_dim < 1:
-            raise ValueError(f"latent_dim must be an integer of at least 1, found {latent_dim!r}.")
+        latent_dim = whole("latent_dim", latent_dim, 1)
         self.latent_dim = latent_dim
         decay, zeros = torch.linspace(0.95, 0.5, latent_dim), torch.zeros(latent_dim)
         Q, P0 = (1 - decay.square()).diag(), torch.eye(latent_dim)

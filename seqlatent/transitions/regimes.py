@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from seqlatent.chain import ConditionallyLinear
 from seqlatent.distributions import OneHot, Switched, regime_of
 from seqlatent.sequences import Context
+from seqlatent.sizes import whole
 from seqlatent.transitions.linear import require
 from seqlatent.transitions.parameters import Initialised
 from seqlatent.transitions.transition import Transition
@@ -54,8 +55,7 @@ class Regimes(Transition, Initialised):
 
     def __init__(self, states: int, *, stay: int | float = 0.9, context_dim: int = 0) -> None:
         super().__init__()
-        _require_count("states", states, 1)
-        _require_count("context_dim", context_dim, 0)
+        states, context_dim = whole("states", states, 1), whole("context_dim", context_dim)
         if not 0 < stay < 1:
             raise ValueError(f"stay must be a probability between 0 and 1, found {stay!r}.")
         self.latent_dim, self.context_dim = states, context_dim
@@ -298,8 +298,3 @@ def _stationary(P: Tensor) -> Tensor:
     found = torch.linalg.pinv(torch.cat([P.T - eye, ones])) @ target
     found = found.clamp_min(0)
     return found / found.sum()
-
-
-def _require_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, found {value!r}.")

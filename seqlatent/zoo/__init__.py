@@ -4,11 +4,10 @@ from seqlatent.zoo.exact import (
     count_structural,
     dynamic_factors,
     exponential_smoothing,
-    hidden_markov,
     structural,
-    switching,
     unobserved_components,
 )
+from seqlatent.zoo.markov_switching import hidden_markov, switching
 from seqlatent.zoo.neural import deep_markov, deep_state, latent_ode, srnn, vrnn
 
 __all__ = [

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from seqlatent.inference.approximate.filtering import Match, MomentFilter, View, posterior
 from seqlatent.inference.approximate.sites import log_normal
+from seqlatent.sizes import whole
 
 __all__ = ["Extended", "climb", "linearise", "objective", "scored"]
 
@@ -43,8 +44,7 @@ class Extended(MomentFilter):
 
     def __init__(self, iterations: int = 30) -> None:
         super().__init__()
-        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-            raise ValueError(f"iterations must be an integer of at least 1, found {iterations!r}.")
+        iterations = whole("iterations", iterations, 1)
         self.iterations = iterations
 
     def match(self, view: View) -> Match:

@@ -23,6 +23,7 @@ from seqlatent.inference.approximate.sites import (
 )
 from seqlatent.inference.base import Generative, Latest, States
 from seqlatent.sequences import Context, Sequences
+from seqlatent.sizes import whole
 
 __all__ = ["Laplace"]
 
@@ -77,8 +78,7 @@ class Laplace(Approximate):
         points: int = 20,
     ) -> None:
         super().__init__()
-        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-            raise ValueError(f"iterations must be an integer of at least 1, found {iterations!r}.")
+        iterations = whole("iterations", iterations, 1)
         if not tolerance > 0:
             raise ValueError(f"tolerance must be positive, found {tolerance!r}.")
         if isinstance(samples, bool) or not isinstance(samples, int) or samples < 0 or samples % 2:

@@ -7,6 +7,7 @@ from seqlatent.inference.approximate.extended import climb, objective
 from seqlatent.inference.approximate.filtering import Match, MomentFilter, View
 from seqlatent.inference.approximate.sites import Approximate
 from seqlatent.inference.base import Generative
+from seqlatent.sizes import whole
 
 __all__ = ["MomentMatching"]
 
@@ -43,8 +44,7 @@ class MomentMatching(MomentFilter):
 
     def __init__(self, points: int = 20) -> None:
         super().__init__()
-        if isinstance(points, bool) or not isinstance(points, int) or points < 3:
-            raise ValueError(f"points must be an integer of at least 3, found {points!r}.")
+        points = whole("points", points, 3)
         self.points = points
 
     def check_emission(self, model: Generative) -> None:

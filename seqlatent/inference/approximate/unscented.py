@@ -6,6 +6,7 @@ from torch import Tensor
 from seqlatent.inference.approximate.extended import linearise, objective, scored
 from seqlatent.inference.approximate.filtering import Match, MomentFilter, View, posterior
 from seqlatent.linalg import cholesky
+from seqlatent.sizes import whole
 
 __all__ = ["Unscented"]
 
@@ -56,8 +57,7 @@ class Unscented(MomentFilter):
         super().__init__()
         if not alpha > 0:
             raise ValueError(f"alpha must be a positive spread, found {alpha!r}.")
-        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-            raise ValueError(f"iterations must be an integer of at least 1, found {iterations!r}.")
+        iterations = whole("iterations", iterations, 1)
         self.alpha, self.beta, self.kappa = float(alpha), float(beta), kappa
         self.iterations = iterations
 
