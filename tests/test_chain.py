@@ -320,3 +320,74 @@ def test_the_linear_kinds_are_told_apart_by_class():
     assert isinstance(KERNELS["affine"](), ConditionallyLinear)
     assert not isinstance(Curved(K, 0), ConditionallyLinear)
     assert isinstance(linear(True), Matrices)
+
+
+class Bare(Heavy):
+    """One whose steps lack what a distribution of a state has."""
+
+    def __init__(self, first, step):
+        super().__init__()
+        self.first, self.step = first, step
+
+    def initial(self, c):
+        return self.first(torch.zeros(*c.shape, K, dtype=F64))
+
+    def forward(self, z, c):
+        return self.step(self.slope * z)
+
+
+def unit(loc):
+    return Normal(loc, torch.ones_like(loc))
+
+
+def joint(loc):
+    return Independent(unit(loc), 1)
+
+
+def one_for_all(loc):
+    return joint(loc[0])
+
+
+BARE = [
+    (
+        unit,
+        joint,
+        TypeError,
+        r"Bare\.initial must .* one event axis, found Normal of batch \(2, 2\)",
+    ),
+    (joint, unit, TypeError, r"Bare\.forward must .* one event axis, found Normal of batch \("),
+    (one_for_all, joint, ValueError, r"Bare\.initial must .* of batch \(2,\), found batch \(\)"),
+]
+
+
+@pytest.mark.parametrize(("first", "step", "kind", "message"), BARE)
+def test_a_kernel_of_another_shape_is_named(first, step, kind, message):
+    chain = MarkovChain(Bare(first, step), context(3))
+    with pytest.raises(kind, match=message):
+        chain.rsample((4,))
+    with pytest.raises(kind, match=message):
+        chain.log_prob(torch.zeros(B, 3, K, dtype=F64))
+
+
+@pytest.mark.parametrize(("first", "step", "kind", "message"), BARE)
+@pytest.mark.parametrize("how", ["Particles", "Parallel", "Tilted"])
+def test_a_model_with_a_transition_of_another_shape_says_so(first, step, kind, message, how):
+    from seqlatent.emissions import Normal as NormalEmission
+    from seqlatent.inference import Amortised, FilteringEncoder, Parallel, Particles, Tilted
+    from seqlatent.inference.amortised.encoders import Encoder
+    from seqlatent.model import LatentModel
+    from seqlatent.networks import MinGRU
+    from seqlatent.objectives import elbo, fivo
+    from seqlatent.sequences import Sequences
+
+    encoder = FilteringEncoder(MinGRU(Encoder.input_dim(1), 4))
+    inference = {
+        "Particles": lambda: Particles(5),
+        "Parallel": lambda: Amortised(encoder, Parallel(encoder.out_dim, K)),
+        "Tilted": lambda: Amortised(encoder, Tilted(encoder.out_dim, K)),
+    }[how]()
+    model = LatentModel(Bare(first, step), NormalEmission(K, 1), inference).double()
+    y = Sequences.of(torch.zeros(B, 3, 1, dtype=F64))
+    objective = fivo if how == "Particles" else elbo
+    with pytest.raises(kind, match=message):
+        objective(model, y)

@@ -9,6 +9,8 @@ from seqlatent.chain.kernels import (
     Kernel,
     Marginal,
     Sampled,
+    initial_of,
+    next_of,
 )
 from seqlatent.chain.paths import (
     affine_path,
@@ -30,6 +32,8 @@ __all__ = [
     "Sampled",
     "affine_path",
     "first_state",
+    "initial_of",
+    "next_of",
     "sample_path",
     "sequential_path",
     "step_noise",

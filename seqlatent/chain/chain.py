@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Size, Tensor
 from torch.distributions import Distribution
 
-from seqlatent.chain.kernels import Correction, Kernel, Sampled
+from seqlatent.chain.kernels import Correction, Kernel, Sampled, initial_of, next_of
 from seqlatent.chain.paths import sample_path
 from seqlatent.distributions import base_noise, sample
 from seqlatent.sequences import Context
@@ -93,7 +93,7 @@ class MarkovChain(Chain):
         sampler = kernel.fused_sampler(rest, Size(shape).numel())
         if sampler is None:
             return None
-        p = kernel.transition.initial(first)
+        p = initial_of(kernel.transition, first)
         q = kernel.correct(p, None, first)
         z = sample(q, shape, generator)
         eps = [base_noise(q, shape, generator).flatten(0, -2) for _ in range(rest.shape[-1])]
@@ -135,4 +135,4 @@ class MarkovChain(Chain):
             return self.kernel.correct(prior[0], None, first), self.kernel.correct(
                 prior[1], before, rest
             )
-        return self.kernel.initial(first), self.kernel(before, rest)
+        return initial_of(self.kernel, first), next_of(self.kernel, before, rest)

@@ -34,6 +34,44 @@ class Kernel(Protocol):
         ...
 
 
+def initial_of(kernel: Kernel, c: Context) -> Distribution:
+    """The first state of a kernel.
+
+    Raises:
+        TypeError: If it is no distribution of a vector.
+        ValueError: If it is not that of each series.
+    """
+    found = _vector(kernel, "initial", kernel.initial(c))
+    batch = tuple(found.batch_shape)
+    if batch[len(batch) - len(c.shape) :] != tuple(c.shape):
+        raise ValueError(
+            f"{type(kernel).__name__}.initial must return a distribution for each series, of batch "
+            f"{tuple(c.shape)}, found batch {batch} and event {tuple(found.event_shape)}; give its "
+            "parameters the axes of the context, as loc.expand(*c.shape, latent_dim)."
+        )
+    return found
+
+
+def next_of(kernel: Kernel, z: Tensor, c: Context) -> Distribution:
+    """The next state of a kernel given the last.
+
+    Raises:
+        TypeError: If it is no distribution of a vector.
+    """
+    return _vector(kernel, "forward", kernel(z, c))
+
+
+def _vector(kernel: Kernel, method: str, found: Distribution) -> Distribution:
+    if len(found.event_shape) == 1:
+        return found
+    raise TypeError(
+        f"{type(kernel).__name__}.{method} must return a distribution of the whole state, with one "
+        f"event axis, found {type(found).__name__} of batch {tuple(found.batch_shape)} and event "
+        f"{tuple(found.event_shape)}; write Independent(..., 1), or "
+        "seqlatent.distributions.diagonal_normal(loc, scale)."
+    )
+
+
 class DiagonalLinear(ABC):
     """A kernel whose coordinates evolve independently and linearly: sampled without a loop."""
 
@@ -115,11 +153,11 @@ class Correction(ABC):
 
     def initial(self, c: Context) -> Distribution:
         """Distribution of the first state."""
-        return self.correct(self.transition.initial(c), None, c)
+        return self.correct(initial_of(self.transition, c), None, c)
 
     def __call__(self, z: Tensor, c: Context) -> Distribution:
         """Distribution of the next state given the last."""
-        return self.correct(self.transition(z, c) if self.needs_prior else None, z, c)
+        return self.correct(next_of(self.transition, z, c) if self.needs_prior else None, z, c)
 
     @abstractmethod
     def correct(self, p: Distribution | None, z: Tensor | None, c: Context) -> Distribution:

@@ -6,7 +6,13 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, Independent
 
-from seqlatent.chain.kernels import ConditionallyLinear, DiagonalLinear, Kernel
+from seqlatent.chain.kernels import (
+    ConditionallyLinear,
+    DiagonalLinear,
+    Kernel,
+    initial_of,
+    next_of,
+)
 from seqlatent.derivatives import first_order
 from seqlatent.distributions import (
     Carried,
@@ -135,7 +141,7 @@ def sequential_path(
     z = first_state(kernel, steps[0], Size(shape), generator, start)
     if len(steps) == 1:
         return z[..., None, :]
-    if not _is_pathwise(kernel(z, steps[1])):
+    if not _is_pathwise(next_of(kernel, z, steps[1])):
         path = [z]
         for c in steps[1:]:
             path.append(sample(kernel(path[-1], c), (), generator))
@@ -167,12 +173,12 @@ def first_state(
 ) -> Tensor:
     """Draws the first state: initially or, where there is a past, from its end."""
     if start is None or not bool(start[1].any()):
-        return sample(kernel.initial(c), shape, generator)
+        return sample(initial_of(kernel, c), shape, generator)
     state, started = start
-    moved = kernel(state, c)
+    moved = next_of(kernel, state, c)
     if bool(started.all()):
         return sample(moved, (), generator)
-    fresh = kernel.initial(c)
+    fresh = initial_of(kernel, c)
     return torch.where(
         started[:, None], sample(moved, (), generator), sample(fresh, shape, generator)
     )

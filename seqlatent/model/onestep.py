@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from seqlatent.chain import MarkovChain
+from seqlatent.chain import MarkovChain, initial_of
 from seqlatent.distributions import cumulative, sample
 from seqlatent.emissions.emission import LinearEmission
 from seqlatent.inference import Amortised, ForwardBackward, Kalman, Particles
@@ -131,7 +131,7 @@ def _predicted(
         particles = inference if filters else Particles(samples)
         marginals = particles.filter(model, sequences, c=c, generator=generator).marginals
         z = sample(marginals, (samples,), generator)
-    first = sample(model.transition.initial(c[0]), (samples,), generator)
+    first = sample(initial_of(model.transition, c[0]), (samples,), generator)
     if sequences.steps == 1:
         return first[..., None, :]
     rest = sample(model.transition(z[..., :-1, :], c[1:]), (), generator)

@@ -6,10 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from seqlatent.chain import (
-    Correction,
-    Kernel,
-)
+from seqlatent.chain import Correction, Kernel, initial_of, next_of
 from seqlatent.distributions import (
     Carried,
     diagonal_normal,
@@ -46,7 +43,7 @@ def require_width(posterior: Posterior, transition: Kernel, c: Context) -> None:
         ValueError: If it has others.
     """
     with torch.no_grad():
-        distribution = transition.initial(c[0])
+        distribution = initial_of(transition, c[0])
     width = (
         distribution.random_dim
         if isinstance(distribution, Carried)
@@ -62,9 +59,9 @@ def require_width(posterior: Posterior, transition: Kernel, c: Context) -> None:
 def conditional(transition: Kernel, c: Context) -> Distribution:
     """The distribution of one step of the transition, to see of which kind they are."""
     with torch.no_grad():
-        first = transition.initial(c[0])
+        first = initial_of(transition, c[0])
         first = first if isinstance(first, Carried) else require_diagonal(first)
-        return transition(first.mean, c[0])
+        return next_of(transition, first.mean, c[0])
 
 
 def choose(informed: Tensor, q: Distribution, p: Distribution) -> Distribution:

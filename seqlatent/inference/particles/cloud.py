@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Distribution
 
-from seqlatent.chain import Correction
+from seqlatent.chain import Correction, initial_of, next_of
 from seqlatent.distributions import sample
 from seqlatent.inference.base import Generative, Latest, at, position
 from seqlatent.sequences import Context, Sequences
@@ -153,11 +153,11 @@ def _propose(
 ) -> tuple[Tensor, Tensor]:
     """Draws the next particles and scores prior against proposal."""
     if z is None:
-        return _draw(model.transition.initial(c), None, proposal, c, (n,), generator)
-    moved = _draw(model.transition(z, c), z, proposal, c, (), generator)
+        return _draw(initial_of(model.transition, c), None, proposal, c, (n,), generator)
+    moved = _draw(next_of(model.transition, z, c), z, proposal, c, (), generator)
     if started is None or bool(started.all()):
         return moved
-    fresh = _draw(model.transition.initial(c), None, proposal, c, (n,), generator)
+    fresh = _draw(initial_of(model.transition, c), None, proposal, c, (n,), generator)
     chosen = torch.where(started[:, None], moved[0], fresh[0])
     return chosen, torch.where(started, moved[1], fresh[1])
 
