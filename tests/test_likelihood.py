@@ -22,9 +22,9 @@ from torch.autograd import gradcheck
 
 from seqlatent import kalman
 from seqlatent.kalman import LinearGaussianSystem
-from seqlatent.kalman.likelihood import missing_patterns as groups
+from seqlatent.kalman.likelihood import missing_patterns
 from seqlatent.kalman.likelihood import moving_average as reduced
-from seqlatent.kalman.likelihood.block_model import lift
+from seqlatent.kalman.likelihood.block_model import block_model
 
 
 def rng(seed=0):
@@ -60,7 +60,7 @@ def all_of(model):
 
 
 def at_block_size(monkeypatch, rounds):
-    monkeypatch.setattr(groups, "_rounds", lambda *sizes: rounds)
+    monkeypatch.setattr(missing_patterns, "_rounds", lambda *sizes: rounds)
 
 
 @settings(max_examples=60, deadline=None)
@@ -178,13 +178,13 @@ def test_gradients_of_a_panel_with_missing_values_take_the_blocks_of_its_values(
     """Under a wide prior most of the first block's states are known only together."""
     model, y = structural(12), walks(16, 80)
     observed = torch.rand(y.shape, generator=rng(1)) > 0.05
-    y, begun, begin = torch.where(observed, y, 0), [], groups.begin
+    y, begun, initial_block = torch.where(observed, y, 0), [], missing_patterns.initial_block
 
     def counted(*arguments):
         begun.append(arguments)
-        return begin(*arguments)
+        return initial_block(*arguments)
 
-    monkeypatch.setattr(groups, "begin", counted)
+    monkeypatch.setattr(missing_patterns, "initial_block", counted)
     at_block_size(monkeypatch, 4)
     kalman.log_likelihood(LinearGaussianSystem(*model), y, observed)
     blocks, grads = len(begun), []
@@ -321,7 +321,7 @@ def test_a_polynomial_that_loses_digits_is_not_used():
 @pytest.mark.parametrize("rounds", [0, 1, 4])
 def test_a_block_is_its_steps(rounds):
     model, m = random_system(3, 2, generator=rng()), 2**rounds
-    block = lift(model.F, model.Q, model.H, model.R, rounds)
+    block = block_model(model.F, model.Q, model.H, model.R, rounds)
     V, F = torch.zeros_like(model.Q), torch.eye(3, dtype=torch.float64)
     for i in range(m):
         own = slice(2 * i, 2 * i + 2)
@@ -409,7 +409,7 @@ def test_blocks_that_are_too_ill_conditioned_go_step_by_step(monkeypatch):
         asked.append(dtype)
         return 1e-300
 
-    monkeypatch.setattr(groups, "trusted", few)
+    monkeypatch.setattr(missing_patterns, "trusted", few)
     found = kalman.log_likelihood(LinearGaussianSystem(*model), y, observed)
     assert torch.equal(found, by_filter(model, y, observed))
     assert set(asked) == {torch.float64}

@@ -120,7 +120,7 @@ class Kalman(Inference):
         units.
         """
         c = model.context(sequences) if c is None else c
-        filtered = self._filtered(model, sequences, c, None, kalman.VAGUE)
+        filtered = self._filtered(model, sequences, c, None, kalman.LARGE_VARIANCE)
         marginals = CovarianceNormal(filtered.predicted_mean, filtered.predicted_cov)
         return States(marginals, filtered.log_evidence)
 
@@ -138,7 +138,7 @@ class Kalman(Inference):
             one = _one_step(model, sequences, c[0], start)
             if one is not None:
                 return one
-        filtered = self._filtered(model, sequences, c, start, kalman.VAGUE)
+        filtered = self._filtered(model, sequences, c, start, kalman.LARGE_VARIANCE)
         index = position(sequences, end)
         started = index >= 0
         mean = at(filtered.mean, index)

@@ -1,6 +1,6 @@
 """Exact inference in linear-Gaussian state space models: pure functions on tensors."""
 
-from seqlatent.kalman.diffuse.initialisation import VAGUE, prior, widened
+from seqlatent.kalman.diffuse.initialisation import LARGE_VARIANCE, approximate_diffuse, prior
 from seqlatent.kalman.likelihood.log_likelihood import log_likelihood
 from seqlatent.kalman.moments.information import filter_information
 from seqlatent.kalman.moments.parallel_scan import filter_scan, smoother_scan
@@ -18,12 +18,13 @@ from seqlatent.kalman.posterior_path import (
 from seqlatent.kalman.system import LinearGaussianSystem
 
 __all__ = [
-    "VAGUE",
+    "LARGE_VARIANCE",
     "Filtered",
     "Kernels",
     "LinearGaussianSystem",
     "Potentials",
     "Smoothed",
+    "approximate_diffuse",
     "filter",
     "filter_information",
     "filter_scan",
@@ -36,5 +37,4 @@ __all__ = [
     "sample_paths",
     "smoother",
     "smoother_scan",
-    "widened",
 ]

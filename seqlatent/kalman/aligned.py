@@ -153,7 +153,7 @@ def innovation_factor(S: Float[Tensor, "*s D D"], what: str) -> Float[Tensor, "*
         raise ValueError(
             f"The {what} was expected to have positive variances, found {wrong[0]:.3g}. "
             "Give the observation noise R a positive variance, or mark what is known exactly as "
-            "not observed. Where R has one, it is lost beside vast variances: compute in float64."
+            "not observed. Where R has one, it is lost beside large variances: compute in float64."
         )
     return S.sqrt() if S.shape[-1] == 1 else cholesky(S, what=what)
 

@@ -34,15 +34,16 @@ class ConditionalSteps(NamedTuple):
     J: Float[Tensor, "_ *j K K"]
 
 
-def then_nothing(x: Tensor, steps: int) -> Tensor:
+def moved_back(x: Tensor, steps: int) -> Tensor:
     """Moves what is said of the past at the steps from the second on to the steps before."""
     return torch.cat([x.expand(steps - 1, *x.shape[1:]), x.new_zeros(1, *x.shape[1:])])
 
 
 def conditional_steps(s: AlignedSystem) -> ConditionalSteps:
-    """ConditionalSteps of the steps from the second on: a Kalman update of each step's own noise.
+    """The steps from the second on: a Kalman update of the noise of each.
 
-    Nothing is divided by R, which may be singular. The prior, which may be vast, has no part in it.
+    Nothing is divided by R, which may be singular. The prior, whose variance may be large,
+    has no part in it.
     """
     F, b, Q, H, d, R, y = (rest(x, s.steps) for x in (s.F, s.b, s.Q, s.H, s.d, s.R, s.y))
     QH = Q @ H.mT
@@ -63,7 +64,7 @@ def first_distribution(s: AlignedSystem, eta: Tensor, J: Tensor) -> tuple[Tensor
     """Moments of z_1 given y_1 and the potential ``(J, eta)`` of what follows.
 
     What y_1 says is a part of the potential, where it can be divided by R. Where it cannot, the
-    potential comes first: a vast prior variance that it determines is gone before the update
+    potential comes first: a large prior variance that it determines is gone before the update
     subtracts anything from it.
     """
     eye = torch.eye(J.shape[-1], dtype=J.dtype, device=J.device)

@@ -17,7 +17,7 @@ from seqlatent.kalman.aligned import (
     rest,
     symmetric,
 )
-from seqlatent.kalman.diffuse.initialisation import flat_precision, prior_factor
+from seqlatent.kalman.diffuse.initialisation import diffuse_precision, prior_factor
 from seqlatent.kalman.riccati import congruence, information, stack, unstack
 from seqlatent.kalman.system import LinearGaussianSystem, leading
 from seqlatent.linalg import cholesky
@@ -140,7 +140,7 @@ def posterior_kernels(
         >>> q.A.flatten(), q.offset.flatten()
         (tensor([0.0000, 0.5000]), tensor([0.8000, 1.0000]))
     """
-    G0, flat = prior_factor(G0, system.diffuse)
+    G0, diffuse_columns = prior_factor(G0, system.diffuse)
     F, b = system.F, system.b
     matrices, vectors = (F, G, potentials.precision), (b, potentials.shift)
     m0, G0 = system.m0.unsqueeze(-2), G0.unsqueeze(-3)
@@ -150,7 +150,7 @@ def posterior_kernels(
     F, b, G = rest(F, steps), rest(b, steps), rest(G, steps)
     # A distribution that does not look back is a step whose matrix is zero.
     zero = precision.new_zeros(precision.shape[-2:])
-    A0, offset0, G0 = _tilt(zero, m0, G0, precision[:1], shift[:1], flat)
+    A0, offset0, G0 = _tilt(zero, m0, G0, precision[:1], shift[:1], diffuse_columns)
     A, offset, G = _tilt(F, b, G, rest(precision, steps), rest(shift, steps))
     width = max(G0.shape[-1], G.shape[-1])
     G0, G = (torch.nn.functional.pad(x, (0, width - x.shape[-1])) for x in (G0, G))
@@ -218,9 +218,9 @@ def backward(
     lead = matrix_lead(F, Q, J)
     precision, A = (unstack(x, lead) for x in information(*(stack(x, lead) for x in (F, Q, J))))
     step = apply(A.mT, apply(precision[1:], b))
-    own = torch.cat([eta[:-1] - step, eta[-1:]])
+    direct = torch.cat([eta[:-1] - step, eta[-1:]])
     last = torch.zeros_like(precision[:1])
-    return precision, path(torch.cat([A.mT, last]), own, reverse=True)
+    return precision, path(torch.cat([A.mT, last]), direct, reverse=True)
 
 
 def chain_moments(
@@ -260,13 +260,13 @@ def _tilt(
     G: Tensor,
     precision: Tensor,
     shift: Tensor,
-    flat: Tensor | None = None,
+    diffuse_columns: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A step N(F z + b, G G^T) times a potential, as matrix, offset and factor.
 
-    Noise that is ``flat`` has no density of its own.
+    Noise of ``diffuse_columns`` has no density.
     """
-    total = flat_precision(G.mT @ precision @ G, flat)
+    total = diffuse_precision(G.mT @ precision @ G, diffuse_columns)
     C = cholesky(total, what="precision of the posterior's noise")
     G = torch.linalg.solve_triangular(C, G.mT, upper=False).mT
     offset = b + apply(G, apply(G.mT, shift - apply(precision, b)))

@@ -206,8 +206,8 @@ def _covariances_adjoint(
     kZ = k.mT @ Z
     total = _symmetric((Z + H.mT @ (of_S - kZ)) @ H)
     of_H = Z.mT @ P - k.mT @ of_k @ k.mT + 2 * of_S @ (S @ k.mT)
-    own = total, of_H, of_S - _symmetric(kZ)
-    return states_adjoint(F, H, P, k, own, of_predicted, of_P)
+    step_gradients = total, of_H, of_S - _symmetric(kZ)
+    return states_adjoint(F, H, P, k, step_gradients, of_predicted, of_P)
 
 
 def states_adjoint(
@@ -215,16 +215,16 @@ def states_adjoint(
     H: Tensor,
     P: Tensor,
     k: Tensor,
-    own: tuple[Tensor, Tensor, Tensor],
+    step_gradients: tuple[Tensor, Tensor, Tensor],
     of_predicted: Tensor | None,
     of_P: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of F, Q, P0, H, R, each per step, from those of the covariances of states.
 
-    ``own`` are those of P^-, H and R that gains and innovations of their own step contribute.
+    ``step_gradients`` are those of P^-, H and R by gains and innovations of the same step.
     """
     past, F = slice(None, len(P) - 1), F if len(F) == 1 else F[1:]
-    total, of_H, of_R = own
+    total, of_H, of_R = step_gradients
     kG = torch.zeros_like(k.mT)
     if of_P is not None:
         of_P = _symmetric(of_P)

@@ -1,4 +1,4 @@
-"""Factors of covariances that keep the digits of small variances beside vast ones."""
+"""Factors of covariances that keep the digits of small variances beside large ones."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def root(P: Tensor, what: str) -> Tensor:
     """A square factor of a covariance, accurate in every coordinate by itself.
 
     Where there is no Cholesky factor the correlations are factored, so that a small variance beside
-    a vast one is not taken for rounding.
+    a large one is not taken for rounding.
     """
     L, info = torch.linalg.cholesky_ex(P)
     if not bool(info.any()) and bool(L.sum().isfinite()):

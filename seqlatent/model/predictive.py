@@ -5,7 +5,7 @@ from torch import Tensor
 
 from seqlatent.chain import ConditionallyLinear
 from seqlatent.emissions.emission import LinearEmission
-from seqlatent.kalman import widened
+from seqlatent.kalman import approximate_diffuse
 from seqlatent.model.belief import Belief, require_room
 from seqlatent.model.latent_model import LatentModel
 from seqlatent.sequences import Context
@@ -81,7 +81,7 @@ def moments(
     future = _remembered(model, belief, model.upcoming(belief, horizon, u=u, t=t))
     H, d, R = emission.matrices(future)
     m0, G0 = transition.initial_moments(future[0])
-    G0 = widened(G0)
+    G0 = approximate_diffuse(G0)
     F, b, G = transition.matrices(future)
     steps = future.dt.shape[-2]
     Q = G @ G.mT

@@ -8,7 +8,7 @@ from torch.distributions import Distribution
 
 from seqlatent.chain import ConditionallyLinear, DiagonalLinear, Sampled
 from seqlatent.distributions import DiffuseNormal, FactorNormal, diagonal_normal
-from seqlatent.kalman import widened
+from seqlatent.kalman import approximate_diffuse
 from seqlatent.sequences import Context
 
 __all__ = ["DiagonalTransition", "LargeVarianceStart", "LinearTransition", "NoLatent", "Transition"]
@@ -83,7 +83,7 @@ class LargeVarianceStart(LinearTransition):
     def initial_moments(self, c: Context) -> tuple[Tensor, Tensor]:
         assert isinstance(self.transition, ConditionallyLinear)
         m0, G0 = self.transition.initial_moments(c)
-        return m0, widened(G0)
+        return m0, approximate_diffuse(G0)
 
 
 class DiagonalTransition(Transition, DiagonalLinear, ConditionallyLinear):

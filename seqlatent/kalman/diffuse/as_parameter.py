@@ -61,7 +61,7 @@ def estimate(found: Paths, white: Float[Tensor, "T *L E"]) -> Float[Tensor, "*L 
 
 
 @torch.no_grad()
-def doubtful(precision: Float[Tensor, "T *p k k"]) -> bool:
+def ill_determined(precision: Float[Tensor, "T *p k k"]) -> bool:
     """Whether a direction is neither open nor known with half of the digits, at any step."""
     size = precision.diagonal(dim1=-2, dim2=-1)
     eps = torch.finfo(size.dtype).eps
@@ -71,14 +71,14 @@ def doubtful(precision: Float[Tensor, "T *p k k"]) -> bool:
     return bool(((values > 64 * eps) & (values < eps**0.4)).any())
 
 
-def start(
+def with_estimated_start(
     x: Moments, found: Paths, white: Float[Tensor, "T *L E"], place: Float[Tensor, "*L k"]
 ) -> Moments:
     r"""Adds to a filter that started from some :math:`\delta` what the data say of it.
 
     .. math:: s_t = s_{t-1} + X_t^\top L_t^{-1} v_t
 
-    The precision starts at zero. A filter with a flat prior of :math:`\delta` has the mean
+    The precision starts at zero. A filter with a diffuse prior of :math:`\delta` has the mean
     :math:`m_t + A_t \Lambda_t^{-1} s_t`. Where nothing is known, that is zero.
 
     Args:
@@ -141,6 +141,8 @@ def _spread(P: Tensor, A: Tensor, inverse: Tensor, unknown: Tensor) -> Tensor:
     """Covariance with the part of the unknown start; infinite variances where nothing is known."""
     P = P + A @ inverse @ A.mT
     size = A.detach().square().sum(-1)
-    vague = (A @ unknown).detach().square().sum(-1) > torch.finfo(P.dtype).eps ** 0.5 * size
-    infinite = torch.diag_embed(vague)
+    unknown_variance = (A @ unknown).detach().square().sum(-1) > torch.finfo(
+        P.dtype
+    ).eps ** 0.5 * size
+    infinite = torch.diag_embed(unknown_variance)
     return torch.where(infinite, torch.inf, P)

@@ -35,8 +35,8 @@ from seqlatent.kalman.riccati import congruence, stack, unstack
 
 _LOG_2PI = math.log(2 * math.pi)
 
-# What stands for an infinite variance where a number is needed, in squared units of a state.
-VAGUE = 1e8
+# The variance of an approximate diffuse start, in squared units of a state.
+LARGE_VARIANCE = 1e8
 
 
 def prior(G0: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -78,9 +78,9 @@ def prior_factor(G0: Tensor, diffuse: Tensor | None = None) -> tuple[Tensor, Ten
     """
     infinite = G0.isinf()
     if bool(infinite.any()):
-        flat, rows = shared(infinite.any(-2)), shared(infinite.any(-1))
-        finite = torch.where(flat | rows.unsqueeze(-1), 0.0, G0)
-        return finite + (infinite & flat).to(G0.dtype), flat
+        diffuse_columns, rows = shared(infinite.any(-2)), shared(infinite.any(-1))
+        finite = torch.where(diffuse_columns | rows.unsqueeze(-1), 0.0, G0)
+        return finite + (infinite & diffuse_columns).to(G0.dtype), diffuse_columns
     if diffuse is None or not bool(diffuse.any()):
         return G0, None
     finite = torch.where(diffuse.unsqueeze(-1), 0.0, G0)
@@ -90,15 +90,15 @@ def prior_factor(G0: Tensor, diffuse: Tensor | None = None) -> tuple[Tensor, Ten
     return factor, torch.arange(factor.shape[-1], device=G0.device) >= kept.shape[-1]
 
 
-def widened(G0: Tensor) -> Tensor:
+def approximate_diffuse(G0: Tensor) -> Tensor:
     """A factor with standard deviations of 1e4 for infinite ones, for what needs numbers.
 
     Example:
-        >>> seqlatent.kalman.widened(torch.tensor([[torch.inf, 0.0], [0.0, 2.0]]))
+        >>> seqlatent.kalman.approximate_diffuse(torch.tensor([[torch.inf, 0.0], [0.0, 2.0]]))
         tensor([[1.0000e+04, 0.0000e+00],
                 [0.0000e+00, 2.0000e+00]])
     """
-    return torch.where(G0.isinf(), VAGUE**0.5, G0)
+    return torch.where(G0.isinf(), LARGE_VARIANCE**0.5, G0)
 
 
 def shared(pattern: Tensor) -> Tensor:
@@ -112,23 +112,27 @@ def shared(pattern: Tensor) -> Tensor:
     return rows[0]
 
 
-def flat_precision(M: Tensor, flat: Tensor | None) -> Tensor:
-    """The precision of a first state's noise, from G' J G, where some noise has a flat prior.
+def diffuse_precision(M: Tensor, diffuse_columns: Tensor | None) -> Tensor:
+    """The precision of a first state's noise, from G' J G, where some noise has a diffuse prior.
 
-    Where data leave a direction of it open, flat becomes a standard deviation of 1e4.
+    Where data leave a direction of it open, the diffuse prior becomes one of a standard deviation
+    of 1e4.
     """
     eye = torch.eye(M.shape[-1], dtype=M.dtype, device=M.device)
-    if flat is None:
+    if diffuse_columns is None:
         return eye + M
-    M = M + eye * ~flat
+    M = M + eye * ~diffuse_columns
     known = M.detach()
     size = known.diagonal(dim1=-2, dim2=-1)
     size = torch.where(size > 0, size, 1.0).sqrt()
     lowest = torch.linalg.eigvalsh(known / (size.unsqueeze(-1) * size.unsqueeze(-2)))[..., 0]
-    open_ = lowest < 32 * len(flat) * torch.finfo(M.dtype).eps
+    open_ = lowest < 32 * len(diffuse_columns) * torch.finfo(M.dtype).eps
     if not bool(open_.any()):
         return M
-    return M + (open_[..., None].to(M.dtype) * flat.to(M.dtype) / VAGUE).diag_embed()
+    return (
+        M
+        + (open_[..., None].to(M.dtype) * diffuse_columns.to(M.dtype) / LARGE_VARIANCE).diag_embed()
+    )
 
 
 def initial_phase(s: AlignedSystem, found: Directions) -> tuple[Moments, AlignedSystem | None]:
@@ -196,9 +200,9 @@ def _joseph(s: AlignedSystem, gain: Tensor, lead: tuple[int, ...]) -> tuple[Tens
     """Predicted and filtered covariances under given gains."""
     F, Q = rest(s.F, s.steps), rest(s.Q, s.steps)
     keep = torch.eye(gain.shape[-2], dtype=gain.dtype, device=gain.device) - gain @ s.H
-    own = keep @ join(s.P0, Q, s.steps) @ keep.mT + gain @ s.R @ gain.mT
+    noise = keep @ join(s.P0, Q, s.steps) @ keep.mT + gain @ s.R @ gain.mT
     A = keep[1:] @ F
-    cov = unstack(symmetric(congruence(stack(A, lead), stack(symmetric(own), lead))), lead)
+    cov = unstack(symmetric(congruence(stack(A, lead), stack(symmetric(noise), lead))), lead)
     return join(s.P0, symmetric(F @ cov[:-1] @ F.mT + Q), s.steps), cov
 
 
@@ -211,7 +215,7 @@ def window(s: AlignedSystem, start: int, stop: int) -> AlignedSystem:
     return s._replace(steps=stop - start, **parts)
 
 
-def continued(first: Moments, later: Moments | None) -> Moments:
+def concatenated(first: Moments, later: Moments | None) -> Moments:
     """The moments of the first steps, then those of the later ones."""
     if later is None:
         return first

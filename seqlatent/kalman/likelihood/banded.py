@@ -44,7 +44,7 @@ class Form(NamedTuple):
         places: Places of the diagonals of a matrix ``(K, K)`` in memory ``(K + 1, K)``.
         inside: Which cells of the first K columns belong to two observations ``(K + 1, K)``.
         early: What a noise of variance one adds to those columns ``(K + 1, K)``.
-        flat: Whether a constant leaves w as it is.
+        ignores_level: Whether a constant leaves w as it is.
     """
 
     order: int
@@ -56,7 +56,7 @@ class Form(NamedTuple):
     places: Array
     inside: Array
     early: Array
-    flat: bool
+    ignores_level: bool
 
 
 @lru_cache(maxsize=16)
@@ -70,9 +70,9 @@ def _form(cells: tuple[float, ...], K: int) -> Form | None:
     lag, column = np.arange(K + 1)[:, None], np.arange(K)
     inside = lag + column < K
     early = np.where(inside, lag == 0, polynomial[:, None]).astype(np.float64)
-    places, flat = (lag + column) * K + column, float(polynomial.sum()) == 0.0
+    places, ignores_level = (lag + column) * K + column, float(polynomial.sum()) == 0.0
     log_det = reduced.log_det
-    return Form(K, polynomial, shocks, rows, noise, log_det, places, inside, early, flat)
+    return Form(K, polynomial, shocks, rows, noise, log_det, places, inside, early, ignores_level)
 
 
 class Banded(NamedTuple):
@@ -105,12 +105,12 @@ def log_likelihood(problem: Problem) -> Tensor | None:
         return None
     if y.device.type != "cpu" or y.shape[-2] < K + 2 or bool(b.any()):
         return None
-    flat = diffuse is not None
+    is_diffuse = diffuse is not None
     if diffuse is not None and not bool(diffuse.all()):
         return None
     lead, steps = problem.axes
-    own = [_constant(x, lead) for x in (Q, R, P0.unsqueeze(-3))]
-    matrices, batch = [x.double() for x in own if x is not None], math.prod(lead)
+    found = [_constant(x, lead) for x in (Q, R, P0.unsqueeze(-3))]
+    matrices, batch = [x.double() for x in found if x is not None], math.prod(lead)
     most = _OWN if any(x.dim() == 3 for x in matrices) else _SERIES
     if len(matrices) < 3 or not 0 < batch <= most:
         return None
@@ -127,11 +127,19 @@ def log_likelihood(problem: Problem) -> Tensor | None:
         return None
     needed = graph and any(x.requires_grad for x in parts)
     values = [x.detach().numpy() for x in parts]
-    found = _solved(form, values, ends, flat, needed)
+    found = _solved(form, values, ends, is_diffuse, needed)
     if found is None:
         return None
     if needed:
-        data = (form, found, flat, F.reshape(K, K), H.reshape(1, K), torch.tensor(ends), diffuse)
+        data = (
+            form,
+            found,
+            is_diffuse,
+            F.reshape(K, K),
+            H.reshape(1, K),
+            torch.tensor(ends),
+            diffuse,
+        )
         value: Any = _Banded.apply(data, *parts)
     else:
         value = torch.from_numpy(np.concatenate([each.value for each in found]))
@@ -160,7 +168,7 @@ def _ends(seen: Array) -> list[int] | None:
 
 
 def _solved(
-    form: Form, parts: list[Array], ends: list[int], flat: bool, slopes: bool
+    form: Form, parts: list[Array], ends: list[int], is_diffuse: bool, slopes: bool
 ) -> list[Banded] | None:
     """Series by series, or all that share matrices at once; None where digits would be lost."""
     Q, R, P0, m0, y = parts
@@ -170,8 +178,10 @@ def _solved(
         groups = [slice(i, i + 1) for i in range(len(y))]
     found = []
     for each in groups:
-        q, r, p = (x[each.start] if x.ndim == 3 else x for x in (Q, R, P0))
-        solved = _solve(form, q, r, p, m0[each], y[each, : ends[each.start]], flat, slopes, each)
+        matrices = [x[each.start] if x.ndim == 3 else x for x in (Q, R, P0)]
+        solved = _solve(
+            form, matrices, m0[each], y[each, : ends[each.start]], is_diffuse, slopes, each
+        )
         if solved is None:
             return None
         found.append(solved)
@@ -180,18 +190,16 @@ def _solved(
 
 def _solve(
     form: Form,
-    Q: Array,
-    R: Array,
-    P0: Array,
+    matrices: list[Array],
     m0: Array,
     y: Array,
-    flat: bool,
+    is_diffuse: bool,
     slopes: bool,
     number: slice,
 ) -> Banded | None:
-    K, lapack = form.order, routines()
-    u = _transformed(form, m0, y, flat)
-    band, gamma = _band(form, Q, R[0, 0], None if flat else P0, len(u))
+    (Q, R, P0), K, lapack = matrices, form.order, routines()
+    u = _transformed(form, m0, y, is_diffuse)
+    band, gamma = _band(form, Q, R[0, 0], None if is_diffuse else P0, len(u))
     L, info = lapack.dpbtrf(band, lower=1)
     if info:
         return None
@@ -200,16 +208,16 @@ def _solve(
     x, _ = lapack.dtbtrs(L, e, uplo="L", trans="T")
     cells, least = y.shape[1], root.min()
     # what rounding does to the data, to the variance of a row, and to the quadratic form
-    size = np.abs(form.polynomial).sum() * np.abs(y - y[:, :1] if form.flat else y).max()
+    size = np.abs(form.polynomial).sum() * np.abs(y - y[:, :1] if form.ignores_level else y).max()
     limit = trusted(torch.float64, cells)
     if size > limit * least or (band[0] / root**2).max() > limit:
         return None
-    later = x if flat else x[K:]
+    later = x if is_diffuse else x[K:]
     most = 2 * np.abs(gamma).sum()
     if _EPS * most * (later * later).sum(0).max() > _VALUE * cells:
         return None
     constant = 0.5 * len(u) * _LOG_2PI + np.log(root).sum()
-    if flat:
+    if is_diffuse:
         constant += form.log_det + 0.5 * K * _LOG_2PI
     value = -0.5 * (e * e).sum(0) - constant
     if not slopes:
@@ -217,22 +225,22 @@ def _solve(
     for k in range(1, K + 1):
         L[k, -k:] = 0.0
     inverse = inverse_band(L)
-    total = most * inverse[0, 0 if flat else K :].sum()
+    total = most * inverse[0, 0 if is_diffuse else K :].sum()
     if _EPS * total * total > _SLOPES * cells:
         return None
     return Banded(number, value, x, inverse)
 
 
-def _transformed(form: Form, m0: Array, y: Array, flat: bool) -> Array:
+def _transformed(form: Form, m0: Array, y: Array, is_diffuse: bool) -> Array:
     """The first observations relative to their mean, and w, series as columns ``(N, C)``."""
-    K, start = form.order, 0 if flat else form.order
+    K, start = form.order, 0 if is_diffuse else form.order
     u = np.zeros((y.shape[1] - K + start, len(y)), order="F")
-    level = (y - y[:, :1] if form.flat else y).T
+    level = (y - y[:, :1] if form.ignores_level else y).T
     w = u[start:]
     for lag, p in enumerate(form.polynomial.tolist()):
         if p:  # most of a season's are zero
             w += p * level[K - lag : len(level) - lag]
-    if not flat:
+    if not is_diffuse:
         u[:K] = (y[:, :K] - m0 @ form.rows.T).T
     return u
 
@@ -279,7 +287,7 @@ class _Banded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         parts, needed = ctx.saved_tensors, ctx.needs_input_grad[1:]
-        form, found, flat, F, H, ends, diffuse = ctx.data
+        form, found, is_diffuse, F, H, ends, diffuse = ctx.data
         if torch.is_grad_enabled():
             Q, R, P0, m0, y = parts
             seen = (torch.arange(y.shape[1]) < ends[:, None]).unsqueeze(-1)
@@ -294,12 +302,12 @@ class _Banded(torch.autograd.Function):
             return None, *(next(slopes) if need else None for need in needed)
         total = [np.zeros(x.shape) if n else None for x, n in zip(parts, needed, strict=True)]
         for each in found:
-            _add_slopes(form, each, grad[each.number].numpy(), flat, total)
+            _add_slopes(form, each, grad[each.number].numpy(), is_diffuse, total)
         return None, *(None if x is None else torch.from_numpy(x) for x in total)
 
 
 def _add_slopes(
-    form: Form, part: Banded, weight: Array, flat: bool, total: list[Array | None]
+    form: Form, part: Banded, weight: Array, is_diffuse: bool, total: list[Array | None]
 ) -> None:
     """Adds the gradients of some series to those of Q, R, P0, m0 and y."""
     K, x, S, number = form.order, part.solved, part.inverse, part.number
@@ -309,12 +317,12 @@ def _add_slopes(
     for k in range(min(K + 1, size)):  # a short series has no pairs that far apart
         of_band[k, : size - k] += (used[k:] * x[: size - k]).sum(1)
     of_band[0] *= 0.5
-    start = 0 if flat else K
+    start = 0 if is_diffuse else K
     of_matrices = _of_matrices(form, of_band, start)
     for out, of_one in zip(total[:3], of_matrices, strict=True):
         if out is not None and of_one is not None:
             out[number.start if out.ndim == 3 else ...] += (of_one + of_one.T) / 2
-    if total[3] is not None and not flat:
+    if total[3] is not None and not is_diffuse:
         total[3][number] += used[:K].T @ form.rows
     of_y, length = total[4], size - start + K
     if of_y is None:

@@ -62,14 +62,14 @@ def _of_many(L: Float[Array, "W N"]) -> Float[Array, "W N"]:
     eye = torch.eye(block, dtype=torch.float64)
     X = torch.linalg.solve_triangular(torch.from_numpy(upper), eye, upper=True).numpy()
     M = X @ below
-    own = X @ X.transpose(0, 2, 1)
+    squares = X @ X.transpose(0, 2, 1)
     corners = np.zeros((number, K, K))
     corner, lead = corners[-1], M[:, :K]
     for n in range(number - 1, 0, -1):
-        corner = own[n, :K, :K] + lead[n] @ corner @ lead[n].T
+        corner = squares[n, :K, :K] + lead[n] @ corner @ lead[n].T
         corners[n - 1] = corner
     carried = M @ corners
-    memory[..., :block] = own + carried @ M.transpose(0, 2, 1)
+    memory[..., :block] = squares + carried @ M.transpose(0, 2, 1)
     memory[..., block:] = -carried
     return np.ascontiguousarray(_band(memory, width).reshape(-1, width)[:size].T)
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-class Lifted(NamedTuple):
+class BlockModel(NamedTuple):
     r"""A block of m steps of a time-invariant model, given the first of its states.
 
     .. math::
@@ -25,13 +25,13 @@ class Lifted(NamedTuple):
     zz: Float[Tensor, "*d K K"]
 
 
-def lift(
+def block_model(
     F: Float[Tensor, "*f K K"],
     Q: Float[Tensor, "*q K K"],
     H: Float[Tensor, "*h D K"],
     R: Float[Tensor, "*r D D"],
     rounds: int,
-) -> Lifted:
+) -> BlockModel:
     r"""Lifts :math:`m = 2^{rounds}` steps by doubling.
 
     With the rows :math:`O_i = H F^i` and what the shocks before a step have in common with its
@@ -57,7 +57,7 @@ def lift(
     later = torch.cat([powers[..., 1:, :, :], step.unsqueeze(-3)], -3).flip(-3)
     yz = _each(later, Z).mT.flatten(-3, -2)
     yy = _mirrored(Z.mT.flatten(-3, -2) @ rows.mT, R, m)
-    return Lifted(rows, step, yy, yz, zz)
+    return BlockModel(rows, step, yy, yz, zz)
 
 
 def _each(A: Float[Tensor, "*a m K K"], X: Float[Tensor, "*x m K D"]) -> Float[Tensor, "... m K D"]:
@@ -79,10 +79,10 @@ def _mirrored(
     """
     D = R.shape[-1]
     blocks = lagged.unflatten(-1, (m, D)).unflatten(-3, (m, D)).movedim(-3, -2)
-    own = (blocks[..., :1, :, :] + R[..., None, None, :, :]) / 2
+    diagonal = (blocks[..., :1, :, :] + R[..., None, None, :, :]) / 2
     # what stands on the diagonal is counted from both sides
-    lead = own.shape[:-4]
-    blocks = torch.cat([own, blocks[..., 1:, :, :].expand(*lead, m, m - 1, D, D)], -3)
+    lead = diagonal.shape[:-4]
+    blocks = torch.cat([diagonal, blocks[..., 1:, :, :].expand(*lead, m, m - 1, D, D)], -3)
     wide = torch.nn.functional.pad(blocks, (0, 0, 0, 0, 0, m)).flatten(-4, -3)
     shifted = wide[..., : m * (2 * m - 1), :, :].unflatten(-3, (m, 2 * m - 1))[..., :m, :, :]
     half = shifted.movedim(-2, -3).flatten(-2).flatten(-3, -2)

@@ -1,4 +1,4 @@
-"""The first block of steps of a filter: it meets the prior, which may be vast or flat."""
+"""The first block of steps of a filter: it meets the prior, which may be diffuse."""
 
 import math
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seqlatent.derivatives import first_order
-from seqlatent.kalman.likelihood.block_model import Lifted
+from seqlatent.kalman.likelihood.block_model import BlockModel
 
 # Relative accuracy of values to that of gradients.
 _SLOPES = 0.1
@@ -16,7 +16,7 @@ _SLOPES = 0.1
 _MANY = 1e4
 
 
-class Began(NamedTuple):
+class InitialBlock(NamedTuple):
     """The distribution of the state after the first block, and what the block was worth.
 
     ``size`` holds the variances from which those of ``cov`` were got by subtraction, ``condition``
@@ -30,14 +30,14 @@ class Began(NamedTuple):
     condition: Float[Tensor, "*P"]
 
 
-def begin(
-    block: Lifted,
+def initial_block(
+    block: BlockModel,
     m0: Float[Tensor, "*m C K"],
     P0: Float[Tensor, "*p K K"],
     y: Float[Tensor, "*y C M"],
     seen: Float[Tensor, "*w M"] | None,
-    flat: Bool[Tensor, " K"] | None,
-) -> Began:
+    diffuse: Bool[Tensor, " K"] | None,
+) -> InitialBlock:
     r"""The first block, given as many of its rows as there are.
 
     With observations in units of their noise, :math:`U = L^{-1} O`, and the posterior covariance
@@ -50,17 +50,17 @@ def begin(
             + 2 \log|L| + M \log 2\pi
 
     All terms are of the size of the noise, whatever the size of the prior, and an error of s counts
-    by its square. A flat coordinate has precision 0, and its determinant is that of W alone. Its
+    by its square. A diffuse coordinate has precision 0, and its determinant is that of W alone. Its
     mean is free, so that observations are read relative to those that a first estimate of it
     explains: their level costs no digits.
 
     Args:
         block: The block.
         m0: Mean of the first state.
-        P0: Its covariance; rows and columns of flat coordinates are not read.
+        P0: Its covariance; rows and columns of diffuse coordinates are not read.
         y: Rows of the observations, 0 where nothing was seen.
         seen: 1 for rows that count, 0 for others; all by default.
-        flat: Coordinates of the first state of which nothing is known.
+        diffuse: Coordinates of the first state of which nothing is known.
     """
     rows, transition, yy, yz, zz = block
     count = y.shape[-1]
@@ -74,13 +74,13 @@ def begin(
     U = torch.linalg.solve_triangular(L, rows, upper=False)
     back = torch.linalg.solve_triangular(L, yz, upper=False)
     J, level = U.mT @ U, None
-    if flat is not None:
-        m0 = m0.masked_fill(flat, 0.0)
+    if diffuse is not None:
+        m0 = m0.masked_fill(diffuse, 0.0)
         with torch.no_grad():
-            found = posterior(P0, J, _whitened(L, y - m0 @ rows.mT) @ U, flat)
-            level = found.shift.masked_fill(~flat, 0.0)
+            found = posterior(P0, J, _whitened(L, y - m0 @ rows.mT) @ U, diffuse)
+            level = found.shift.masked_fill(~diffuse, 0.0)
         y = y - level @ rows.mT
-    found = posterior(P0, J, _whitened(L, y - m0 @ rows.mT) @ U, flat)
+    found = posterior(P0, J, _whitened(L, y - m0 @ rows.mT) @ U, diffuse)
     mean = m0 + found.shift
     residual = _whitened(L, y - mean @ rows.mT)
     log_det = found.log_det + 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
@@ -100,7 +100,7 @@ def begin(
             slopes = torch.maximum(slopes, _noise_condition(U, L, found.cov, seen))
             condition = torch.maximum(condition, _SLOPES * slopes)
     after = mean @ transition.mT + residual @ back
-    return Began(after, (cov + cov.mT) / 2, log_evidence, size, condition)
+    return InitialBlock(after, (cov + cov.mT) / 2, log_evidence, size, condition)
 
 
 def amplified(L: Float[Tensor, "*l M M"]) -> Float[Tensor, "*l"]:
@@ -127,7 +127,7 @@ def _noise_condition(
     r"""By how much rounding is amplified in the gradient of the noise, of which less is asked.
 
     A row that the state follows leaves little of it, :math:`(1 - u_i W u_i^\top) / L_{ii}^2`, where
-    both terms of a small noise are vast.
+    both terms of a small noise are large.
     """
     weight = 1 / L.diagonal(dim1=-2, dim2=-1).square()
     weight = weight if seen is None else weight * seen
@@ -141,7 +141,7 @@ def _noise_condition(
 def _shock_condition(
     rows: Float[Tensor, "*o M K"],
     L: Float[Tensor, "*l M M"],
-    block: Lifted,
+    block: BlockModel,
     cov: Float[Tensor, "*p K K"],
     seen: Float[Tensor, "*s M"] | None,
 ) -> Float[Tensor, "..."]:
@@ -171,11 +171,11 @@ def inflated(L: Float[Tensor, "*l K K"], inverse: Float[Tensor, "*l K K"]) -> Fl
     return L.square().sum(-1) * inverse.square().sum(-2)
 
 
-def of_start(
-    block: Lifted, seen: Float[Tensor, "*w M"] | None, flat: Bool[Tensor, " K"]
+def diffuse_condition(
+    block: BlockModel, seen: Float[Tensor, "*w M"] | None, diffuse: Bool[Tensor, " K"]
 ) -> Float[Tensor, "*l"]:
-    """The condition of the flat coordinates by all rows; vast where these do not determine them."""
-    rows, yy = block.rows[..., flat], block.yy
+    """The condition of the diffuse coordinates by all rows; infinite where these leave one open."""
+    rows, yy = block.rows[..., diffuse], block.yy
     if seen is not None:
         rows, yy = rows * seen[..., None], masked(yy, seen)
     with torch.no_grad():
@@ -201,7 +201,7 @@ def posterior(
     P: Float[Tensor, "*p K K"],
     J: Float[Tensor, "*j K K"],
     b: Float[Tensor, "*b C K"],
-    flat: Bool[Tensor, " K"] | None,
+    diffuse: Bool[Tensor, " K"] | None,
 ) -> Posterior:
     r"""The covariance :math:`W = (P^{-1} + J)^{-1}`, and rows s = b W.
 
@@ -211,20 +211,20 @@ def posterior(
     The rows are solved for: where few observations with little noise leave directions open, W in
     the others is mere rounding.
     """
-    return Posterior(*_Posterior.apply(P, J, b, flat))  # type: ignore[misc]
+    return Posterior(*_Posterior.apply(P, J, b, diffuse))  # type: ignore[misc]
 
 
 class _Posterior(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, P: Tensor, J: Tensor, b: Tensor, flat: Tensor | None
+        ctx: Any, P: Tensor, J: Tensor, b: Tensor, diffuse: Tensor | None
     ) -> tuple[Tensor, ...]:
         precision = torch.ones_like(P[..., 0])
-        ctx.like, ctx.flat, given = P, flat, P
-        if flat is not None:
-            # a flat coordinate has a column of the factor to itself
-            given = P.masked_fill(flat | flat[:, None], 0.0) + flat.diag().to(P.dtype)
-            precision = precision.masked_fill(flat, 0.0)
+        ctx.like, ctx.diffuse, given = P, diffuse, P
+        if diffuse is not None:
+            # a diffuse coordinate has a column of the factor to itself
+            given = P.masked_fill(diffuse | diffuse[:, None], 0.0) + diffuse.diag().to(P.dtype)
+            precision = precision.masked_fill(diffuse, 0.0)
         G, ctx.regular = _factor(given)
         L, info = torch.linalg.cholesky_ex(G.mT @ J @ G + torch.diag_embed(precision))
         eye = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
@@ -233,8 +233,8 @@ class _Posterior(torch.autograd.Function):
         v = _solved(L, b @ G)
         W, shift, v = half.mT @ half, v @ G.mT, v * precision.unsqueeze(-2)
         log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        own = inflated(L, inverse).amax(-1)
-        condition = torch.maximum(own, _failed(L, info))
+        inflation = inflated(L, inverse).amax(-1)
+        condition = torch.maximum(inflation, _failed(L, info))
         ctx.save_for_backward(J, b, W, shift, v, precision, half, G, L)
         ctx.mark_non_differentiable(condition)
         return W, log_det, shift, v.square().sum(-1), condition
@@ -258,22 +258,22 @@ class _Posterior(torch.autograd.Function):
         if ctx.regular:
             kept = torch.linalg.solve_triangular(L.mT, half, upper=True)
             kept = _divided(G, precision.unsqueeze(-1) * kept)
-            own = _divided(G, v.mT).mT
+            prior_shift = _divided(G, v.mT).mT
         else:
             eye = torch.eye(W.shape[-1], dtype=W.dtype, device=W.device)
-            kept, own = eye - J @ W, b - shift @ J
-            if ctx.flat is not None:
-                kept = kept.masked_fill(ctx.flat[:, None], 0.0)
-                own = own.masked_fill(ctx.flat, 0.0)
+            kept, prior_shift = eye - J @ W, b - shift @ J
+            if ctx.diffuse is not None:
+                kept = kept.masked_fill(ctx.diffuse[:, None], 0.0)
+                prior_shift = prior_shift.masked_fill(ctx.diffuse, 0.0)
         of_square = of_square.unsqueeze(-1)
-        of_shift = of_shift + 2 * of_square * own
+        of_shift = of_shift + 2 * of_square * prior_shift
         of_b = _solved(L, of_shift @ G) @ G.mT
         # rows have batch axes that W need not have: each term is summed by itself
-        outer = own.mT @ (of_shift @ kept.mT - of_square * own)
+        outer = prior_shift.mT @ (of_shift @ kept.mT - of_square * prior_shift)
         of_P = _totals(ctx.like, kept @ of_W @ kept.mT + scale * (kept @ J), outer)
         of_J = _totals(J, scale * W - W @ of_W @ W, -shift.mT @ of_b)
-        if ctx.flat is not None:
-            of_P = of_P.masked_fill(ctx.flat | ctx.flat[:, None], 0.0)
+        if ctx.diffuse is not None:
+            of_P = of_P.masked_fill(ctx.diffuse | ctx.diffuse[:, None], 0.0)
         return of_P, of_J, of_b.sum_to_size(b.shape), None
 
 

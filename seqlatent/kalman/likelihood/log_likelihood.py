@@ -9,13 +9,13 @@ from seqlatent.kalman.likelihood import banded
 from seqlatent.kalman.likelihood import moving_average as reduced
 from seqlatent.kalman.likelihood.derivatives import differentiable
 from seqlatent.kalman.likelihood.missing_patterns import (
-    Solved,
+    Likelihoods,
     TimeInvariantProblem,
     after,
     by_filter,
     ends_of,
     in_order,
-    parts,
+    series_groups,
     trusted,
 )
 from seqlatent.kalman.system import LinearGaussianSystem, Problem
@@ -150,19 +150,23 @@ def _of_reduced(problem: TimeInvariantProblem) -> Tensor | None:
     return in_order([found for index in every for found in _reduced(form, problem, index)])
 
 
-def _reduced(form: reduced.Reduced, problem: TimeInvariantProblem, index: Tensor) -> list[Solved]:
+def _reduced(
+    form: reduced.Reduced, problem: TimeInvariantProblem, index: Tensor
+) -> list[Likelihoods]:
     some = problem.select(index)
     value, condition = reduced.likelihood(form, some.Q, some.R, some.y[..., 0], some.ends)
     good = condition < trusted(value.dtype, some.ends)
     if bool(good.all()):
-        return [Solved(index, value)]
-    left = Solved(index[~good], _of_blocks(problem.select(index[~good])))
+        return [Likelihoods(index, value)]
+    left = Likelihoods(index[~good], _of_blocks(problem.select(index[~good])))
     return [left, *(_reduced(form, problem, index[good]) if bool(good.any()) else [])]
 
 
 def _of_blocks(problem: TimeInvariantProblem) -> Tensor:
     """Block by block, the series in groups."""
-    return in_order([found for part in parts(problem) for found in part.solved(problem)])
+    return in_order(
+        [found for group in series_groups(problem) for found in group.evaluate(problem)]
+    )
 
 
 def _each(x: Float[Tensor, "*l i j"], lead: tuple[int, ...]) -> Tensor:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from seqlatent.kalman.aligned import aligned
 from seqlatent.kalman.diffuse.directions import directions, overlooked
-from seqlatent.kalman.likelihood.block_model import Lifted, lift
-from seqlatent.kalman.likelihood.initial_block import begin, of_start
-from seqlatent.kalman.likelihood.later_blocks import continued
+from seqlatent.kalman.likelihood.block_model import BlockModel, block_model
+from seqlatent.kalman.likelihood.initial_block import diffuse_condition, initial_block
+from seqlatent.kalman.likelihood.later_blocks import later_blocks
 from seqlatent.kalman.moments.information import augmented_filter
 from seqlatent.kalman.moments.sequential import filtered, forward
 from seqlatent.kalman.system import Problem
@@ -57,58 +57,64 @@ class TimeInvariantProblem(NamedTuple):
         return TimeInvariantProblem(F, Q, H, R, P0, m0, y, seen, ends, self.diffuse)
 
 
-class Solved(NamedTuple):
+class Likelihoods(NamedTuple):
     """Log likelihoods of some series."""
 
     number: Int[Tensor, " N"]
     value: Float[Tensor, " N"]
 
 
-class Part(NamedTuple):
+class SeriesGroups(NamedTuple):
     """Series that are worked on together: G groups of C series with one covariance path each.
 
     Args:
         number: Their numbers ``(G, C)``.
         real: Which of them are, and not a repetition that fills up a group ``(G, C)``.
         rounds: Steps of a block are two to this power.
-        own: Whether groups have matrices or patterns of their own.
+        per_series: Whether groups have matrices or patterns of their own.
         longer: Whether longer blocks are tried before single steps where digits would be lost: a
-            vast prior is met by more rows then.
+            prior of large variance is met by more rows then.
     """
 
     number: Tensor
     real: Tensor
     rounds: int
-    own: bool
+    per_series: bool
     longer: bool = True
 
-    def solved(self, problem: TimeInvariantProblem) -> list[Solved]:
+    def evaluate(self, problem: TimeInvariantProblem) -> list[Likelihoods]:
         """Numbers and log likelihoods of the series that are real."""
         F, Q, H, R, _ = self._matrices(problem)
-        block, (early, later) = lift(F, Q, H, R, self.rounds), self._patterns(problem)
-        flat, stop = problem.diffuse, int(self.take(problem.ends).max())
+        block, (early, later) = block_model(F, Q, H, R, self.rounds), self._patterns(problem)
+        diffuse, stop = problem.diffuse, int(self.take(problem.ends).max())
         limit = trusted(problem.y.dtype, self._cells(problem))
-        if flat is not None and 2**self.rounds < stop:
-            known = self._every(of_start(block, early, flat) < limit)
+        if diffuse is not None and 2**self.rounds < stop:
+            known = self._every(diffuse_condition(block, early, diffuse) < limit)
             if not bool(known.all()):
                 more = self._alone(~known, self.rounds + 1)
-                return more.solved(problem) + self._some(known, problem)
+                return more.evaluate(problem) + self._some(known, problem)
         value, condition = self._by_blocks(problem, block, early, later, stop)
         good = self._every(condition < limit)
         if bool(good.all()):
-            return [Solved(self.number[self.real], value[self.real if self.own else self.real[0]])]
+            return [
+                Likelihoods(
+                    self.number[self.real], value[self.real if self.per_series else self.real[0]]
+                )
+            ]
         if self.longer and 2**self.rounds < stop:
             more = self._alone(~good, self.rounds + 2)._replace(longer=False)
-            return more.solved(problem) + self._some(good, problem)
+            return more.evaluate(problem) + self._some(good, problem)
         poor = self.number[~good][self.real[~good]]
-        found = Solved(poor, step_by_step(problem.select(poor)))
+        found = Likelihoods(poor, step_by_step(problem.select(poor)))
         return [found, *self._some(good, problem)]
 
-    def _alone(self, which: Tensor, rounds: int) -> "Part":
+    def _alone(self, which: Tensor, rounds: int) -> "SeriesGroups":
         """The series of some groups, each by itself, in longer blocks."""
         chosen = self.real[which]
         number = self.number[which][chosen].unsqueeze(-1)
-        return Part(number, torch.ones_like(number, dtype=torch.bool), rounds, True, self.longer)
+        return SeriesGroups(
+            number, torch.ones_like(number, dtype=torch.bool), rounds, True, self.longer
+        )
 
     def _cells(self, problem: TimeInvariantProblem) -> int | Tensor:
         """The number of cells that were seen in each group."""
@@ -119,15 +125,15 @@ class Part(NamedTuple):
     def _every(self, x: Tensor) -> Tensor:
         return x.expand(len(self.number))
 
-    def _some(self, which: Tensor, problem: TimeInvariantProblem) -> list[Solved]:
+    def _some(self, which: Tensor, problem: TimeInvariantProblem) -> list[Likelihoods]:
         """The groups of which something is true, by themselves."""
         if not bool(which.any()):
             return []
-        return self._replace(number=self.number[which], real=self.real[which]).solved(problem)
+        return self._replace(number=self.number[which], real=self.real[which]).evaluate(problem)
 
     def _matrices(self, problem: TimeInvariantProblem) -> list[Tensor]:
         chosen = self.number[:, 0]
-        return [x[chosen] if x.dim() == 3 and self.own else x for x in problem[:5]]
+        return [x[chosen] if x.dim() == 3 and self.per_series else x for x in problem[:5]]
 
     def _patterns(self, problem: TimeInvariantProblem) -> tuple[Tensor | None, Tensor | None]:
         """What was seen in the first block, and after it, by one pattern for a group.
@@ -145,7 +151,7 @@ class Part(NamedTuple):
     def _by_blocks(
         self,
         problem: TimeInvariantProblem,
-        block: Lifted,
+        block: BlockModel,
         early: Tensor | None,
         later: Tensor | None,
         stop: int,
@@ -154,12 +160,12 @@ class Part(NamedTuple):
         m0, y, ends = (self.take(x) for x in (problem.m0, problem.y, problem.ends))
         y, D, most = y.flatten(-2), y.shape[-1], min(2**self.rounds, y.shape[-2]) * y.shape[-1]
         P0 = self._matrices(problem)[4]
-        started = begin(block, m0, P0, y[..., :most], early, problem.diffuse)
-        value, condition = started.log_evidence, started.condition
+        first = initial_block(block, m0, P0, y[..., :most], early, problem.diffuse)
+        value, condition = first.log_evidence, first.condition
         if stop * D <= most:
             return value, condition
         data = _later(y[..., : stop * D], later, ends, most, D)
-        more, further = continued(block, started.mean, started.cov, started.size, *data)
+        more, further = later_blocks(block, first.mean, first.cov, first.size, *data)
         number: Tensor | int = y.shape[-1] - most
         if problem.seen is not None:
             number = self.take(problem.seen)[..., 2**self.rounds :, :].flatten(-2).sum(-1)
@@ -168,7 +174,7 @@ class Part(NamedTuple):
 
     def take(self, x: Tensor) -> Tensor:
         """The rows of these series, ``(G, C, *)``, or ``(C, *)`` of the one group of all."""
-        if self.own:
+        if self.per_series:
             return x[self.number]
         return x
 
@@ -202,7 +208,7 @@ def trusted(dtype: torch.dtype, cells: int | Tensor) -> float | Tensor:
     return _AMPLIFIED * cells / torch.finfo(dtype).eps
 
 
-def in_order(found: list[Solved]) -> Float[Tensor, " B"]:
+def in_order(found: list[Likelihoods]) -> Float[Tensor, " B"]:
     """Log likelihoods of all series, from those of some at a time."""
     order = torch.cat([each.number for each in found])
     return torch.cat([each.value for each in found])[order.argsort()]
@@ -240,7 +246,7 @@ def by_filter(problem: Problem) -> Tensor:
     return torch.where(left, value, total + (value - total).detach())
 
 
-def parts(problem: TimeInvariantProblem) -> Iterator[Part]:
+def series_groups(problem: TimeInvariantProblem) -> Iterator[SeriesGroups]:
     """Groups of series with the same covariance path, in pieces that fit into the cache."""
     batch, steps, D = problem.y.shape
     K, device = problem.F.shape[-1], problem.y.device
@@ -255,7 +261,7 @@ def parts(problem: TimeInvariantProblem) -> Iterator[Part]:
         pattern[:, : 2**rounds] = problem.seen[:, : 2**rounds]
     if pattern is None or bool((pattern == pattern[:1]).all()):
         index = torch.arange(batch, device=device)[None]
-        yield Part(index, torch.ones_like(index, dtype=torch.bool), rounds, False)
+        yield SeriesGroups(index, torch.ones_like(index, dtype=torch.bool), rounds, False)
         return
     _, group, count = pattern.flatten(1).unique(dim=0, return_inverse=True, return_counts=True)
     member = group.argsort(stable=True)
@@ -270,12 +276,14 @@ def parts(problem: TimeInvariantProblem) -> Iterator[Part]:
         yield from _pieces(index, real, rounds, D, K)
 
 
-def _pieces(index: Tensor, real: Tensor | None, rounds: int, D: int, K: int) -> Iterator[Part]:
+def _pieces(
+    index: Tensor, real: Tensor | None, rounds: int, D: int, K: int
+) -> Iterator[SeriesGroups]:
     real = torch.ones_like(index, dtype=torch.bool) if real is None else real
     width = 2**rounds * D
     most = max(_CELLS // (width * width + width * K + K * K), 8)
     for i in range(0, len(index), most):
-        yield Part(index[i : i + most], real[i : i + most], rounds, True)
+        yield SeriesGroups(index[i : i + most], real[i : i + most], rounds, True)
 
 
 def _rounds(steps: int, D: int, K: int, groups: int, batch: int) -> int:
@@ -283,9 +291,9 @@ def _rounds(steps: int, D: int, K: int, groups: int, batch: int) -> int:
 
     def cost(rounds: int) -> float:
         width = 2**rounds * D
-        own = 6 * K**3 + 6 * K**2 * width + 4 * K * width**2 + width**3
+        group = 6 * K**3 + 6 * K**2 * width + 4 * K * width**2 + width**3
         data = 4 * K * width + width**2
-        return -(-steps // 2**rounds) * (_OVERHEAD + groups * own + batch * data) + groups * own
+        return -(-steps // 2**rounds) * (_OVERHEAD + groups * group + batch * data) + groups * group
 
     return min(range(math.ceil(math.log2(max(steps, 1))) + 1), key=cost)
 

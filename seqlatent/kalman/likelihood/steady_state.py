@@ -1,6 +1,6 @@
 """Blocks of steps once their covariance is steady: products of matrices with the data."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -62,19 +62,36 @@ def run_steady(
     return total
 
 
+class EqualBlocks(NamedTuple):
+    """Blocks with one covariance, and what a filter found.
+
+    Args:
+        P: Covariance before each block.
+        L: Factor of the covariance of its observations.
+        W: That divided into their covariance with the state that follows.
+        x: Means before each block.
+        e: Observations relative to them, divided by L.
+        seen: 1 for rows that were seen, 0 for others, which are phantoms; all by default.
+        counted: 1 for rows that count, 0 for those after the end of a series, where not all do: the
+            last block of it, which is the only one then.
+    """
+
+    P: Float[Tensor, "*p K K"]
+    L: Float[Tensor, "*p M M"]
+    W: Float[Tensor, "*p M K"]
+    x: Float[Tensor, "N *L C K"]
+    e: Float[Tensor, "N *L C M"]
+    seen: Float[Tensor, "*w M"] | None
+    counted: Float[Tensor, "*c _ M"] | None
+
+
 def adjoint(
     rows: Tensor,
     transition: Tensor,
-    P: Tensor,
-    L: Tensor,
-    W: Tensor,
-    x: Float[Tensor, "N *L C K"],
-    e: Float[Tensor, "N *L C M"],
+    blocks: EqualBlocks,
     weight: Float[Tensor, "*L C 1"],
-    counted: Float[Tensor, "*c _ M"] | None,
     of_x: Float[Tensor, "*L C K"],
     of_P: Float[Tensor, "*P K K"],
-    seen: Float[Tensor, "*w M"] | None,
     of_data: bool,
 ) -> tuple[Any, ...]:
     r"""Gradients from blocks with one covariance, by the closed loop :math:`A = \Phi - K O`.
@@ -94,25 +111,19 @@ def adjoint(
         \bar O = u \hat x^\top - S^{-1} O P + u \lambda^\top A P - K^\top \bar\Phi
 
     A step back by the closed loop shrinks what comes later: by :math:`\Phi` and what the update
-    takes off again, under a transition that grows, both would be vast. Only the recursions of
+    takes off again, under a transition that grows, both would be large. Only the recursions of
     :math:`\lambda` and :math:`\Lambda` go block by block.
 
     Args:
         rows: Rows of a block.
         transition: Its transition.
-        P: Covariance before the block.
-        L: Factor of the covariance of its observations.
-        W: That divided into their covariance with the state that follows.
-        x: Means before each block.
-        e: Observations relative to them, divided by L.
+        blocks: What was found on the way there.
         weight: Of each series.
-        counted: 1 for rows that count, 0 for those after the end of a series, where not all do:
-            the last block of it, which is the only one then.
         of_x: Gradient of the mean that follows.
         of_P: Gradient of the covariance that follows.
-        seen: 1 for rows that were seen, 0 for others, which are phantoms; all by default.
         of_data: Whether the gradient of the data is asked for.
     """
+    P, L, W, x, e, seen, counted = blocks
     solve, number = torch.linalg.solve_triangular, len(x)
     gain = solve(L.mT, W, upper=True).mT
     closed = transition - gain @ rows
@@ -131,9 +142,9 @@ def adjoint(
         of_x = of_x @ closed + each
     after = torch.stack(path[::-1])
     cross = p.mT @ (after @ closed)
-    own = 0.5 * (weighted.mT @ p - rows.mT @ inverse @ rows + cross + cross.mT)
+    direct = 0.5 * (weighted.mT @ p - rows.mT @ inverse @ rows + cross + cross.mT)
     total = torch.zeros_like(of_P)
-    for each in reversed(own.unbind()):
+    for each in reversed(direct.unbind()):
         total += of_P
         of_P = closed.mT @ of_P @ closed + each
     both, said = _gram(u, after), _gram(u, used) - number * inverse

@@ -52,14 +52,14 @@ def amplified(
     An update leaves rounding of the size of the variances that it started from. What of that the
     rows of a later step see counts relative to their own variance, given the rows before.
     """
-    own = left = S.diagonal(dim1=-2, dim2=-1)
-    if not bool(((own > 0) & own.isfinite()).all()):
+    variance = left = S.diagonal(dim1=-2, dim2=-1)
+    if not bool(((variance > 0) & variance.isfinite()).all()):
         return False
     if S.shape[-1] > 1:
         L, failed = torch.linalg.cholesky_ex(S)
         left = L.diagonal(dim1=-2, dim2=-1).square().masked_fill(failed[..., None] > 0, 0.0)
     eps = torch.finfo(S.dtype).eps
-    if not bool((left > eps**_WITHIN * own).all()):
+    if not bool((left > eps**_WITHIN * variance).all()):
         return True
     if len(S) == 1:
         return False
@@ -153,7 +153,7 @@ def _updates_adjoint(
     r"""Gradients of P^-, H and R, each per step, from those of gains and innovations.
 
     With :math:`U = L^{-1} H`, not from what is divided by S: a combination of rows that the state
-    has no part in has a vast part of that, which H then has to take out again.
+    has no part in has a large part of that, which H then has to take out again.
     """
     of_k = torch.zeros_like(k) if of_k is None else of_k
     inner = torch.zeros_like(L) if of_L is None else moved(L, of_L)

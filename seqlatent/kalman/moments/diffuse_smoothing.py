@@ -100,7 +100,7 @@ def backwards(
         (I - J_t F) P_t (I - J_t F)^\top + J_t Q J_t^\top)
 
     Each of the ``first`` states is observed by the next one. The gain J of that observation is the
-    limit of vast variances, as it is in the filter.
+    limit of large variances, as it is in the filter.
     """
     mean, cov, predicted_mean, _, _ = first
     steps = len(mean)

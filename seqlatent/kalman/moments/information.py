@@ -19,7 +19,12 @@ from seqlatent.kalman.aligned import (
     noise_factor,
     residuals,
 )
-from seqlatent.kalman.diffuse.as_parameter import doubtful, estimate, paths, start
+from seqlatent.kalman.diffuse.as_parameter import (
+    estimate,
+    ill_determined,
+    paths,
+    with_estimated_start,
+)
 from seqlatent.kalman.moments.sequential import Filtered, filter, filter_result
 from seqlatent.kalman.riccati import closed_loop, covariances, stack, unstack
 from seqlatent.kalman.system import LinearGaussianSystem
@@ -139,13 +144,13 @@ def augmented_filter(s: AlignedSystem, informed: list[bool] | None = None) -> Mo
     if s.diffuse is None:
         return result
     found = paths(s, gain, closed, L)
-    if doubtful(found.precision):
+    if ill_determined(found.precision):
         return None
     # a start near the one that data say: squares of what is far off would have no digit left
     place = estimate(found, white)
     eye = torch.eye(s.F.shape[-1], dtype=place.dtype, device=place.device)
     result, white = from_start(s._replace(m0=s.m0 + place @ eye[s.diffuse]))
-    return start(result, found, white, place)
+    return with_estimated_start(result, found, white, place)
 
 
 def _said(H: Tensor, d: Tensor, R: Tensor, y: Tensor, observed: Tensor) -> _Said | None:

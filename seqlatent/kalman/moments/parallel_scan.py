@@ -1,7 +1,7 @@
 """Filter and smoother in a number of rounds logarithmic in time, by associative scans.
 
 Steps from the second on are elements that compose; the prior of the first state, whose variance may
-be vast, meets them only once they are composed.
+be large, meets them only once they are composed.
 """
 
 import math
@@ -26,8 +26,8 @@ from seqlatent.kalman.conditional_steps import (
     ConditionalSteps,
     conditional_steps,
     first_distribution,
+    moved_back,
     posterior_chain,
-    then_nothing,
 )
 from seqlatent.kalman.moments.fixed_interval import FirstDistribution, divisible, either
 from seqlatent.kalman.moments.sequential import Algorithm, Filtered, forward, smoothed
@@ -101,7 +101,7 @@ def _composed(s: AlignedSystem) -> Moments:
 def _contradiction(s: AlignedSystem, found: Moments) -> float:
     """How far moments are from what an update of their step's predicted ones gives.
 
-    Relative to what is left of a variance: of a vast one it may be little.
+    Relative to what is left of a variance: of a large one it may be little.
     """
     PH = found.predicted_cov @ s.H.mT
     L, info = torch.linalg.cholesky_ex(s.H @ PH + s.R)
@@ -150,7 +150,7 @@ def _chain(s: AlignedSystem, distribution: FirstDistribution) -> Smoothed | None
     e = conditional_steps(s)
     ahead = [x.flip(0) for x in _written_out(e, s.lead, s.steps - 1)]
     ahead = _scan(lambda x, y: _compose(y, x), ahead)
-    eta, J = (then_nothing(x.flip(0), s.steps) for x in ahead[3:])
+    eta, J = (moved_back(x.flip(0), s.steps) for x in ahead[3:])
     first = distribution(s, eta[:1], J[:1])
     if first is None:
         return None

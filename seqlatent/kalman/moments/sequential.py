@@ -18,9 +18,13 @@ from seqlatent.kalman.aligned import (
     means,
     residuals,
 )
-from seqlatent.kalman.conditional_steps import conditional_steps, posterior_chain, then_nothing
+from seqlatent.kalman.conditional_steps import (
+    conditional_steps,
+    moved_back,
+    posterior_chain,
+)
 from seqlatent.kalman.diffuse.directions import Directions, directions
-from seqlatent.kalman.diffuse.initialisation import continued, initial_phase, marked
+from seqlatent.kalman.diffuse.initialisation import concatenated, initial_phase, marked
 from seqlatent.kalman.moments.covariance_factors import amplified, by_factors
 from seqlatent.kalman.moments.diffuse_smoothing import (
     backwards,
@@ -73,8 +77,8 @@ def filter(
     The covariances do not depend on ``y``: along leading axes where neither a matrix nor the
     pattern of ``observed`` differs they are computed once, and the means are one recurrence. What
     is missing is left out exactly, also where R correlates it with what is there. Where subtracting
-    covariances would cost half of the digits, as under a vast prior without noise of the state,
-    they are carried by factors, as in :func:`filter_square_root`.
+    covariances would cost half of the digits, as under a large prior variance without noise of the
+    state, they are carried by factors, as in :func:`filter_square_root`.
 
     Args:
         system: The model.
@@ -146,7 +150,7 @@ def filtered(
         return filter_result(run(s))
     found = directions(s)
     first, later = initial_phase(s, found)
-    moments = first if later is None else continued(first, run(later))
+    moments = first if later is None else concatenated(first, run(later))
     cov = marked(moments.cov, found.after, found.scale, undetermined)
     predicted_cov = marked(moments.predicted_cov, found.before, found.scale, undetermined)
     return filter_result(moments._replace(cov=cov, predicted_cov=predicted_cov))
@@ -175,9 +179,9 @@ def smoother(
         \hat z_t = m_t + P_t F_{t+1}^\top r_{t+1}, \quad
         V_t = P_t - P_t F_{t+1}^\top N_{t+1} F_{t+1} P_t
 
-    Where later data shrink a filtered covariance by orders of magnitude, as they do under a vast
-    prior, that difference has no digit left. Then a backward pass of information and a forward pass
-    of moments take its place: given the next observation, a step is
+    Where later data shrink a filtered covariance by orders of magnitude, as they do under a large
+    prior variance, that difference has no digit left. Then a backward pass of information and a
+    forward pass of moments take its place: given the next observation, a step is
     :math:`N(E_t z_{t-1} + e_t, C_t)`; what follows it is a potential of precision
     :math:`\Lambda_t`. The posterior is the forward chain of both, and its covariance a sum:
 
@@ -221,7 +225,7 @@ def _smooth(s: AlignedSystem) -> Smoothed:
 def _chain(s: AlignedSystem, distribution: FirstDistribution) -> Smoothed | None:
     e = conditional_steps(s)
     eta = e.eta.expand(-1, *s.lead, -1)
-    precision, shift = backward(e.A, e.b, e.C, *(then_nothing(x, s.steps) for x in (e.J, eta)))
+    precision, shift = backward(e.A, e.b, e.C, *(moved_back(x, s.steps) for x in (e.J, eta)))
     first = distribution(s, shift[:1], precision[:1])
     if first is None:
         return None

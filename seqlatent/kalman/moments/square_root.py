@@ -18,8 +18,8 @@ def filter_square_root(system: LinearGaussianSystem, y: Tensor, observed: Tensor
         \begin{bmatrix} P_-^{1/2} & 0 \end{bmatrix}
 
     with orthogonal :math:`\Theta`, from QR decompositions. What it returns is what :func:`filter`
-    returns, in exact arithmetic. It is for problems of bad condition: a vast prior beside sharp
-    observations, nearly collinear rows of H, single precision. Every covariance is positive
+    returns, in exact arithmetic. It is for problems of bad condition: a large prior variance beside
+    sharp observations, nearly collinear rows of H, single precision. Every covariance is positive
     semi-definite by construction, and the evidence is read off the factor of S. So a first state of
     which nothing is known may have a variance of 1e12. It takes two to three times as long, and its
     gradient is that of :func:`filter`.

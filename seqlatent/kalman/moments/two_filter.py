@@ -49,8 +49,8 @@ def _given_next(F: Tensor, Q: Tensor, H: Tensor, R: Tensor) -> tuple[Tensor, Ten
     rows, Q, R = H.shape[-2], root(Q, "transition covariance Q"), root(R, "covariance R")
     number = max(len(Q), len(H), len(R))
     both = torch.cat([(H @ Q).expand(number, -1, -1, -1), Q.expand(number, -1, -1, -1)], -2)
-    own = torch.nn.functional.pad(R.expand(number, -1, -1, -1), (0, 0, 0, Q.shape[-1]))
-    joint = triangular(torch.cat([both, own], -1))
+    noise = torch.nn.functional.pad(R.expand(number, -1, -1, -1), (0, 0, 0, Q.shape[-1]))
+    joint = triangular(torch.cat([both, noise], -1))
     L, C = joint[..., :rows, :rows], joint[..., rows:, rows:]
     gain = torch.linalg.solve_triangular(L, joint[..., rows:, :rows], upper=False, left=False)
     HF = H @ F
