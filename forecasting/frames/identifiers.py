@@ -9,7 +9,7 @@ import pandas as pd
 
 from seqlatent.forecasting.errors import FolderError
 
-__all__ = ["decoded", "encoded", "storable"]
+__all__ = ["decoded", "encoded", "unstorable"]
 
 _DIGITS = 4000  # of an integer, more than which Python does not write as text
 
@@ -21,11 +21,15 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 }
 
 
-def storable(value: Any) -> bool:
-    """Whether an identifier is text, a number or a truth value, as a folder holds them.
+def unstorable(ids: np.ndarray) -> list[int]:
+    """Places of identifiers that are no text, number or truth value, as a folder holds them.
 
     Fractions and numbers of more than double precision are none of these.
     """
+    return [i for i, id in enumerate(ids) if not _storable(id)]
+
+
+def _storable(value: Any) -> bool:
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, int):
         return abs(value) < 10**_DIGITS

@@ -11,7 +11,7 @@ import pandas as pd
 from seqlatent.forecasting.errors import ColumnError, DataError, TimeError
 from seqlatent.forecasting.errors.locate import Rows, plain
 from seqlatent.forecasting.frames.columns import Columns
-from seqlatent.forecasting.frames.identifiers import storable
+from seqlatent.forecasting.frames.identifiers import unstorable
 from seqlatent.forecasting.frames.ranges import DOUBLE, range_of, too_large
 from seqlatent.forecasting.frames.timestamps import Times, read_times
 from seqlatent.forecasting.values import floats, is_object, kind_of, missing, told, warn_of_digits
@@ -125,16 +125,15 @@ class Table:
         ids = np.asarray(uniques)
         if ids.dtype.kind not in "iub":
             ids = ids.astype(object)
-        for i, id in enumerate(ids):
-            if not storable(id):
-                row = self.position(int(np.argmax(codes == i)))
-                raise ColumnError(
-                    f"{self.name}: column {name!r}, row {row}: expected identifiers that are "
-                    f"strings or integers, found {told(id)} of type {type(id).__name__}. "
-                    f"Make strings of them: df[{name!r}].astype(str).",
-                    column=name,
-                    row=row,
-                )
+        for i in unstorable(ids):
+            row, id = self.position(int(np.argmax(codes == i))), ids[i]
+            raise ColumnError(
+                f"{self.name}: column {name!r}, row {row}: expected identifiers that are "
+                f"strings or integers, found {told(id)} of type {type(id).__name__}. "
+                f"Make strings of them: df[{name!r}].astype(str).",
+                column=name,
+                row=row,
+            )
         if is_object(self.column(name)):
             self._of_one_kind(ids, np.asarray(codes))
         return ids, np.asarray(codes)
@@ -159,7 +158,8 @@ class Table:
         before = {id: id for id in known}
         for i, id in enumerate(ids.tolist()):
             other = before.get(id, id)
-            if (kind_of(other) == "bool") != (kind_of(id) == "bool"):
+            same = type(other) is type(id)
+            if not same and (kind_of(other) == "bool") != (kind_of(id) == "bool"):
                 raise self._equal(self.position(int(np.argmax(codes == i))), id, other)
 
     def _equal(self, row: int, id: Any, other: Any) -> ColumnError:
