@@ -107,15 +107,11 @@ def components(
 ) -> Data:
     """One row per series, time, target and component, where there is one."""
     names = [named(name, covariates) for name in found.names]
-    data, pick = _contributed(columns, panel, alias, found, levels)
+    data, bands, pick = _contributed(columns, panel, alias, found, levels)
     if specifications:
         data["specification"] = np.full(len(pick), found.specification, dtype=object)
-    data["component"] = _names(names)[pick]
-    data["scale"] = _names(found.scales)[pick]
-    all_marginals = {
-        name: data.pop(name) for name in list(data) if name == "mean" or name[:3] in _ENDS
-    }
-    return data | all_marginals
+    data |= {"component": _names(names)[pick], "scale": _names(found.scales)[pick]}
+    return data | bands
 
 
 def parts(
@@ -127,17 +123,11 @@ def parts(
     covariates: Sequence[str],
 ) -> Data:
     """Components in the columns of :func:`smoothed`, without the irregular, which is no state."""
-    data, pick = _contributed(columns, panel, alias, found, levels)
-    name = [named(name, covariates) for name in found.names]
-    all_marginals = {
-        name: data.pop(name) for name in list(data) if name == "mean" or name[:3] in _ENDS
-    }
-    data |= {"kind": _names(found.kinds)[pick], "name": _names(name)[pick]} | all_marginals
+    data, bands, pick = _contributed(columns, panel, alias, found, levels)
+    names = [named(name, covariates) for name in found.names]
+    data |= {"kind": _names(found.kinds)[pick], "name": _names(names)[pick]} | bands
     kept = data["kind"] != "irregular"
     return {name: values[kept] for name, values in data.items()}
-
-
-_ENDS = ("lo-", "hi-")
 
 
 def _contributed(
@@ -146,28 +136,24 @@ def _contributed(
     alias: str,
     found: Contributions,
     levels: Sequence[int | float],
-) -> tuple[Data, np.ndarray]:
-    """Rows of components without their names, and which component each is about."""
+) -> tuple[Data, Data, np.ndarray]:
+    """Rows of components without their names, their bands, and which component each is about."""
     mean = found.mean.transpose(1, 2, 0)
     rows, target, pick = np.nonzero(~np.isnan(mean) & panel.open[:, None, None])
     data = _rows(columns, panel, rows)
     if panel.y.shape[1] > 1:
         data["target"] = _names(columns.targets)[target]
     data["model"] = np.full(len(rows), alias, dtype=object)
-    data["mean"] = mean[rows, target, pick]
+    bands = {"mean": mean[rows, target, pick]}
     for k, level in enumerate(levels):
-        data[f"lo-{level:g}"] = found.quantiles[pick, 2 * k, rows, target]
-        data[f"hi-{level:g}"] = found.quantiles[pick, 2 * k + 1, rows, target]
-    return data, pick
+        bands[f"lo-{level:g}"] = found.quantiles[pick, 2 * k, rows, target]
+        bands[f"hi-{level:g}"] = found.quantiles[pick, 2 * k + 1, rows, target]
+    return data, bands, pick
 
 
 def innovated(columns: Columns, panel: Panel, found: Mapping[str, np.ndarray]) -> Data:
     """The rows as they came, each with how far it fell from what was foreseen."""
-    rows, width = as_given(panel), panel.y.shape[1]
-    data = _rows(columns, panel, np.repeat(rows, width))
-    if width > 1:
-        data["target"] = np.tile(_names(columns.targets), len(rows))
-    data[columns.targets[0] if width == 1 else "y"] = panel.y[rows].reshape(-1)
+    data, rows = _given(columns, panel)
     return data | {f"{alias}-innovation": x[rows].reshape(-1) for alias, x in found.items()}
 
 
@@ -230,13 +216,8 @@ def completed(
         levels: Levels of the bands.
         complete: Whether cells come that are not missing.
     """
-    width = panel.y.shape[1]
-    wanted = np.ones_like(panel.y, dtype=bool) if complete else np.isnan(panel.y)
-    r, d = np.nonzero(wanted & panel.open[:, None])
-    data = _rows(columns, panel, r)
-    if width > 1:
-        data["target"] = _names(columns.targets)[d]
-    name = columns.targets[0] if width == 1 else "y"
+    data, r, d = _cells(columns, panel, 1, complete=complete)
+    name = _value(columns)
     data |= {name: quantiles[0, r, d], f"{name}-mean": mean[r, d]}
     for k, level in enumerate(levels):
         data[f"{name}-lo-{level:g}"] = quantiles[2 * k + 1, r, d]
@@ -246,26 +227,16 @@ def completed(
 
 def imputed(columns: Columns, panel: Panel, draws: np.ndarray, complete: bool) -> Data:
     """One row per draw and cell that is missing, or per draw and cell."""
-    n, width = len(draws), panel.y.shape[1]
-    wanted = np.ones_like(panel.y, dtype=bool) if complete else np.isnan(panel.y)
-    r, d = np.nonzero(wanted & panel.open[:, None])
-    data = _rows(columns, panel, np.tile(r, n))
-    if width > 1:
-        data["target"] = _names(columns.targets)[np.tile(d, n)]
-    data[columns.sample] = np.repeat(np.arange(n), len(r))
-    data[columns.targets[0] if width == 1 else "y"] = draws[:, r, d].reshape(-1)
-    return data
+    data, r, d = _cells(columns, panel, len(draws), complete=complete)
+    data[columns.sample] = np.repeat(np.arange(len(draws)), len(r))
+    return data | {_value(columns): draws[:, r, d].reshape(-1)}
 
 
 def scored(columns: Columns, panel: Panel, scores: Mapping[str, Scores]) -> Data:
     """The rows as they came, each with its scores."""
-    rows, width = as_given(panel), panel.y.shape[1]
-    data = _rows(columns, panel, np.repeat(rows, width))
-    if width > 1:
-        data["target"] = np.tile(_names(columns.targets), len(rows))
-    data[columns.targets[0] if width == 1 else "y"] = panel.y[rows].reshape(-1)
+    data, rows = _given(columns, panel)
     for alias, found in scores.items():
-        data[f"{alias}-log_score"] = np.repeat(found.log_score[rows], width)
+        data[f"{alias}-log_score"] = np.repeat(found.log_score[rows], panel.y.shape[1])
         data[f"{alias}-pit"] = found.pit[rows].reshape(-1)
     return data
 
@@ -273,6 +244,36 @@ def scored(columns: Columns, panel: Panel, scores: Mapping[str, Scores]) -> Data
 def columns_to_dict(columns: Columns) -> dict[str, Any]:
     """Arguments of the columns, for JSON."""
     return {k: v for k, v in asdict(columns).items() if k != "targets"}
+
+
+def _value(columns: Columns) -> str:
+    """Column of the values of all targets."""
+    return columns.targets[0] if len(columns.targets) == 1 else "y"
+
+
+def _given(columns: Columns, panel: Panel) -> tuple[Data, np.ndarray]:
+    """The rows of a frame as they came, below one another for several targets, and where they are.
+
+    Returns:
+        The columns, and the rows of the panel in the order of the frame.
+    """
+    rows, width = as_given(panel), panel.y.shape[1]
+    data = _rows(columns, panel, np.repeat(rows, width))
+    if width > 1:
+        data["target"] = np.tile(_names(columns.targets), len(rows))
+    return data | {_value(columns): panel.y[rows].reshape(-1)}, rows
+
+
+def _cells(
+    columns: Columns, panel: Panel, copies: int, *, complete: bool
+) -> tuple[Data, np.ndarray, np.ndarray]:
+    """Missing cells, or all, so many times: what says which they are, their rows and targets."""
+    wanted = np.ones_like(panel.y, dtype=bool) if complete else np.isnan(panel.y)
+    r, d = np.nonzero(wanted & panel.open[:, None])
+    data = _rows(columns, panel, np.tile(r, copies))
+    if panel.y.shape[1] > 1:
+        data["target"] = _names(columns.targets)[np.tile(d, copies)]
+    return data, r, d
 
 
 def _rows(columns: Columns, panel: Panel, rows: np.ndarray) -> Data:
