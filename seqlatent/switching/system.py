@@ -116,6 +116,22 @@ def system(
         "observed": (observed, 1),
     }
     _check(named)
+    lead, steps = _axes(named)
+    aligned = {name: align(x, lead, event) for name, (x, event) in named.items()}
+    spread = _by_step(aligned, steps)
+    return System(
+        lead,
+        steps,
+        first=aligned["log_initial"][0],
+        m0=aligned["m0"][0].unsqueeze(-3),
+        P0=aligned["P0"][0].unsqueeze(-4),
+        eye=torch.eye(F.shape[-1], dtype=F.dtype, device=F.device),
+        **{name: x.unbind() if len(x) > 1 else (x[0],) * steps for name, x in spread.items()},
+    )
+
+
+def _axes(named: dict[str, tuple[Tensor, int]]) -> tuple[tuple[int, ...], int]:
+    """The leading axes of all tensors, broadcast, and the number of steps."""
     try:
         shape = torch.broadcast_shapes(*(x.shape[: x.dim() - event] for x, event in named.values()))
     except RuntimeError:
@@ -126,32 +142,26 @@ def system(
             "regimes are the axis S before the matrix: F (*L, T, S, K, K)."
         ) from None
     *lead, steps = shape
-    lead = tuple(lead)
-    aligned = {name: align(x, lead, event) for name, (x, event) in named.items()}
+    return tuple(lead), steps
+
+
+def _by_step(aligned: dict[str, Tensor], steps: int) -> dict[str, Tensor]:
+    """Tensors of steps with an axis of components; rows of what was not observed are masked."""
     seen = aligned["observed"]
-    count = seen.sum(-1).to(F.dtype).expand(steps, *seen.shape[1:-1])
+    count = seen.sum(-1).to(aligned["F"].dtype).expand(steps, *seen.shape[1:-1])
     constant = count * (0.5 * _LOG_2PI)
-    seen, values = seen.unsqueeze(-2), aligned["y"].unsqueeze(-2)
+    seen, y = seen.unsqueeze(-2), aligned["y"].unsqueeze(-2)
     H, d, R = aligned["H"], aligned["d"], aligned["R"]
     if not bool(seen.all()):
-        H, d, R, values = mask_rows(H, d, R, values, seen)
-    F, b, Q = aligned["F"], aligned["b"], aligned["Q"]
-    vectors, matrices = {"b": b, "d": d, "y": values}, {"F": F, "Q": Q, "H": H, "R": R}
-    spread = {
+        H, d, R, y = mask_rows(H, d, R, y, seen)
+    vectors = {"b": aligned["b"], "d": d, "y": y}
+    matrices = {"F": aligned["F"], "Q": aligned["Q"], "H": H, "R": R}
+    return {
         "M": aligned["log_transition"],
         "constant": constant[..., None, None],
         **{name: x.unsqueeze(-3) for name, x in vectors.items()},
         **{name: x.unsqueeze(-4) for name, x in matrices.items()},
     }
-    return System(
-        lead,
-        steps,
-        first=aligned["log_initial"][0],
-        m0=aligned["m0"][0].unsqueeze(-3),
-        P0=aligned["P0"][0].unsqueeze(-4),
-        eye=torch.eye(F.shape[-1], dtype=F.dtype, device=F.device),
-        **{name: x.unbind() if len(x) > 1 else (x[0],) * steps for name, x in spread.items()},
-    )
 
 
 def _check(named: dict[str, tuple[Tensor, int]]) -> None:

@@ -15,7 +15,7 @@ from seqlatent.training.gradient import settings
 from seqlatent.training.gradient.batches import Batch, Panel, sampled
 from seqlatent.training.gradient.descent import Descent
 from seqlatent.training.gradient.heldout import HeldOut
-from seqlatent.training.gradient.plan import cosine, planned
+from seqlatent.training.gradient.plan import Plan, cosine, planned
 from seqlatent.training.gradient.ranks import chosen_device, joined
 from seqlatent.training.gradient.starts import starts
 from seqlatent.training.gradient.surface import WORTH, Surface, judge
@@ -132,34 +132,19 @@ def fit(
         Averaging Weights Leads to Wider Optima and Better Generalization (Izmailov et al., 2018).
     """
     objective = settings.suited(model, schedules) if objective is None else objective
-    settings.check(
-        objective,
-        optimizer=optimizer,
-        schedules=schedules,
-        clip=clip,
-        average=average,
-        held_out=validation is not None,
-        counts={
-            "steps": steps,
-            "batch_size": batch_size,
-            "evaluate_every": evaluate_every,
-            "patience": patience,
-        },
-    )
-    panel = None if callable(data) else Panel(data)
-    held = None if validation is None else Panel(validation, "validation")
-    if panel is not None and held is not None:
-        settings.check_widths(panel, held)
-    parameters = settings.trainable(model)
-    place = chosen_device(model, device)
+    counts = {"steps": steps, "batch_size": batch_size}
+    counts |= {"evaluate_every": evaluate_every, "patience": patience}
+    held_out = validation is not None
+    settings.check(objective, optimizer, schedules, clip, average, held_out=held_out, counts=counts)
+    panel, held = _panels(data, validation)
+    parameters, place = settings.trainable(model), chosen_device(model, device)
     model.to(place)
     small = bool(schedules) or average is not None or batch_size is not None or panel is None
-    limited = steps is not None
     plan = planned(model, objective, steps, optimizer, schedule, small=small)
     if plan.full:
         settings.check_full_batch(panel, schedules, average)
-    steps, schedule, batch_size = plan.steps, plan.schedule, batch_size or 32
-    every = max(1, steps // 20) if evaluate_every is None else evaluate_every
+    batch_size = batch_size or 32
+    every = evaluate_every or max(1, plan.steps // 20)
     history, began = History(), time.perf_counter()
     with (
         joined(place) as ranks,
@@ -174,27 +159,61 @@ def fit(
             ranks.begin(model)
         descent = begin(optimizer=plan.optimizer(parameters), seed=seed, history=history)
         mean = None if average is None else Average(model, average)
-        watch = None
-        if held is not None:
-            score = partial(descent.score, held, batch_size)
-            watch = HeldOut(model, score, mean, patience, every, history)
-        with _Bar(steps, progress and ranks.rank == 0) as bar:
-            for done in _steps(descent, batches, steps, schedule, plan.full):
-                if mean is not None:
-                    mean.update()
-                bar.show(history)
-                asked = callback is not None and ranks.any(bool(callback(history)))
-                if asked or (watch is not None and watch.visit(done)):
-                    history.stopped = "callback" if asked else "patience"
-                    break
-        if watch is not None:
-            watch.finish(history.steps)
-        elif mean is not None:
-            mean.apply()
+        watch = _held_out(descent, held, batch_size, mean, patience, every)
+        with _Bar(plan.steps, progress and ranks.rank == 0) as bar:
+            _descend(_steps(descent, batches, plan), descent, mean, watch, callback, bar)
     history.seconds = time.perf_counter() - began
-    if plan.searched and history.stopped in ("stalled", "steps") and not limited:
+    if plan.searched and history.stopped in ("stalled", "steps") and steps is None:
         warnings.warn(_unfinished(history), stacklevel=2)
     return history
+
+
+def _panels(data: Any, validation: Any) -> tuple[Panel | None, Panel | None]:
+    """Training data, None where they are a function that samples them, and held-out ones."""
+    panel = None if callable(data) else Panel(data)
+    held = None if validation is None else Panel(validation, "validation")
+    if panel is not None and held is not None:
+        settings.check_widths(panel, held)
+    return panel, held
+
+
+def _held_out(
+    descent: Descent,
+    held: Panel | None,
+    batch_size: int,
+    mean: Average | None,
+    patience: int | None,
+    every: int,
+) -> HeldOut | None:
+    """What looks at held-out data, where there are any."""
+    if held is None:
+        return None
+    score = partial(descent.score, held, batch_size)
+    return HeldOut(descent.model, score, mean, patience, every, descent.history)
+
+
+def _descend(
+    steps: Iterator[int],
+    descent: Descent,
+    mean: Average | None,
+    watch: HeldOut | None,
+    callback: Callable[[History], Any] | None,
+    bar: "_Bar",
+) -> None:
+    """Makes the steps, until the callback asks for an end or held-out data have seen enough."""
+    history = descent.history
+    for done in steps:
+        if mean is not None:
+            mean.update()
+        bar.show(history)
+        asked = callback is not None and descent.ranks.any(bool(callback(history)))
+        if asked or (watch is not None and watch.visit(done)):
+            history.stopped = "callback" if asked else "patience"
+            break
+    if watch is not None:
+        watch.finish(history.steps)
+    elif mean is not None:
+        mean.apply()
 
 
 def _unfinished(history: History) -> str:
@@ -241,21 +260,15 @@ def _start(
     surface.write(best)
 
 
-def _steps(
-    descent: Descent,
-    batches: Iterator[Batch],
-    steps: int,
-    schedule: Callable[[int], float] | None,
-    full: bool,
-) -> Iterator[int]:
+def _steps(descent: Descent, batches: Iterator[Batch], plan: Plan) -> Iterator[int]:
     """Makes the steps, and counts them; ends early where L-BFGS has converged."""
-    if full:
-        yield from _full_steps(descent, next(batches), steps, schedule)
+    if plan.full:
+        yield from _full_steps(descent, next(batches), plan.steps, plan.schedule)
         return
     groups = descent.optimizer.param_groups
     rates = [group["lr"] for group in groups]
-    for step in range(steps):
-        _rate(groups, rates, step, schedule)
+    for step in range(plan.steps):
+        _rate(groups, rates, step, plan.schedule)
         descent.update(next(batches), step)
         yield step + 1
 

@@ -21,11 +21,11 @@ _FEW = 1000
 
 def check(
     objective: Any,
-    *,
     optimizer: Any,
     schedules: Any,
     clip: int | float | None,
     average: int | float | None,
+    *,
     held_out: bool,
     counts: Mapping[str, int | None],
 ) -> None:

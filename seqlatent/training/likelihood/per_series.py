@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -114,69 +115,113 @@ def fit_each(
     """
     began = time.perf_counter()
     _check(stages=stages, sample=sample, points=points, rounds=rounds)
-    for name, value in (("tolerance", tolerance), ("spread", spread), ("weight", weight)):
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be a positive number, found {value!r}.")
+    _check_positive(tolerance=tolerance, spread=spread, weight=weight)
     if pool is not None and not pooled:
         raise ValueError(
             "pooled=False fits without a distribution, found a pool; leave one of them out."
         )
-    tables = Tables(model)
-    history = EachHistory()
+    tables, history = Tables(model), EachHistory()
     mean = tables.read(tables.series)
     start = Pool(mean, float(spread) ** 2 * torch.eye(len(mean)).to(mean), mean)
-    problems = Problems(tables, data, start if pool is None else pool)
-    prior = pool if pooled else start
-    limit = Deadline() if deadline is None else deadline
-    if prior is None:
-        if not limit.never:
-            sample = min(sample, _affordable(problems, limit, points + 15 * stages))
-        learning = limit.part(0.5)
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(data.batch, generator=generator)[:sample].to(problems.row.device)
-        prior, few = start, Problems(tables, data.select(chosen), start)
-        x, inverse = few.beginning(prior, points, seed, learning.part(0.3)), 0.5 * prior.cov
-        for _ in range(stages):
-            if learning.passed:
-                break
-            found = minimise(
-                few.posterior(prior),
-                x,
-                inverse,
-                rounds=rounds,
-                tolerance=5 * tolerance,
-                deadline=learning,
-            )
-            x, inverse = found.x, found.inverse
-            prior = start.learned(x, inverse, weight=weight)
-            history.objective += [-value / few.cells for value in found.path]
     if not pooled:
-        x = problems.beginning(prior, points, seed)
+        x = Problems(tables, data, start).beginning(start, points, seed)
         _maximise(tables, data, x, history, rounds=rounds, tolerance=tolerance)
         tables.write(tables.series, mean)
         history.seconds = time.perf_counter() - began
         return history
-    if limit.never:
-        x = problems.beginning(prior, points, seed)
-        found = minimise(
-            problems.posterior(prior), x, 0.5 * prior.cov, rounds=rounds, tolerance=tolerance
-        )
-    else:
-        found = _in_chunks(problems, data, prior, limit, points, rounds, tolerance, seed)
+    limit = Deadline() if deadline is None else deadline
+    problems = Problems(tables, data, start if pool is None else pool)
+    search = _Search(points, rounds, tolerance, seed)
+    if pool is None:
+        if not limit.never:
+            sample = min(sample, _affordable(problems, limit, points + 15 * stages))
+        few = _sampled(problems, sample, seed)
+        pool = _learned(few, start, stages, weight, search, limit.part(0.5), history)
+    found = search.minima(problems, pool, limit)
     history.objective += [-value / problems.cells for value in found.path]
-    tables.write(problems.row, prior.parameters(found.x))
-    tables.write(tables.series, prior.parameters(prior.mean))
-    history.pool, history.rounds, history.converged = prior, found.rounds, found.converged
-    history.mode, history.cov = found.x, found.inverse
-    history.evidence = -found.value - prior.log_prob(found.x)
-    # Laplace's approximation of the integral over the parameters
-    volume = torch.linalg.slogdet(2 * math.pi * found.inverse)[1]
-    history.marginal = -found.value + 0.5 * volume
-    history.stopped = "converged" if bool(found.converged.all()) else "steps"
+    _record(problems, pool, found, history)
     if not bool(found.rounds.all()) or (limit.passed and history.stopped == "steps"):
         history.stopped = "time"
     history.seconds = time.perf_counter() - began
     return history
+
+
+class _Search(NamedTuple):
+    """How the most probable parameters of a series are looked for: see :func:`fit_each`."""
+
+    points: int
+    rounds: int
+    tolerance: float | int
+    seed: int
+
+    def minima(self, problems: Problems, pool: Pool, deadline: Deadline) -> Minima:
+        """Those of all series."""
+        if not deadline.never:
+            return _in_chunks(problems, pool, self, deadline)
+        x = problems.beginning(pool, self.points, self.seed)
+        return self.descend(problems, pool, x, deadline)
+
+    def descend(self, problems: Problems, pool: Pool, x: Tensor, deadline: Deadline) -> Minima:
+        """Those to which a descent leads."""
+        return minimise(
+            problems.posterior(pool),
+            x,
+            0.5 * pool.cov,
+            rounds=self.rounds,
+            tolerance=self.tolerance,
+            deadline=deadline,
+        )
+
+
+def _sampled(problems: Problems, sample: int, seed: int) -> Problems:
+    """So many series, drawn at random."""
+    data, generator = problems.data, torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(data.batch, generator=generator)[:sample].to(problems.row.device)
+    return Problems(problems.tables, data.select(chosen), problems.bound)
+
+
+def _learned(
+    few: Problems,
+    start: Pool,
+    stages: int,
+    weight: int | float,
+    search: _Search,
+    deadline: Deadline,
+    history: EachHistory,
+) -> Pool:
+    """The distribution of the parameters, by expectation maximisation over some series."""
+    pool = start
+    x = few.beginning(pool, search.points, search.seed, deadline.part(0.3))
+    inverse = 0.5 * pool.cov
+    for _ in range(stages):
+        if deadline.passed:
+            break
+        found = minimise(
+            few.posterior(pool),
+            x,
+            inverse,
+            rounds=search.rounds,
+            tolerance=5 * search.tolerance,
+            deadline=deadline,
+        )
+        x, inverse = found.x, found.inverse
+        pool = start.learned(x, inverse, weight=weight)
+        history.objective += [-value / few.cells for value in found.path]
+    return pool
+
+
+def _record(problems: Problems, pool: Pool, found: Minima, history: EachHistory) -> None:
+    """Writes what was found into the model's rows and the history."""
+    tables = problems.tables
+    tables.write(problems.row, pool.parameters(found.x))
+    tables.write(tables.series, pool.parameters(pool.mean))
+    history.pool, history.rounds, history.converged = pool, found.rounds, found.converged
+    history.mode, history.cov = found.x, found.inverse
+    history.evidence = -found.value - pool.log_prob(found.x)
+    # Laplace's approximation of the integral over the parameters
+    volume = torch.linalg.slogdet(2 * math.pi * found.inverse)[1]
+    history.marginal = -found.value + 0.5 * volume
+    history.stopped = "converged" if bool(found.converged.all()) else "steps"
 
 
 def _affordable(problems: Problems, deadline: Deadline, evaluations: int) -> int:
@@ -192,17 +237,9 @@ def _affordable(problems: Problems, deadline: Deadline, evaluations: int) -> int
     return size
 
 
-def _in_chunks(
-    problems: Problems,
-    data: Sequences,
-    prior: Pool,
-    deadline: Deadline,
-    points: int,
-    rounds: int,
-    tolerance: float | int,
-    seed: int,
-) -> Minima:
+def _in_chunks(problems: Problems, prior: Pool, search: _Search, deadline: Deadline) -> Minima:
     """Descents of some series after the other, as many as there is time for."""
+    data = problems.data
     batch = data.batch
     x, value = prior.mean.repeat(batch, 1), prior.mean.new_full((batch,), math.nan)
     inverse, gradient = prior.cov.repeat(batch, 1, 1), torch.zeros_like(x)
@@ -215,15 +252,8 @@ def _in_chunks(
             break
         index = torch.arange(begin, min(begin + width, batch), device=x.device)
         part = Problems(problems.tables, data.select(index), prior)
-        start = part.beginning(prior, points, seed, deadline.part(0.3))
-        found = minimise(
-            part.posterior(prior),
-            start,
-            0.5 * prior.cov,
-            rounds=rounds,
-            tolerance=tolerance,
-            deadline=deadline,
-        )
+        start = part.beginning(prior, search.points, search.seed, deadline.part(0.3))
+        found = search.descend(part, prior, start, deadline)
         x[index], value[index], inverse[index] = found.x, found.value, found.inverse
         gradient[index], count[index] = found.gradient, found.rounds
         converged[index] = found.converged
@@ -314,3 +344,9 @@ def _check(**counts: int) -> None:
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an integer of at least 1, found {value!r}.")
+
+
+def _check_positive(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive number, found {value!r}.")
