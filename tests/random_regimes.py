@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from seqlatent.switching import SwitchingSystem
+
 F64 = torch.float64
 INF = float("inf")
 PATHS = {"states": 700, "regimes": 81}  # of which there are to be no more
@@ -71,8 +73,9 @@ class System(NamedTuple):
     observed: Tensor
 
     @property
-    def arguments(self) -> tuple[Tensor, ...]:
-        return (*self.model, self.y, self.observed)
+    def arguments(self) -> tuple[SwitchingSystem, Tensor, Tensor]:
+        """What the functions of `seqlatent.switching` take before their options."""
+        return SwitchingSystem(*self.model), self.y, self.observed
 
     def to(self, dtype: torch.dtype) -> "System":
         """The same in another precision."""

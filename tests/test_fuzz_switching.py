@@ -27,10 +27,10 @@ def some(share: float) -> list[range]:
     return [seeds[: max(1, round(share * len(seeds)))] for seeds in cases(200)]
 
 
-def particles(*args, **kwargs) -> switching.Filtered:
+def particles(system, y, observed, **kwargs) -> switching.Filtered:
     """The particle filter with all paths, which is exact."""
-    size = args[0].shape[-1] ** args[-2].shape[-2]
-    return switching.rao_blackwell(*args, particles=size, **kwargs).filtered
+    size = system.log_initial.shape[-1] ** y.shape[-2]
+    return switching.rao_blackwell(system, y, observed, particles=size, **kwargs).filtered
 
 
 FILTERS = {"imm": switching.imm, "gpb2": switching.gpb2, "particles": particles}
@@ -188,7 +188,7 @@ def test_regimes_that_are_alike_leave_a_kalman_filter(seeds):
             assert off.nan_to_num(0.0).max() <= rounding, f"{name}, {where}"
             same(found, exact.mean, exact.cov, limit, f"{name}, {where}")
             if limit < 1e-8:  # backward, a predicted covariance is divided by
-                smoothed = switching.smoother(*model[1:5], found)
+                smoothed = switching.smoother(switching.SwitchingSystem(*model), found)
                 right = hmm.smoother(*model[:2], nothing).log_prob
                 off = difference(smoothed.log_prob, right) / (1 + right.abs())
                 assert off.nan_to_num(0.0).max() <= rounding, f"{name}, smoother, {where}"
@@ -222,7 +222,7 @@ def test_marginals_are_distributions(seeds, dtype):
             continue  # parts of mixtures that are so far apart leave no digit for the noise
         for name, run in FILTERS.items():
             found = run(*case.arguments)
-            smoothed = switching.smoother(*case.model[1:5], found)
+            smoothed = switching.smoother(case.arguments[0], found)
             where = f"{name}, {case.kind} ({seed})"
             assert found.log_evidence.isfinite().all(), where
             most = max(x.abs().max() for x in (case.model.P0, found.cov, smoothed.cov))

@@ -20,6 +20,7 @@ from seqlatent.inference import GPB2, IMM, ForwardBackward, Kalman, Particles, R
 from seqlatent.model import Belief, LatentModel
 from seqlatent.objectives import evidence
 from seqlatent.sequences import Sequences
+from seqlatent.switching import SwitchingSystem
 from seqlatent.training import fit
 from seqlatent.transitions import LinearGaussian as LinearGaussianTransition
 from seqlatent.transitions import LocalLevel, LocalLinearTrend, Regimes, SwitchingLinear
@@ -146,12 +147,12 @@ def test_one_regime_is_a_kalman_filter(run, D):
     b, m0, d = (x.squeeze(-2) for x in (model.b, model.m0, model.d))
     system = kalman.LinearGaussianSystem(F, b, Q, m0, P0, H, d, R)
     exact = kalman.filter(system, y, observed)
-    found = run(*model, y, observed)
+    found = run(SwitchingSystem(*model), y, observed)
     assert_close(found.log_evidence, exact.log_evidence, **EXACT)
     assert_close(found.mean.squeeze(-2), exact.mean, **EXACT)
     assert_close(found.cov.squeeze(-3), exact.cov, **EXACT)
     assert_close(found.log_prob, torch.zeros(3, 6, 1, dtype=F64), **EXACT)
-    smoothed = switching.smoother(model.log_transition, model.F, model.b, model.Q, found)
+    smoothed = switching.smoother(SwitchingSystem(*model), found)
     exact = kalman.smoother(system, y, observed)
     assert_close(smoothed.mean.squeeze(-2), exact.mean, **EXACT)
     assert_close(smoothed.cov.squeeze(-3), exact.cov, **EXACT)
@@ -168,11 +169,11 @@ def test_a_state_that_says_nothing_leaves_a_hidden_markov_model(run):
     zero = torch.zeros(2, dtype=F64)
     ll = torch.distributions.MultivariateNormal(zero, R).log_prob(r)
     ll = ll + 0.5 * math.log(2 * torch.pi) * (~observed).sum(-1).to(F64)[..., None]
-    found = run(*model, y, observed)
+    found = run(SwitchingSystem(*model), y, observed)
     exact = hmm.filter(model.log_initial, model.log_transition, ll)
     assert_close(found.log_prob, exact.log_prob, **EXACT)
     assert_close(found.log_evidence, exact.log_evidence, **EXACT)
-    smoothed = switching.smoother(*model[1:5], found)
+    smoothed = switching.smoother(SwitchingSystem(*model), found)
     exact = hmm.smoother(model.log_initial, model.log_transition, ll)
     assert_close(smoothed.log_prob, exact.log_prob, **EXACT)
 
@@ -182,7 +183,7 @@ def test_with_all_paths_the_particle_filter_is_exact(S, T, D):
     model = random_model(S, 2, D, time=(T,))
     y, observed = data((), T, D)
     exact = enumerate_paths(model, y, observed)
-    cloud = switching.rao_blackwell(*model, y, observed, particles=S**T)
+    cloud = switching.rao_blackwell(SwitchingSystem(*model), y, observed, particles=S**T)
     found = cloud.filtered
     assert_close(found.log_evidence.sum(), exact.evidence, **EXACT)
     assert_close(found.log_prob[-1].exp(), exact.filtered, **EXACT)
@@ -190,7 +191,7 @@ def test_with_all_paths_the_particle_filter_is_exact(S, T, D):
     assert_close(found.cov[-1], exact.cov, **EXACT)
     assert_close(cloud.log_weights[-1].logsumexp(-1).item(), 0.0, **EXACT)
     # of particles that could hold all but the last branching, the last moments are exact too
-    fewer = switching.rao_blackwell(*model, y, observed, particles=S ** (T - 1))
+    fewer = switching.rao_blackwell(SwitchingSystem(*model), y, observed, particles=S ** (T - 1))
     assert_close(fewer.filtered.log_evidence.sum(), exact.evidence, **EXACT)
 
 
@@ -199,7 +200,7 @@ def test_approximations_are_exact_for_two_steps_and_close_after():
         model = random_model(2, 2, 1, seed=seed)
         y, observed = data((), 8, 1, missing=0.2, seed=seed)
         exact = [enumerate_paths(model, y[:t], observed[:t]) for t in range(1, 9)]
-        gpb2, imm = (ALL[name](*model, y, observed) for name in ("gpb2", "imm"))
+        gpb2, imm = (ALL[name](SwitchingSystem(*model), y, observed) for name in ("gpb2", "imm"))
         for t in range(2):
             assert_close(gpb2.log_evidence[: t + 1].sum(), exact[t].evidence, **EXACT)
             assert_close(gpb2.log_prob[t].exp(), exact[t].filtered, **EXACT)
@@ -224,7 +225,9 @@ def test_smoothing_is_close_where_the_regime_is_one_of_the_noise():
         y, observed = data((), 8, 1, missing=0.2, seed=seed)
         exact = enumerate_paths(model, y, observed)
         for name in ("imm", "gpb2"):
-            smoothed = switching.smoother(*model[1:5], ALL[name](*model, y, observed))
+            smoothed = switching.smoother(
+                SwitchingSystem(*model), ALL[name](SwitchingSystem(*model), y, observed)
+            )
             mean = (smoothed.log_prob.exp()[..., None] * smoothed.mean).sum(-2)
             worst.append((smoothed.log_prob.exp() - exact.smoothed).abs().max())
             worst.append((mean - exact.smoothed_mean).abs().max())
@@ -239,7 +242,7 @@ def test_the_evidence_of_few_particles_is_unbiased():
     y = y.expand(repeats, *y.shape)
     for particles in (1, 2, 5):
         cloud = switching.rao_blackwell(
-            *model, y, observed, particles=particles, generator=seeded()
+            SwitchingSystem(*model), y, observed, particles=particles, generator=seeded()
         )
         ratio = (cloud.filtered.log_evidence.sum(-1) - exact).exp()
         assert ratio.std() > 1e-6
@@ -258,10 +261,10 @@ def test_axes_broadcast(run):
     shift = torch.arange(3, dtype=F64)[:, None, None, None]
     model = model._replace(d=model.d + shift, F=model.F * torch.ones(2, 1, 1, 1, 1, 1, dtype=F64))
     model = model._replace(log_transition=model.log_transition.expand(5, 2, 2))
-    found = run(*model, y, observed)
+    found = run(SwitchingSystem(*model), y, observed)
     for i, j in itertools.product(range(2), range(3)):
         own = model._replace(d=model.d[j], F=model.F[i, 0])
-        for x, z in zip(found, run(*own, y[i, j], observed[i, j]), strict=True):
+        for x, z in zip(found, run(SwitchingSystem(*own), y[i, j], observed[i, j]), strict=True):
             assert_close(x[i, j], z, **EXACT)
 
 
@@ -270,12 +273,12 @@ def test_what_is_missing_is_not_read(run):
     model = random_model(2, 2, 2)
     y, observed = data((2,), 5, 2)
     observed[0, 2] = False
-    found = run(*model, y, observed)
-    other = run(*model, torch.where(observed, y, torch.nan), observed)
+    found = run(SwitchingSystem(*model), y, observed)
+    other = run(SwitchingSystem(*model), torch.where(observed, y, torch.nan), observed)
     for x, z in zip(found, other, strict=True):
         assert_close(x, z, **EXACT)
     assert_close(found.log_evidence[0, 2].item(), 0.0, **EXACT)
-    none = run(*model, y, torch.zeros_like(observed))
+    none = run(SwitchingSystem(*model), y, torch.zeros_like(observed))
     assert_close(none.log_evidence, torch.zeros(2, 5, dtype=F64), **EXACT)
     ahead = (none.log_prob[:, -2, :, None] + model.log_transition).logsumexp(-2)
     assert_close(none.log_prob[:, -1], ahead, **EXACT)
@@ -286,9 +289,9 @@ def test_probabilities_sum_to_one_beside_data_that_no_regime_explains(run):
     model = random_model(2, 2, 1)
     y, observed = data((2,), 5, 1, missing=0.0)
     y[:, 2] = 1e7
-    found = run(*model, y, observed)
+    found = run(SwitchingSystem(*model), y, observed)
     assert found.log_evidence[:, 2].max() < -1e11
-    smoothed = switching.smoother(*model[1:5], found)
+    smoothed = switching.smoother(SwitchingSystem(*model), found)
     for x in (found, smoothed):
         assert_close(x.log_prob.exp().sum(-1), torch.ones(2, 5, dtype=F64), rtol=0, atol=1e-14)
 
@@ -297,20 +300,22 @@ def test_probabilities_sum_to_one_beside_data_that_no_regime_explains(run):
 def test_a_filter_goes_on_from_where_it_stopped(run):
     model = random_model(2, 2, 1)
     y, observed = data((3,), 7, 1)
-    whole = run(*model, y, observed)
+    whole = run(SwitchingSystem(*model), y, observed)
     if run is run_rao_blackwell:
-        cloud = switching.rao_blackwell(*model, y[:, :4], observed[:, :4], particles=200)
+        cloud = switching.rao_blackwell(
+            SwitchingSystem(*model), y[:, :4], observed[:, :4], particles=200
+        )
         past = switching.Mixture(
             *(x[:, -1] for x in (cloud.log_weights, cloud.regime, cloud.mean, cloud.cov))
         )
     else:
-        before = run(*model, y[:, :4], observed[:, :4])
+        before = run(SwitchingSystem(*model), y[:, :4], observed[:, :4])
         log_prob, mean, cov = before.log_prob[:, -1], before.mean[:, -1], before.cov[:, -1]
         past = switching.Mixture(log_prob, torch.arange(2).expand(3, 2), mean, cov)
     started = torch.tensor([True, True, False])
     start = switching.Start(past, started)
-    later = run(*model, y[:, 4:], observed[:, 4:], start=start)
-    fresh = run(*model, y[:, 4:], observed[:, 4:])
+    later = run(SwitchingSystem(*model), y[:, 4:], observed[:, 4:], start=start)
+    fresh = run(SwitchingSystem(*model), y[:, 4:], observed[:, 4:])
     for x, z, new in zip(later, whole, fresh, strict=True):
         assert_close(x[:2], z[:2, 4:], **EXACT)
         assert_close(x[2], new[2], **EXACT)
@@ -323,7 +328,9 @@ def test_gradients_of_the_evidence_are_right(run, D):
     y, observed = data((), 3, D)
     assert torch.autograd.gradcheck(
         lambda *m: run(
-            *m[:4], m[4] @ m[4].mT, m[5], m[6] @ m[6].mT, *m[7:9], m[9] @ m[9].mT, y, observed
+            SwitchingSystem(*(x @ x.mT if i in (4, 6, 9) else x for i, x in enumerate(m))),
+            y,
+            observed,
         ).log_evidence.sum(),
         model,
     )
@@ -340,7 +347,7 @@ def test_regimes_that_are_impossible_stay_out():
     )
     for name, run in ALL.items():
         inputs = [x.clone().requires_grad_() for x in model]
-        found = run(*inputs, y, observed)
+        found = run(SwitchingSystem(*inputs), y, observed)
         assert (found.log_prob[..., 2] == -INF).all()
         assert found.mean.isfinite().all()
         assert found.cov.isfinite().all()
@@ -348,7 +355,7 @@ def test_regimes_that_are_impossible_stay_out():
             assert_close(found.log_evidence[0].sum(), exact.evidence, **EXACT)
         found.log_evidence.sum().backward()
         assert all(x.grad is None or x.grad.isfinite().all() for x in inputs[2:])
-        smoothed = switching.smoother(M, *(x.detach() for x in inputs[2:5]), found)
+        smoothed = switching.smoother(SwitchingSystem(*model), found)
         assert (smoothed.log_prob[..., 2] == -INF).all()
         assert smoothed.mean.isfinite().all()
 
@@ -364,9 +371,9 @@ def test_a_state_without_noise_is_smoothed():
     R = 0.1 * torch.ones(2, 1, 1, dtype=F64)
     y, observed = data((), 6, 1)
     first = torch.tensor([0.5, 0.5], dtype=F64).log()
-    model = Model(first, M, F, zero, Q, zero, 0 * Q, H, zero[:, :1], R)
-    smoothed = switching.smoother(M, F, zero, Q, switching.gpb2(*model, y, observed))
-    exact = enumerate_paths(model, y, observed)
+    system = SwitchingSystem(first, M, F, zero, Q, zero, 0 * Q, H, zero[:, :1], R)
+    smoothed = switching.smoother(system, switching.gpb2(system, y, observed))
+    exact = enumerate_paths(system, y, observed)
     assert (smoothed.log_prob.exp() - exact.smoothed).abs().max() < 0.1
     assert smoothed.mean.isfinite().all()
 
@@ -377,10 +384,10 @@ def test_paths_drawn_backwards_have_the_distribution_of_the_posterior():
     y, observed = data((2,), 5, 1, missing=0.2)
     for particles in (32, 8):  # all paths, and a quarter of them
         cloud = switching.rao_blackwell(
-            *model, y, observed, particles=particles, generator=seeded()
+            SwitchingSystem(*model), y, observed, particles=particles, generator=seeded()
         )
         drawn = switching.sample_paths(
-            *model, y, observed, cloud=cloud, paths=n, generator=seeded()
+            SwitchingSystem(*model), y, observed, cloud=cloud, paths=n, generator=seeded()
         )
         smoothed = drawn.smoothed(2)
         share = smoothed.log_prob.exp()
@@ -392,13 +399,15 @@ def test_paths_drawn_backwards_have_the_distribution_of_the_posterior():
             assert (mean[b] - exact.smoothed_mean).abs().max() < bound
     one = Model(*(x[..., :1] if x.dim() == 1 else x[:1] for x in model))
     one = one._replace(log_transition=one.log_transition[:, :1])
-    cloud = switching.rao_blackwell(*one, y, observed, particles=1)
-    drawn = switching.sample_paths(*one, y, observed, cloud=cloud, paths=2).smoothed(1)
-    exact = switching.smoother(*one[1:5], cloud.filtered)
+    cloud = switching.rao_blackwell(SwitchingSystem(*one), y, observed, particles=1)
+    drawn = switching.sample_paths(
+        SwitchingSystem(*one), y, observed, cloud=cloud, paths=2
+    ).smoothed(1)
+    exact = switching.smoother(SwitchingSystem(*one), cloud.filtered)
     assert_close(drawn.mean, exact.mean, **EXACT)
     assert_close(drawn.cov, exact.cov, **EXACT)
     with pytest.raises(ValueError, match=r"paths must be an integer of at least 1"):
-        switching.sample_paths(*model, y, observed, cloud=cloud, paths=0)
+        switching.sample_paths(SwitchingSystem(*model), y, observed, cloud=cloud, paths=0)
 
 
 def test_a_private_generator_decides_what_is_kept():
@@ -406,7 +415,8 @@ def test_a_private_generator_decides_what_is_kept():
     y, observed = data((3,), 8, 1)
     state = torch.get_rng_state()
     runs = [
-        run_rao_blackwell(*model, y, observed, particles=4, generator=seeded(s)) for s in (0, 0, 1)
+        run_rao_blackwell(SwitchingSystem(*model), y, observed, particles=4, generator=seeded(s))
+        for s in (0, 0, 1)
     ]
     assert torch.equal(runs[0].log_evidence, runs[1].log_evidence)
     assert not torch.equal(runs[0].log_evidence, runs[2].log_evidence)
@@ -417,13 +427,13 @@ def test_errors_teach():
     model = random_model(2, 2, 1)
     y, observed = data((3,), 5, 1)
     with pytest.raises(ValueError, match=r"S = 2 regimes.*needs b to end in \(2, 2\).*Stack"):
-        switching.imm(*model._replace(b=model.b[:, :1]), y, observed)
+        switching.imm(SwitchingSystem(*model._replace(b=model.b[:, :1])), y, observed)
     with pytest.raises(ValueError, match=r"leading axes and steps that broadcast"):
-        switching.gpb2(*model._replace(F=model.F.expand(4, 2, 2, 2)), y, observed)
+        switching.gpb2(SwitchingSystem(*model._replace(F=model.F.expand(4, 2, 2, 2))), y, observed)
     with pytest.raises(ValueError, match=r"particles must be an integer of at least 1"):
-        switching.rao_blackwell(*model, y, observed, particles=0)
+        switching.rao_blackwell(SwitchingSystem(*model), y, observed, particles=0)
     with pytest.raises(ValueError, match=r"positive variances"):
-        switching.imm(*model._replace(R=0 * model.R, H=0 * model.H), y, observed)
+        switching.imm(SwitchingSystem(*model._replace(R=0 * model.R, H=0 * model.H)), y, observed)
 
 
 # --- as models

@@ -17,6 +17,8 @@ from seqlatent.transitions.regimes import Regimes, SwitchingLinear
 
 __all__ = ["GPB2", "IMM", "RaoBlackwell", "Switching"]
 
+Problem = tuple["switching.SwitchingSystem", Tensor, Tensor]
+
 
 class Switching(Inference):
     """What the inferences of switching linear systems share.
@@ -58,25 +60,15 @@ class Switching(Inference):
     @abstractmethod
     def _run(
         self,
-        system: tuple[Tensor, ...],
+        problem: Problem,
         start: "switching.Start | None",
         generator: torch.Generator | None,
     ) -> "switching.Cloud":
         """The filter, with the mixture that it goes on with after every step."""
 
-    def _system(self, model: Generative, sequences: Sequences, c: Context) -> tuple[Tensor, ...]:
+    def _problem(self, model: Generative, sequences: Sequences, c: Context) -> Problem:
         """What the functions of ``switching`` take, in standardised units."""
-        transition = model.transition
-        assert isinstance(transition, SwitchingLinear)
-        regimes, states = transition.regimes, transition.states
-        system = (
-            regimes.log_initial(c[0]),
-            regimes.log_transition(c),
-            *transition.matrices(c),
-            *transition.initial_moments(c[0]),
-            *_emission(model.emission, c, states),
-        )
-        return (*system, sequences.normalised, sequences.observed)
+        return _system(model, c), sequences.normalised, sequences.observed
 
     def _filtered(
         self,
@@ -88,7 +80,7 @@ class Switching(Inference):
     ) -> "switching.Cloud":
         assert isinstance(model.transition, SwitchingLinear)
         begin = None if start is None else _start(start, model.transition.states)
-        cloud = self._run(self._system(model, sequences, c), begin, generator)
+        cloud = self._run(self._problem(model, sequences, c), begin, generator)
         # the filter runs in standardised units; a density in those of the data has a Jacobian
         jacobian = (sequences.observed * sequences.scale.log()[:, None]).sum(-1)
         filtered = cloud.filtered
@@ -117,10 +109,7 @@ class Switching(Inference):
     ) -> States:
         c = model.context(sequences) if c is None else c
         filtered = self._filtered(model, sequences, c, None, generator).filtered
-        transition = model.transition
-        assert isinstance(transition, SwitchingLinear)
-        M = transition.regimes.log_transition(c)
-        smoothed = switching.smoother(M, *transition.matrices(c), filtered)
+        smoothed = switching.smoother(_system(model, c), filtered)
         return States(_distribution(*smoothed), filtered.log_evidence)
 
     def latest(
@@ -164,11 +153,11 @@ class IMM(Switching):
 
     def _run(
         self,
-        system: tuple[Tensor, ...],
+        problem: Problem,
         start: "switching.Start | None",
         generator: torch.Generator | None,
     ) -> "switching.Cloud":
-        return _as_cloud(switching.imm(*system, start=start))
+        return _as_cloud(switching.imm(*problem, start=start))
 
 
 class GPB2(Switching):
@@ -188,11 +177,11 @@ class GPB2(Switching):
 
     def _run(
         self,
-        system: tuple[Tensor, ...],
+        problem: Problem,
         start: "switching.Start | None",
         generator: torch.Generator | None,
     ) -> "switching.Cloud":
-        return _as_cloud(switching.gpb2(*system, start=start))
+        return _as_cloud(switching.gpb2(*problem, start=start))
 
 
 class RaoBlackwell(Switching):
@@ -228,11 +217,11 @@ class RaoBlackwell(Switching):
 
     def _run(
         self,
-        system: tuple[Tensor, ...],
+        problem: Problem,
         start: "switching.Start | None",
         generator: torch.Generator | None,
     ) -> "switching.Cloud":
-        return switching.rao_blackwell(*system, particles=self.n, start=start, generator=generator)
+        return switching.rao_blackwell(*problem, particles=self.n, start=start, generator=generator)
 
     def smooth(
         self,
@@ -244,13 +233,25 @@ class RaoBlackwell(Switching):
     ) -> States:
         c = model.context(sequences) if c is None else c
         cloud = self._filtered(model, sequences, c, None, generator)
-        system = self._system(model, sequences, c)
-        paths = switching.sample_paths(*system, cloud=cloud, paths=self.n, generator=generator)
+        problem = self._problem(model, sequences, c)
+        paths = switching.sample_paths(*problem, cloud=cloud, paths=self.n, generator=generator)
         smoothed = paths.smoothed(cloud.filtered.log_prob.shape[-1])
         return States(_distribution(*smoothed), cloud.filtered.log_evidence)
 
     def extra_repr(self) -> str:
         return f"{self.n}"
+
+
+def _system(model: Generative, c: Context) -> "switching.SwitchingSystem":
+    transition = model.transition
+    assert isinstance(transition, SwitchingLinear)
+    return switching.SwitchingSystem(
+        transition.regimes.log_initial(c[0]),
+        transition.regimes.log_transition(c),
+        *transition.matrices(c),
+        *transition.initial_moments(c[0]),
+        *_emission(model.emission, c, transition.states),
+    )
 
 
 def _emission(emission: object, c: Context, states: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,20 +7,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seqlatent.kalman.aligned import align, rest, symmetric
-from seqlatent.switching.system import (
+from seqlatent.switching.aligned import (
+    AlignedSystem,
     Branches,
     Filtered,
     Mixture,
     Start,
-    System,
+    aligned,
     collapse,
     predicted,
     rows,
     run,
     shared,
-    system,
     total,
 )
+from seqlatent.switching.system import SwitchingSystem
 
 __all__ = ["Smoothed", "gpb2", "imm", "smoother"]
 
@@ -34,27 +35,13 @@ class Smoothed(NamedTuple):
 
 
 def imm(
-    log_initial: Tensor,
-    log_transition: Tensor,
-    F: Tensor,
-    b: Tensor,
-    Q: Tensor,
-    m0: Tensor,
-    P0: Tensor,
-    H: Tensor,
-    d: Tensor,
-    R: Tensor,
+    system: SwitchingSystem,
     y: Tensor,
     observed: Tensor,
     *,
     start: Start | None = None,
 ) -> Filtered:
     r"""Interacting multiple models: a Kalman filter per regime, mixed at each step.
-
-    .. math::
-        z_t = F_{s_t} z_{t-1} + b_{s_t} + N(0, Q_{s_t}), \quad
-        y_t = H_{s_t} z_t + d_{s_t} + N(0, R_{s_t}), \quad
-        p(s_t = j \mid s_{t-1} = i) = M_{ij}
 
     The exact distribution has one normal per path of regimes. Here those that meet in a regime are
     replaced by one of their mean and covariance, before the step is made: :math:`S` Kalman steps.
@@ -63,25 +50,13 @@ def imm(
     :func:`gpb2` at a fraction of the cost. Autograd records the loop.
 
     Args:
-        log_initial: Logarithms of the distribution of the first regime.
-        log_transition: ``[i, j]`` is log p(s_t = j | s_{t-1} = i).
-        F: Transition of the state into step t; unused at the first step, but finite.
-        b: Offset of the transition.
-        Q: Covariance of the transition, possibly singular.
-        m0: Mean of the first state.
-        P0: Covariance of the first state.
-        H: Loadings.
-        d: Offset of the observation.
-        R: Covariance of the observation noise.
+        system: The model.
         y: Observations.
         observed: Which of them count.
         start: Where an earlier filter stopped.
 
     Shape:
-        log_initial ``(*L, S)``, log_transition ``(*L, T, S, S)``, F, Q ``(*L, T, S, K, K)``, b
-        ``(*L, T, S, K)``, m0 ``(*L, S, K)``, P0 ``(*L, S, K, K)``, H ``(*L, T, S, D, K)``, d
-        ``(*L, T, S, D)``, R ``(*L, T, S, D, D)``, y, observed ``(*L, T, D)``, after broadcasting;
-        what is constant in time may leave out T, with all axes before it.
+        y, observed ``(*L, T, D)``, the system as it says, after broadcasting.
 
     Example:
         >>> one, zero, half = torch.ones(2, 1, 1), torch.zeros(2, 1), torch.full((2,), 0.5).log()
@@ -89,28 +64,20 @@ def imm(
         >>> noise = torch.tensor([0.01, 25.0]).reshape(2, 1, 1)
         >>> y, seen = torch.tensor([[0.0], [0.1], [9.0]]), torch.ones(3, 1).bool()
         >>> model = (half, stay, one, zero, noise, zero, one, one, zero, 0.1 * one)
-        >>> seqlatent.switching.imm(*model, y, seen).log_prob.exp()[:, 1]
+        >>> system = seqlatent.switching.SwitchingSystem(*model)
+        >>> seqlatent.switching.imm(system, y, seen).log_prob.exp()[:, 1]
         tensor([0.5000, 0.0839, 1.0000])
 
     References:
         The Interacting Multiple Model Algorithm for Systems with Markovian Switching Coefficients
         (Blom & Bar-Shalom, 1988).
     """
-    s = system(log_initial, log_transition, F, b, Q, m0, P0, H, d, R, y, observed)
+    s = aligned(system, y, observed)
     return run(s, _mixed, _one_per_regime, start)[0]
 
 
 def gpb2(
-    log_initial: Tensor,
-    log_transition: Tensor,
-    F: Tensor,
-    b: Tensor,
-    Q: Tensor,
-    m0: Tensor,
-    P0: Tensor,
-    H: Tensor,
-    d: Tensor,
-    R: Tensor,
+    system: SwitchingSystem,
     y: Tensor,
     observed: Tensor,
     *,
@@ -129,24 +96,25 @@ def gpb2(
         >>> noise = torch.tensor([0.01, 25.0]).reshape(2, 1, 1)
         >>> y, seen = torch.tensor([[0.0], [0.1], [9.0]]), torch.ones(3, 1).bool()
         >>> model = (half, stay, one, zero, noise, zero, one, one, zero, 0.1 * one)
-        >>> seqlatent.switching.gpb2(*model, y, seen).log_prob.exp()[:, 1]
+        >>> system = seqlatent.switching.SwitchingSystem(*model)
+        >>> seqlatent.switching.gpb2(system, y, seen).log_prob.exp()[:, 1]
         tensor([0.5000, 0.0839, 1.0000])
 
     References:
         Dynamic Linear Models with Markov-Switching (Kim, 1994), section 2.
         Estimation and Tracking (Bar-Shalom & Li, 1993), section 11.6.
     """
-    s = system(log_initial, log_transition, F, b, Q, m0, P0, H, d, R, y, observed)
+    s = aligned(system, y, observed)
     return run(s, branched, _one_per_regime, start)[0]
 
 
-def branched(s: System, t: int, mixture: Mixture) -> Branches:
+def branched(s: AlignedSystem, t: int, mixture: Mixture) -> Branches:
     """Every component in every regime of the next step."""
     mean, cov = predicted(s, t, mixture.mean.unsqueeze(-2), mixture.cov.unsqueeze(-3))
     return Branches(rows(s, t, mixture), mean, cov)
 
 
-def _mixed(s: System, t: int, mixture: Mixture) -> Branches:
+def _mixed(s: AlignedSystem, t: int, mixture: Mixture) -> Branches:
     """One component for each regime of the next step: all that may lead to it, as one."""
     weights = rows(s, t, mixture)
     mean, cov = mixture.mean.unsqueeze(-2), mixture.cov.unsqueeze(-3)
@@ -162,9 +130,7 @@ def _one_per_regime(branches: Branches, moments: tuple[Tensor, Tensor, Tensor]) 
     return Mixture(log_prob, regime, mean, cov)
 
 
-def smoother(
-    log_transition: Tensor, F: Tensor, b: Tensor, Q: Tensor, filtered: Filtered
-) -> Smoothed:
+def smoother(system: SwitchingSystem, filtered: Filtered) -> Smoothed:
     r"""Smoothed distributions of regime and state, from those of a filter.
 
     .. math::
@@ -177,10 +143,7 @@ def smoother(
     Markov model where the state says nothing of the regime.
 
     Args:
-        log_transition: As in :func:`imm`.
-        F: Transition of the state.
-        b: Offset of the transition.
-        Q: Covariance of the transition.
+        system: The model.
         filtered: What :func:`imm`, :func:`gpb2` or :func:`rao_blackwell` returned.
 
     Example:
@@ -189,8 +152,9 @@ def smoother(
         >>> noise = torch.tensor([0.01, 25.0]).reshape(2, 1, 1)
         >>> y, seen = torch.tensor([[0.0], [0.1], [9.0]]), torch.ones(3, 1).bool()
         >>> model = (half, stay, one, zero, noise, zero, one, one, zero, 0.1 * one)
-        >>> filtered = seqlatent.switching.gpb2(*model, y, seen)
-        >>> smoothed = seqlatent.switching.smoother(stay, one, zero, noise, filtered)
+        >>> system = seqlatent.switching.SwitchingSystem(*model)
+        >>> filtered = seqlatent.switching.gpb2(system, y, seen)
+        >>> smoothed = seqlatent.switching.smoother(system, filtered)
         >>> smoothed.log_prob.exp()[:, 1]
         tensor([0.4614, 0.4517, 1.0000])
 
@@ -200,9 +164,8 @@ def smoother(
     log_prob, mean, cov, _ = filtered
     *lead, steps = mean.shape[:-2]
     lead = tuple(lead)
-    M, F, Q = (align(x, lead, n) for x, n in ((log_transition, 2), (F, 3), (Q, 3)))
-    b = align(b, lead, 2)
-    M, F, b, Q = (rest(x, steps) for x in (M, F, b, Q))
+    tensors = (system.log_transition, 2), (system.F, 3), (system.b, 2), (system.Q, 3)
+    M, F, b, Q = (rest(align(x, lead, event), steps) for x, event in tensors)
     log_prob, mean, cov = log_prob.movedim(-2, 0), mean.movedim(-3, 0), cov.movedim(-4, 0)
     # Regimes j of a step and k of the next one are two axes: what is known at j, in all k.
     back = log_prob[:-1, ..., :, None] + M

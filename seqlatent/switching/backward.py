@@ -9,9 +9,10 @@ from torch import Tensor
 from seqlatent import kalman
 from seqlatent.kalman.aligned import innovation_factor
 from seqlatent.sizes import whole
+from seqlatent.switching.aligned import AlignedSystem, aligned, collapse, shared
 from seqlatent.switching.approximate import Smoothed
 from seqlatent.switching.rao_blackwell import Cloud
-from seqlatent.switching.system import System, collapse, shared, system
+from seqlatent.switching.system import SwitchingSystem
 
 __all__ = ["Paths", "sample_paths"]
 
@@ -40,16 +41,7 @@ class Paths(NamedTuple):
 
 @torch.no_grad()
 def sample_paths(
-    log_initial: Tensor,
-    log_transition: Tensor,
-    F: Tensor,
-    b: Tensor,
-    Q: Tensor,
-    m0: Tensor,
-    P0: Tensor,
-    H: Tensor,
-    d: Tensor,
-    R: Tensor,
+    system: SwitchingSystem,
     y: Tensor,
     observed: Tensor,
     *,
@@ -69,16 +61,7 @@ def sample_paths(
     early on. Given the regimes, the state is smoothed exactly. Without gradients.
 
     Args:
-        log_initial: As in :func:`imm`; so are all others up to ``observed``.
-        log_transition: Logarithms of the transition matrix.
-        F: Transition of the state.
-        b: Offset of the transition.
-        Q: Covariance of the transition.
-        m0: Mean of the first state.
-        P0: Covariance of the first state.
-        H: Loadings.
-        d: Offset of the observation.
-        R: Covariance of the observation noise, positive definite.
+        system: The model.
         y: Observations.
         observed: Which of them count.
         cloud: What :func:`rao_blackwell` returned for the same arguments.
@@ -91,8 +74,9 @@ def sample_paths(
         >>> noise = torch.tensor([0.01, 25.0]).reshape(2, 1, 1)
         >>> y, seen = torch.tensor([[0.0], [0.1], [9.0]]), torch.ones(3, 1).bool()
         >>> model = (half, stay, one, zero, noise, zero, one, one, zero, 0.1 * one)
-        >>> cloud = seqlatent.switching.rao_blackwell(*model, y, seen, particles=8)
-        >>> drawn = seqlatent.switching.sample_paths(*model, y, seen, cloud=cloud, paths=5)
+        >>> system = seqlatent.switching.SwitchingSystem(*model)
+        >>> cloud = seqlatent.switching.rao_blackwell(system, y, seen, particles=8)
+        >>> drawn = seqlatent.switching.sample_paths(system, y, seen, cloud=cloud, paths=5)
         >>> drawn.regime[:, -1]
         tensor([1, 1, 1, 1, 1])
 
@@ -101,7 +85,7 @@ def sample_paths(
         Bunch, Särkkä, Schön & Godsill, 2016).
     """
     paths = whole("paths", paths, 1)
-    s = system(log_initial, log_transition, F, b, Q, m0, P0, H, d, R, y, observed)
+    s = aligned(system, y, observed)
     size = s.eye.shape[-1]
     weights = cloud.log_weights[..., -1, :].unsqueeze(-2)
     count = weights.shape[-1]
@@ -121,7 +105,9 @@ def sample_paths(
     return _along(s, torch.stack(regime, -1))
 
 
-def _backward(s: System, t: int, regime: Tensor, J: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+def _backward(
+    s: AlignedSystem, t: int, regime: Tensor, J: Tensor, h: Tensor
+) -> tuple[Tensor, Tensor]:
     """The potential of the state before a step, from that of the state after it."""
     H, R, F, Q = (_of(s, x[t], regime, 2) for x in (s.H, s.R, s.F, s.Q))
     d, y, b = (_of(s, x[t], regime, 1) for x in (s.d, s.y, s.b))
@@ -135,7 +121,7 @@ def _backward(s: System, t: int, regime: Tensor, J: Tensor, h: Tensor) -> tuple[
     return (J + J.mT) / 2, (F.mT @ kept[..., -1:])[..., 0]
 
 
-def _overlap(s: System, m: Tensor, P: Tensor, J: Tensor, h: Tensor) -> Tensor:
+def _overlap(s: AlignedSystem, m: Tensor, P: Tensor, J: Tensor, h: Tensor) -> Tensor:
     """Log integral of each particle times each path's potential ``(*L, paths, n)``."""
     m, P, J, h = m.unsqueeze(-3), P.unsqueeze(-4), J.unsqueeze(-3), h.unsqueeze(-2)
     Jm = (J @ m[..., None])[..., 0]
@@ -146,7 +132,7 @@ def _overlap(s: System, m: Tensor, P: Tensor, J: Tensor, h: Tensor) -> Tensor:
     return quadratic - 0.5 * torch.linalg.slogdet(G)[1]
 
 
-def _of(s: System, x: Tensor, regime: Tensor, event: int) -> Tensor:
+def _of(s: AlignedSystem, x: Tensor, regime: Tensor, event: int) -> Tensor:
     """What a tensor ``(*l, 1, S, ...)`` is in the regimes ``(*L, n)``."""
     tail, states = x.shape[x.dim() - event :], s.first.shape[-1]
     x = x.squeeze(-2 - event).expand(*s.lead, states, *tail)
@@ -154,7 +140,7 @@ def _of(s: System, x: Tensor, regime: Tensor, event: int) -> Tensor:
     return x.gather(-1 - event, index)
 
 
-def _along(s: System, regime: Tensor) -> Paths:
+def _along(s: AlignedSystem, regime: Tensor) -> Paths:
     """The exact smoother along paths ``(*L, n, T)``."""
     now = regime.unbind(-1)
 

@@ -7,8 +7,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seqlatent.sizes import whole
+from seqlatent.switching.aligned import Branches, Filtered, Mixture, Start, aligned, run
 from seqlatent.switching.approximate import branched
-from seqlatent.switching.system import Branches, Filtered, Mixture, Start, run, system
+from seqlatent.switching.system import SwitchingSystem
 
 __all__ = ["Cloud", "rao_blackwell"]
 
@@ -27,16 +28,7 @@ class Cloud(NamedTuple):
 
 
 def rao_blackwell(
-    log_initial: Tensor,
-    log_transition: Tensor,
-    F: Tensor,
-    b: Tensor,
-    Q: Tensor,
-    m0: Tensor,
-    P0: Tensor,
-    H: Tensor,
-    d: Tensor,
-    R: Tensor,
+    system: SwitchingSystem,
     y: Tensor,
     observed: Tensor,
     *,
@@ -60,16 +52,7 @@ def rao_blackwell(
     The gradient leaves out the choice of paths, as is usual.
 
     Args:
-        log_initial: As in :func:`imm`; so are all others up to ``observed``.
-        log_transition: Logarithms of the transition matrix.
-        F: Transition of the state.
-        b: Offset of the transition.
-        Q: Covariance of the transition.
-        m0: Mean of the first state.
-        P0: Covariance of the first state.
-        H: Loadings.
-        d: Offset of the observation.
-        R: Covariance of the observation noise.
+        system: The model.
         y: Observations.
         observed: Which of them count.
         particles: Number of paths n that are kept.
@@ -82,7 +65,8 @@ def rao_blackwell(
         >>> noise = torch.tensor([0.01, 25.0]).reshape(2, 1, 1)
         >>> y, seen = torch.tensor([[0.0], [0.1], [9.0]]), torch.ones(3, 1).bool()
         >>> model = (half, stay, one, zero, noise, zero, one, one, zero, 0.1 * one)
-        >>> cloud = seqlatent.switching.rao_blackwell(*model, y, seen, particles=8)
+        >>> system = seqlatent.switching.SwitchingSystem(*model)
+        >>> cloud = seqlatent.switching.rao_blackwell(system, y, seen, particles=8)
         >>> cloud.filtered.log_prob.exp()[:, 1]
         tensor([0.5000, 0.0839, 1.0000])
 
@@ -92,7 +76,7 @@ def rao_blackwell(
         Particle Filtering for Dynamic Bayesian Networks (Doucet et al., 2000).
     """
     particles = whole("particles", particles, 1)
-    s = system(log_initial, log_transition, F, b, Q, m0, P0, H, d, R, y, observed)
+    s = aligned(system, y, observed)
 
     def reduce(branches: Branches, moments: tuple[Tensor, Tensor, Tensor]) -> Mixture:
         return _kept(branches, particles, generator)
