@@ -26,6 +26,7 @@ class LogVariance(DiagonalTransition):
     """dz = (mean - z) / time dt + noise, with its stationary distribution at the start."""
 
     handles_gaps = True
+    log_scales = ("log_scale",)
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """Context, what a step may condition on."""
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -106,28 +107,25 @@ class Context:
         """The first step."""
         if any(getattr(self, name).requires_grad for name in _NAMES):
             return self[0]
-        if "_first" not in self.__dict__:
-            object.__setattr__(self, "_first", self[0])
-        return self.__dict__["_first"]
+        return self._first
 
-    @property
+    @cached_property
+    def _first(self) -> "Context":
+        return self[0]
+
+    @cached_property
     def even(self) -> bool:
         """Whether every gap is one sampling step."""
-        if "_even" not in self.__dict__:
-            object.__setattr__(self, "_even", bool((self.dt == 1).all()))
-        return self.__dict__["_even"]
+        return bool((self.dt == 1).all())
 
     def __getitem__(self, index: int | slice) -> "Context":
         return Context(*[getattr(self, name)[..., index, :] for name in _NAMES])
 
-    @property
+    @cached_property
     def ends(self) -> "tuple[Context, Context]":
         """The first step, and the range of the others: cheaper to differentiate than two slices."""
-        if "_ends" not in self.__dict__:
-            parts = [getattr(self, name).tensor_split((1,), -2) for name in _NAMES]
-            first = Context(*(x[0].squeeze(-2) for x in parts))
-            object.__setattr__(self, "_ends", (first, Context(*(x[1] for x in parts))))
-        return self.__dict__["_ends"]
+        parts = [getattr(self, name).tensor_split((1,), -2) for name in _NAMES]
+        return Context(*(x[0].squeeze(-2) for x in parts)), Context(*(x[1] for x in parts))
 
     def unbind(self) -> list["Context"]:
         """Splits a range into its steps; cheaper than indexing it in a loop."""
