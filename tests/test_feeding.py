@@ -14,6 +14,7 @@ from seqlatent.forecasting.engines.latent.stages import SequentialTraining
 from seqlatent.forecasting.engines.mixture import allot, quantiles
 from seqlatent.forecasting.features.anchors import Anchors, reached
 from seqlatent.forecasting.features.covariates import Inputs
+from seqlatent.forecasting.features.pieces import pieces
 from seqlatent.forecasting.features.scaling import Units, scales
 from seqlatent.forecasting.features.transforms import Identity, Log
 from seqlatent.forecasting.features.windows import ModelData, Windows, batches, whole
@@ -238,6 +239,26 @@ def test_spans_speak_of_every_row_once_and_stand_where_a_state_would(context, fi
         assert (anchors.before(before) == anchor).all()
         assert start == anchors.start(np.array([anchor]))[0]
     assert spoken == [list(range(n)) for n in panel.lengths]
+
+
+@pytest.mark.parametrize("context", [None, 1, 7, 24])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_what_is_computed_together_does_not_depend_on_later_holes(context, fixed):
+    df = frame(lengths=(1, 2, 9, 60, 33, 33))
+    df.loc[[40, 50, *range(75, 90)], "y"] = np.nan  # rows 28, 38, 3 to 17 of their series
+    nth = df.groupby("unique_id").cumcount().to_numpy()
+    later = df.assign(y=df["y"].where((nth <= 20) | (nth % 4 != 0)))
+    said = []
+    for rows in (df, later):
+        panel, spoken = read(rows).panel, {}
+        for one in pieces(panel, Anchors(context, fixed), 300):
+            together = tuple(x.tobytes() for x in one.spans)
+            for i, first, stop in zip(one.spans.series, one.first, one.stop, strict=True):
+                assert not spoken.keys() & {(i, row) for row in range(first, stop)}
+                spoken |= {(i, row): (one.number, together) for row in range(first, stop)}
+        assert len(spoken) == panel.rows
+        said.append({key: x for key, x in spoken.items() if key[1] <= 20})
+    assert said[0] == said[1]
 
 
 def test_paths_are_allotted_as_the_weights_say():

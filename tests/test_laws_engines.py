@@ -18,6 +18,16 @@ def changed(df, row):
     return other
 
 
+def holed(df, row):
+    """The same frame up to a row of each series, and holes after it, short and long."""
+    other, nth = df.copy(), rows_of(df)
+    series = df["unique_id"].str[-1].astype(int)
+    apart = (nth > row) & (nth % (2 + series) == 0)
+    long = (series == 1) & (nth > row + 2) & (nth < row + 12)
+    other.loc[apart | long, "y"] = np.nan
+    return other
+
+
 def assert_same_until(found, other, row, name):
     before = rows_of(found) <= row
     for column in found.columns.drop(["unique_id", "ds", "y"], errors="ignore"):
@@ -29,7 +39,8 @@ def assert_blind(verb, name, df):
     say = getattr(fitted(name), verb)
     found = say(df)
     for row in (6, 25):
-        assert_same_until(found, say(changed(df, row)), row, name)
+        for other in (changed, holed):
+            assert_same_until(found, say(other(df, row)), row, name)
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -233,6 +233,20 @@ def test_parallel_is_sampled_without_a_loop_where_it_can():
     assert isinstance(build("Parallel", "affine").posterior(batch()).kernel, DiagonalLinear)
 
 
+@pytest.mark.parametrize("transition", ["affine", "curved"])
+def test_a_free_path_is_the_same_up_to_a_hole_and_goes_on_after_it(transition):
+    m, complete = build("Parallel", transition), batch(missing=0.0, ragged=False)
+    hidden = torch.zeros_like(complete.observed)
+    hidden[0, 2] = hidden[0, 4:] = hidden[1, 3] = True
+    with torch.no_grad():
+        whole = m.posterior(complete).rsample((4,), seeded())
+        q = m.posterior(complete.hide(hidden))
+        found = q.rsample((4,), seeded())
+        close(found, sequential_path(q.kernel, q.context, (4,), seeded()))
+    for i, steps in enumerate((2, 3, 6)):
+        assert torch.equal(found[:, i, :steps], whole[:, i, :steps])
+
+
 # --- laws ----------------------------------------------------------------------------------------
 
 

@@ -104,14 +104,17 @@ class Anchors:
         anchor = self.before(seen)
         return np.where(settled, row, anchor), np.where(settled, row, self.start(anchor))
 
-    def spans(self, panel: Panel, begin: np.ndarray | None = None) -> Spans:
+    def spans(self, panel: Panel, begin: np.ndarray | None = None, *, whole: bool = False) -> Spans:
         """Pieces that together speak of every row, once.
 
         Args:
             panel: The series.
             begin: Row from which each is filtered once it has settled; infinity for none ``(N,)``.
+            whole: Whether they lie as if every row had a value.
         """
-        seen, owner = reached(panel), panel.owner
+        owner = panel.owner
+        nth = np.arange(1, panel.rows + 1) - panel.offsets[owner]
+        seen = nth if whole else reached(panel)
         before = np.concatenate([[0], seen[:-1]])
         before[panel.offsets[:-1]] = 0
         begin = np.full(panel.batch, np.inf) if begin is None else begin

@@ -18,7 +18,7 @@ from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.sequences import Sequences
 from seqlatent.training import NotFinite
 
-__all__ = ["ModelData", "Scale", "Windows", "batches", "piece", "whole"]
+__all__ = ["ModelData", "Scale", "Windows", "batches", "whole"]
 
 # How the core calls a series of a batch, and a target.
 _SERIES = re.compile(r"\bseries (\d+)(?: of the batch)?\b")
@@ -129,6 +129,14 @@ class ModelData:
             shift=self._tensor(scale.shift if plain else np.zeros_like(scale.shift)),
             scale=self._tensor(scale.scale if plain else scale.scale / self.units.unit),
         )
+
+    def piece(self, spans: Spans, *, plain: bool = False) -> Sequences:
+        """Pieces of series, each from its start, in the units of its anchor."""
+        scale = self.scale(spans.series, spans.anchor)
+        length = int((spans.stop - spans.start).max())
+        data = self.cut(spans.series, spans.start, length, scale, stop=spans.stop, plain=plain)
+        data.u[:, 0, self.flags] = 0.0  # one who starts here does not know the row before
+        return data
 
     def _tensor(self, x: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(x)).to(self.dtype)
@@ -281,12 +289,3 @@ def whole(
     """All rows of some series, padded to the longest."""
     lengths = model_data.panel.lengths[series]
     return model_data.cut(series, lengths * 0, int(lengths.max()), scale, plain=plain)
-
-
-def piece(model_data: ModelData, spans: Spans, *, plain: bool = False) -> Sequences:
-    """Pieces of series, each from its start, in the units of its anchor."""
-    scale = model_data.scale(spans.series, spans.anchor)
-    length = int((spans.stop - spans.start).max())
-    data = model_data.cut(spans.series, spans.start, length, scale, stop=spans.stop, plain=plain)
-    data.u[:, 0, model_data.flags] = 0.0  # one who starts here does not know the row before
-    return data

@@ -14,7 +14,7 @@ from seqlatent.emissions.emission import LinearEmission
 from seqlatent.forecasting.engines.latent.ensemble import Ensemble
 from seqlatent.forecasting.engines.latent.posterior import judged, rows_of
 from seqlatent.forecasting.engines.terms import Decomposed, Normals, Term
-from seqlatent.forecasting.features.windows import ModelData, piece
+from seqlatent.forecasting.features.windows import ModelData
 from seqlatent.forecasting.frames.panel import Future, Panel
 from seqlatent.inference import Kalman
 from seqlatent.model import LatentModel
@@ -109,8 +109,9 @@ def _read(
     Who sees a row given those up to it does so in units that know no more.
     """
     if filtered:
-        for spans in ensemble.pieces(panel, 0):
-            yield piece(model_data, spans, plain=True), *judged(panel, spans)
+        for piece in ensemble.pieces(panel, 0):
+            data = model_data.piece(piece.spans, plain=True)
+            yield data, piece.lead, *judged(panel, piece)
         return
     for index in ensemble.groups(panel, 0):
         data, _ = ensemble.sequences(model_data, index, stop=lengths[index], plain=True)

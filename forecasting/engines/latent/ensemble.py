@@ -1,6 +1,6 @@
 """Ensemble: latent models, the weight of each, and how they read a panel."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,8 +12,9 @@ from seqlatent.forecasting.engines.latent import checks
 from seqlatent.forecasting.engines.latent.members import members_of
 from seqlatent.forecasting.engines.series_state import Past
 from seqlatent.forecasting.engines.spec import DataSummary, Spec
-from seqlatent.forecasting.features.anchors import Anchors, Spans
+from seqlatent.forecasting.features.anchors import Anchors
 from seqlatent.forecasting.features.covariates import Inputs
+from seqlatent.forecasting.features.pieces import Piece, pieces
 from seqlatent.forecasting.features.scaling import Units, span, varied
 from seqlatent.forecasting.features.transforms import TRANSFORMS, Transform
 from seqlatent.forecasting.features.windows import ModelData, Scale, batches, whole
@@ -285,18 +286,21 @@ class Ensemble:
     def _cells_of(self, draws: int) -> int:
         return max(4 * self.cells() // (draws + 4), 1)
 
-    def pieces(self, panel: Panel, draws: int) -> list[Spans]:
+    def pieces(self, panel: Panel, draws: int) -> Iterator[Piece]:
         """Pieces of series that together speak of every row, to be taken together."""
-        spans = Anchors(self.context).spans(panel)
-        if self.fixed:
-            known = self.told(panel)[1]
-            there = known >= 0
-            begin = self._begin(known, panel.lengths, panel.last)
-            fixed = Anchors(self.context, fixed=True).spans(panel, begin)
-            both = spans.select(~there[spans.series]), fixed.select(there[fixed.series])
-            spans = Spans(*(np.concatenate(x) for x in zip(*both, strict=True)))
-        together = batches(spans.stop - spans.start, self._cells_of(draws))
-        return [spans.select(index) for index in together]
+        cells = self._cells_of(draws)
+        if not self.fixed:
+            yield from pieces(panel, Anchors(self.context), cells)
+            return
+        known = self.told(panel)[1]
+        if (known < 0).any():
+            yield from pieces(panel, Anchors(self.context), cells, some=known < 0)
+        if (known >= 0).any():
+            anchors, begin = (
+                Anchors(self.context, fixed=True),
+                self._begin(known, panel.lengths, panel.last),
+            )
+            yield from pieces(panel, anchors, cells, begin=begin, some=known >= 0)
 
     def sequences(
         self,

@@ -11,8 +11,7 @@ from seqlatent.emissions.emission import LinearEmission
 from seqlatent.forecasting.engines import mixture
 from seqlatent.forecasting.engines.engine import Scores, Smoothed
 from seqlatent.forecasting.engines.latent.ensemble import Ensemble
-from seqlatent.forecasting.features.anchors import Spans
-from seqlatent.forecasting.features.windows import piece
+from seqlatent.forecasting.features.pieces import Piece
 from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.inference import Amortised, Particles
 from seqlatent.linalg import factor
@@ -32,19 +31,17 @@ def rows_of(panel: Panel, index: np.ndarray, steps: int) -> tuple[np.ndarray, np
     return rows[inside], inside
 
 
-def judged(panel: Panel, spans: Spans) -> tuple[int, np.ndarray, np.ndarray]:
-    """Where the rows that pieces speak of lie.
+def judged(panel: Panel, piece: Piece) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the panel that pieces speak of, and where they lie in their padded batch.
 
-    Returns:
-        First step of the padded batch at which any piece speaks, the rows of the panel of which
-        they do, and where these lie in the batch from that step on.
+    The batch counts from the first step at which any piece may speak.
     """
-    first = int((spans.first - spans.start).min())
-    steps = np.arange(first, int((spans.stop - spans.start).max()))
+    spans = piece.spans
+    steps = np.arange(piece.lead, int((spans.stop - spans.start).max()))
     nth = spans.start[:, None] + steps
-    inside = (nth >= spans.first[:, None]) & (nth < spans.stop[:, None])
+    inside = (nth >= piece.first[:, None]) & (nth < piece.stop[:, None])
     rows = panel.offsets[spans.series][:, None] + nth
-    return first, rows[inside], inside
+    return rows[inside], inside
 
 
 def _members(ensemble: Ensemble, panel: Panel) -> list[tuple[int, np.ndarray]]:
@@ -63,10 +60,10 @@ def score(ensemble: Ensemble, panel: Panel, seed: int) -> Scores:
     drawn = False
     for m, (model, kind) in enumerate(zip(ensemble.models, ensemble.kinds, strict=True)):
         draws = _DRAWS if model.transition.latent_dim else 0
-        for k, spans in enumerate(ensemble.pieces(panel, draws)):
-            data, (first, rows, inside) = piece(model_data[kind], spans), judged(panel, spans)
-            generator = torch.Generator().manual_seed(seed + 7919 * k + 104_729 * m)
-            found = one_step(model, data, samples=_DRAWS, first=first, generator=generator)
+        for piece in ensemble.pieces(panel, draws):
+            data, (rows, inside) = model_data[kind].piece(piece.spans), judged(panel, piece)
+            generator = torch.Generator().manual_seed(seed + piece.number + 104_729 * m)
+            found = one_step(model, data, samples=_DRAWS, first=piece.lead, generator=generator)
             density[rows, m] = found.log_prob.numpy()[inside]
             below[rows] += weights[rows, m, None] * found.below.numpy()[inside]
             equal[rows] += weights[rows, m, None] * found.equal.numpy()[inside]

@@ -12,7 +12,6 @@ import numpy as np
 from seqlatent.forecasting.engines.latent.components import components_of
 from seqlatent.forecasting.engines.latent.ensemble import Ensemble
 from seqlatent.forecasting.engines.latent.posterior import judged
-from seqlatent.forecasting.features.windows import piece
 from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.model import LatentModel, one_step
 from seqlatent.transitions import AR
@@ -28,12 +27,12 @@ def exact(ensemble: Ensemble, panel: Panel) -> np.ndarray:
     model_data = ensemble.prepared(panel)
     found = np.full((len(ensemble.models), *panel.y.shape), np.nan)
     for m, model in enumerate(ensemble.models):
-        for spans in ensemble.pieces(panel, 0):
-            data, (first, rows, inside) = (
-                piece(model_data[ensemble.kinds[m]], spans),
-                judged(panel, spans),
+        for piece in ensemble.pieces(panel, 0):
+            data, (rows, inside) = (
+                model_data[ensemble.kinds[m]].piece(piece.spans),
+                judged(panel, piece),
             )
-            innovation = one_step(model, data, first=first).innovation
+            innovation = one_step(model, data, first=piece.lead).innovation
             assert innovation is not None
             found[m, rows] = innovation.double().numpy()[inside]
     found[:, np.isnan(panel.y)] = np.nan

@@ -10,7 +10,6 @@ from seqlatent.chain import (
     Kernel,
     Marginal,
     Sampled,
-    affine_path,
     step_noise,
 )
 from seqlatent.distributions import (
@@ -69,7 +68,7 @@ class Parallel(Posterior):
             return _AffineFree(transition)
         # steps that follow the data, as padding does, need not slow down those that the data inform
         tail = bool((c.informed[..., 1:, :] <= c.informed[..., :-1, :]).all())
-        return _Spliced(transition) if tail else _Free(transition)
+        return _Spliced(transition) if tail or not torch.is_grad_enabled() else _Free(transition)
 
 
 def _coefficients(c: Context) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,21 +85,30 @@ class _Free(Correction):
         return choose(c.informed, q, p) if self.needs_prior and p is not None else q
 
 
-class _AffineFree(_Free, DiagonalLinear):
+class _AffineFree(_Free, DiagonalLinear, Sampled):
+    """Free where the data inform, elsewhere the moves of a transition that is linear too."""
+
+    transition: DiagonalLinear
+
     def initial_affine(self, c: Context) -> tuple[Tensor, Tensor]:
         _, b, s = _coefficients(c)
-        if not isinstance(self.transition, DiagonalLinear):
-            return b, s
         loc, scale = self.transition.initial_affine(c)
         return torch.where(c.informed, b, loc), torch.where(c.informed, s, scale)
 
     def affine(self, c: Context) -> tuple[Tensor, Tensor, Tensor]:
-        free = _coefficients(c)
-        if not isinstance(self.transition, DiagonalLinear):
-            return free
-        own = self.transition.affine(c)
-        a, b, s = (torch.where(c.informed, f, p) for f, p in zip(free, own, strict=True))
+        pairs = zip(_coefficients(c), self.transition.affine(c), strict=True)
+        a, b, s = (torch.where(c.informed, free, own) for free, own in pairs)
         return a, b, s
+
+    def path(
+        self, context: Context, shape: tuple[int, ...], generator: torch.Generator | None
+    ) -> tuple[Tensor, tuple[Distribution, Distribution] | None]:
+        first, rest = context.ends
+        loc, scale = self.initial_affine(first)
+        a, b, s = self.affine(rest)
+        a = nn.functional.pad(a, (0, 0, 1, 0))
+        b, s = (torch.cat([x[..., None, :], y], -2) for x, y in ((loc, b), (scale, s)))
+        return _moved(a, b, s, shape, generator)[0], None
 
 
 class _Whole(_Free, Sampled, Marginal):
@@ -114,27 +122,43 @@ class _Whole(_Free, Sampled, Marginal):
         self, context: Context, shape: tuple[int, ...], generator: torch.Generator | None
     ) -> tuple[Tensor, tuple[Distribution, Distribution] | None]:
         a, b, s = _coefficients(context)
-        eps = step_noise(torch.Size((*shape, *b.shape)), b, generator)
-        shock = s * eps
-        # before the first step there is nothing for its slope to act on
-        z = linear_recurrence(a, b + shock)
+        z, shock, _ = _moved(a, b, s, shape, generator)
         loc, s = z - shock, s.expand(z.shape)
         first = diagonal_normal(loc[..., 0, :], s[..., 0, :])
         return z, (first, diagonal_normal(loc[..., 1:, :], s[..., 1:, :]))
 
 
+def _moved(
+    a: Tensor, b: Tensor, s: Tensor, shape: tuple[int, ...], generator: torch.Generator | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A path of slopes, offsets and standard deviations, its shocks, and their noise."""
+    eps = step_noise(torch.Size((*shape, *b.shape)), b, generator)
+    shock = s * eps
+    # before the first step there is nothing for its slope to act on
+    return linear_recurrence(a, b + shock), shock, eps
+
+
 class _Spliced(_Free, Sampled):
-    """Free while the data inform, the prior after that."""
+    """Free while the data inform, the prior where they do not.
+
+    Up to its first hole a series moves as if there were none, to the last bit.
+    """
 
     def path(
         self, context: Context, shape: tuple[int, ...], generator: torch.Generator | None
     ) -> tuple[Tensor, tuple[Distribution, Distribution] | None]:
-        free, eps = affine_path(_AffineFree(self.transition, False), context, shape, generator)
-        first = int(context.informed[..., 0].flatten(0, -2).all(0).sum())
+        free, _, eps = _moved(*_coefficients(context), shape, generator)
+        informed = context.informed[..., 0]
+        first = int(informed.flatten(0, -2).all(0).cumprod(0).sum())
+        whole = informed.cumprod(-1).bool()
+        resumed = (informed & ~whole).flatten(0, -2).any(0).tolist()
         path = list(free.unbind(-2))
         for t, c in list(enumerate(context.unbind()))[first:]:
             with torch.no_grad():  # nothing observed depends on these states, so no gradient does
                 distribution = self.transition(path[t - 1], c) if t else self.transition.initial(c)
                 prior = reparametrise(distribution, eps[..., t, :])
+            if resumed[t]:
+                after = reparametrise(self.correct(None, path[t - 1], c), eps[..., t, :])
+                path[t] = torch.where(whole[..., t, None], path[t], after)
             path[t] = torch.where(c.informed, path[t], prior)
         return torch.stack(path, -2), None
