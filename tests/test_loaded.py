@@ -1,7 +1,9 @@
 """A loaded forecaster is made as the saved one was: it fits and backtests the same again."""
 
+from copy import deepcopy
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 from engines import ENGINES, SEASON, fitted, panel, rows_of
@@ -10,6 +12,7 @@ from seqlatent.emissions import StudentT
 from seqlatent.forecasting import ArgumentError, FolderError, Forecaster, Spec, spec_of
 from seqlatent.forecasting.engines.latent.engine import LatentEngine
 from seqlatent.forecasting.engines.latent.recipes import srnn
+from seqlatent.forecasting.engines.spec import Members
 
 SLOW = ("structural", "sarimax", "vrnn", "latent_ode")
 OWN = {name: ENGINES[name]() for name in ("own", "short_own")}
@@ -90,6 +93,20 @@ def test_what_cannot_be_saved_has_to_be_given_again(spec, tmp_path):
     expected = first.predict(3)
     pd.testing.assert_frame_equal(loaded.predict(3), expected)
     pd.testing.assert_frame_equal(loaded.fit(short()).predict(3), expected)
+
+
+def replaced(models, training):
+    """A trainer that makes members of its own, and uses the first."""
+    made = [deepcopy(model) for model in models]
+    return Members(made, np.tile([1.0, 0.0], (training.data_summary.series, 1)))
+
+
+def test_members_that_a_trainer_made_take_the_place_of_those_it_was_given(tmp_path):
+    spec = replace(srnn(members=2, steps=1, hidden_dim=8), train=replaced, own=True)
+    first = Forecaster(spec, season_length=SEASON).fit(short())
+    first.save(tmp_path / "model")
+    loaded = Forecaster.load(tmp_path / "model", specs=spec)
+    pd.testing.assert_frame_equal(loaded.predict(3), first.predict(3))
 
 
 def test_a_spec_that_does_not_belong_to_the_folder_is_refused(tmp_path):

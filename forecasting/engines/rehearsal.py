@@ -1,14 +1,11 @@
 """Rehearsals: how long work will take, from how long it takes for few."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from seqlatent.training import Deadline
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["foretold"]
 

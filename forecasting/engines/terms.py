@@ -1,14 +1,11 @@
 """Terms: normal distributions of the named parts of each row, by each member of an ensemble."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from seqlatent.forecasting.frames.panel import Panel
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Decomposed", "Normals", "Term"]
 

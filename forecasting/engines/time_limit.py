@@ -1,15 +1,12 @@
 """Limits of time: what is fitted within one, and what forecasts where there was too little."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from seqlatent.forecasting.engines.baselines.beside import losses
 from seqlatent.forecasting.engines.engine import Engine, FitOptions, OutOfTime
 from seqlatent.forecasting.frames.panel import Panel
-
-if TYPE_CHECKING:
-    pass
-from seqlatent.forecasting.engines.baselines.beside import losses
 
 __all__ = ["fitted"]
 

@@ -19,7 +19,6 @@ from seqlatent.forecasting.engines.structural.specifications import (
 from seqlatent.forecasting.engines.structural.stacking import (
     CRITERIA,
     Block,
-    Heldout,
     by_heldout,
     by_information,
     calibration_factor,
@@ -183,20 +182,8 @@ def fit_structural(
     for i, (specification, model) in enumerate(zip(wanted, models, strict=True)):
         if not fit.add(specification, model, horizon, (len(wanted) - i - 1) * draws * each):
             break
-    said = _undone(len(fit.specifications), len(wanted), fit.first, asked and fit.cut)
-    weights, heldout, information = fit.weights(criterion)
-    factor = fit.calibrate(weights) if calibrate else 1.0
     absent = left_out(season_length, usual=specifications is None, **allowed)
-    stacking = chosen(
-        criterion,
-        fit.specifications,
-        weights,
-        heldout,
-        information,
-        absent,
-        factor,
-        len(y) if fit.trials is None else len(fit.trials.series),
-    )
+    weights, stacking = fit.stacking(criterion, calibrate, absent)
     return Fitted(
         tuple(fit.members),
         (weights / draws).repeat_interleave(draws, 1),
@@ -205,7 +192,7 @@ def fit_structural(
         rows,
         bool((y[seen] >= 0).all()),
         fit.histories,
-        tuple(said),
+        tuple(_undone(len(fit.specifications), len(wanted), fit.first, asked and fit.cut)),
     )
 
 
@@ -310,8 +297,16 @@ class _Fit:
         scale = ahead(drawn, batch, self.data, horizon)[1][..., -1].sqrt()
         return (scale <= _WIDEST).all(0)
 
-    def weights(self, criterion: str) -> tuple[Tensor, Heldout | None, Tensor | None]:
-        """Weights of each series ``(B, F)``, and the scores that they come from."""
+    def stacking(
+        self, criterion: str, calibrate: bool, absent: Sequence[str]
+    ) -> tuple[Tensor, Stacking]:
+        """Weights of each series ``(B, F)``, calibrated members, and why.
+
+        Args:
+            criterion: What decides on the weights.
+            calibrate: Whether widths are calibrated.
+            absent: Why other specifications were not compared.
+        """
         y, information = self.data.y, None
         shared, heldout = by_heldout(self._blocks, self._log)
         if criterion in ("aic", "bic"):
@@ -322,7 +317,12 @@ class _Fit:
             if criterion == "equal":
                 shared = torch.full_like(shared, 1 / len(shared))
             weights = shared.to(y.device).expand(len(y), -1)
-        return without(weights, torch.stack(self.tells, 1)), heldout, information
+        weights = without(weights, torch.stack(self.tells, 1))
+        factor = self.calibrate(weights) if calibrate else 1.0
+        series = len(y) if self.trials is None else len(self.trials.series)
+        return weights, chosen(
+            criterion, self.specifications, weights, heldout, information, absent, factor, series
+        )
 
     @torch.no_grad()
     def calibrate(self, weights: Tensor) -> float:
