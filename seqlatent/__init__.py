@@ -61,6 +61,7 @@ _MODULES = {
     "recurrence",
     "sequences",
     "switching",
+    "testing",
     "training",
     "transitions",
     "zoo",

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from emission_contracts import EmissionContract, seeded
 from torch import distributions
 
 import seqlatent
@@ -30,6 +29,8 @@ from seqlatent.inference import (
     Unscented,
 )
 from seqlatent.sequences import Context
+from seqlatent.testing import EmissionContract
+from seqlatent.testing.contract import seeded
 from seqlatent.transitions import Gated, LocalLevel, LocalLinearTrend, Regression, Seasonal, Sum
 from seqlatent.transitions import LinearGaussian as LinearGaussianTransition
 

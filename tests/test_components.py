@@ -6,7 +6,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from contracts import TransitionContract, context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import LinearGaussian as Reference
@@ -18,6 +17,7 @@ from seqlatent.inference import Kalman
 from seqlatent.model import LatentModel, moments, per_series
 from seqlatent.objectives import evidence
 from seqlatent.sequences import Sequences
+from seqlatent.testing import TransitionContract, context
 from seqlatent.training import fit_each
 from seqlatent.transitions import (
     AR,

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from contracts import TransitionContract, context
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from seqlatent.inference import Kalman
 from seqlatent.model import LatentModel
 from seqlatent.networks import reinitialise
 from seqlatent.sequences import Context, Sequences
+from seqlatent.testing import TransitionContract, context
 from seqlatent.transitions import (
     Cycle,
     LinearSDE,

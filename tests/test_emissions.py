@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from emission_contracts import EmissionContract, seeded
 from torch import distributions
 
 from seqlatent.distributions import sample
@@ -14,6 +13,8 @@ from seqlatent.emissions.counts import NegativeBinomial, Poisson
 from seqlatent.emissions.gaussian import Normal
 from seqlatent.emissions.heavy_tailed import StudentT
 from seqlatent.sequences import Context
+from seqlatent.testing import EmissionContract
+from seqlatent.testing.contract import seeded
 
 exact = {"rtol": 1e-10, "atol": 1e-10}
 float64 = torch.float64

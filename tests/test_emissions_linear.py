@@ -6,7 +6,6 @@ import pickle
 
 import pytest
 import torch
-from contracts import context
 
 from seqlatent.distributions import sample
 from seqlatent.emissions.linear import LinearGaussian
@@ -14,6 +13,7 @@ from seqlatent.inference import Kalman
 from seqlatent.model import LatentModel
 from seqlatent.networks import reinitialise
 from seqlatent.sequences import Context, Sequences
+from seqlatent.testing import context
 from seqlatent.transitions import AR, Loading, LocalLevel, Regression, Seasonal, Sum
 from seqlatent.transitions import LinearGaussian as Transition
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from contracts import TransitionContract, context
 from reference import LinearGaussian as Reference
 from reference import dense_posterior
 
@@ -12,6 +11,7 @@ from seqlatent.emissions import FactorLoadings
 from seqlatent.model import moments, per_series
 from seqlatent.objectives import evidence
 from seqlatent.sequences import Sequences
+from seqlatent.testing import TransitionContract, context
 from seqlatent.training import fit, lbfgs
 from seqlatent.transitions import AR, Joint, LocalLevel, NoLatent, VectorAR
 

@@ -6,7 +6,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from contracts import TransitionContract, context
 from reference import LinearGaussian as Reference
 from reference import dense_posterior
 
@@ -14,6 +13,7 @@ from seqlatent import zoo
 from seqlatent.model import moments, per_series
 from seqlatent.objectives import evidence
 from seqlatent.sequences import Sequences
+from seqlatent.testing import TransitionContract, context
 from seqlatent.training import fit_each
 from seqlatent.transitions import Innovations
 

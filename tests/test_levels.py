@@ -31,6 +31,7 @@ LEVELS = (
     ("zoo", "prior"),
     ("datasets",),
     ("forecasting",),
+    ("testing",),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

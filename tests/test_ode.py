@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from contracts import TransitionContract, context
 from torch import nn
 
 from seqlatent.chain import MarkovChain
 from seqlatent.distributions import Carried
 from seqlatent.networks import reinitialise
 from seqlatent.sequences import Context
+from seqlatent.testing import TransitionContract, context
 from seqlatent.transitions.ode import BoundedField, NeuralODE
 
 exact = {"rtol": 1e-10, "atol": 1e-10}
@@ -86,17 +86,20 @@ class TestDeterministicFlow(TransitionContract):
     def context(self, batch, steps):
         return context(batch, steps, irregular=True)
 
-    def test_every_parameter_gets_a_finite_gradient_from_the_density(self, transition, c, z):
+    def test_every_parameter_gets_a_finite_gradient_from_the_density(self):
+        transition, c, z = self.parts()
         MarkovChain(transition, c).log_prob(z).sum().backward()
         for name, parameter in transition.first.named_parameters():
             assert parameter.grad.isfinite().all(), name
 
-    def test_gaps_count_if_and_only_if_it_says_so(self, transition, c, z):
+    def test_gaps_count_if_and_only_if_it_says_so(self):
+        transition, c, z = self.parts()
         far = c.replace(dt=3 * c.dt)
         near, wide = (transition(z[:, :-1], k[1:]).carry for k in (c, far))
         assert (near - wide).abs().max() > 1e-6
 
-    def test_only_the_first_step_is_scored(self, transition, c, z):
+    def test_only_the_first_step_is_scored(self):
+        transition, c, z = self.parts()
         assert isinstance(transition(z[:, 0], c[1]), Carried)
         log_prob = MarkovChain(transition, c).log_prob(z)
         torch.testing.assert_close(log_prob[:, 1:], torch.zeros_like(log_prob[:, 1:]))

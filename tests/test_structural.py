@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from contracts import TransitionContract, context
 
 from seqlatent.chain import MarkovChain
 from seqlatent.emissions.linear import LinearGaussian as Observation
@@ -11,6 +10,7 @@ from seqlatent.inference import Kalman
 from seqlatent.model import LatentModel
 from seqlatent.networks import reinitialise
 from seqlatent.sequences import Sequences
+from seqlatent.testing import TransitionContract, context
 from seqlatent.transitions import (
     AR,
     Component,

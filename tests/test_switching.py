@@ -8,7 +8,6 @@ from typing import NamedTuple
 import pytest
 import torch
 from batches import normal, series, standard_error, within
-from contracts import TransitionContract, context
 from small_models import linear_parts
 from torch import Tensor
 from torch.testing import assert_close
@@ -21,6 +20,7 @@ from seqlatent.model import Belief, LatentModel
 from seqlatent.objectives import evidence
 from seqlatent.sequences import Sequences
 from seqlatent.switching import SwitchingSystem
+from seqlatent.testing import TransitionContract, context
 from seqlatent.training import fit
 from seqlatent.transitions import LinearGaussian as LinearGaussianTransition
 from seqlatent.transitions import LocalLevel, LocalLinearTrend, Regimes, SwitchingLinear

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from contracts import TransitionContract, context
 
 from seqlatent.chain import MarkovChain
 from seqlatent.linalg import factor
 from seqlatent.networks import reinitialise
+from seqlatent.testing import TransitionContract, context
 from seqlatent.transitions import (
     ContextAffine,
     ContextualNoise,

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from contracts import TransitionContract, context
 from torch.nn import functional
 
 from seqlatent.chain import MarkovChain
@@ -11,6 +10,7 @@ from seqlatent.inference.amortised.combiner import Combiner
 from seqlatent.inference.amortised.tilted import Tilted
 from seqlatent.networks import reinitialise
 from seqlatent.sequences import Context
+from seqlatent.testing import TransitionContract, context
 from seqlatent.transitions.neural import CarriedRecurrence, Gated, InitialNormal
 
 exact = {"rtol": 1e-10, "atol": 1e-10}

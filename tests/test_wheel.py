@@ -53,7 +53,7 @@ def test_nothing_is_installed_beside_the_package(names):
 
 def test_types_are_inside_and_tests_are_not(names):
     assert "seqlatent/py.typed" in names
-    assert not [name for name in names if "conftest" in name or "/test" in name]
+    assert not [name for name in names if re.search(r"conftest|/test_|/tests/", name)]
     assert not [name for name in names if "__pycache__" in name]
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
