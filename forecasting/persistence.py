@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from seqlatent.forecasting.arguments import freq_of, objects, seasons_of
+from seqlatent.forecasting.arguments import freq_of, objects, seasons_of, seconds_of, seed_of
 from seqlatent.forecasting.engines.engine import Engine, Packed
 from seqlatent.forecasting.engines.registry import (
     Given,
@@ -88,8 +88,8 @@ def read_fitted(place: Path, specs: Any, engines: Any) -> tuple[Configuration, F
             columns,
             freq=freq_of(config["freq"]),
             season_length=seasons_of(config["season_length"]),
-            seed=config["seed"],
-            time_limit=config["time_limit"],
+            seed=seed_of(config["seed"]),
+            time_limit=seconds_of(config["time_limit"]),
         )
         fitted = Fitted(
             columns,

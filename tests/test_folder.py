@@ -245,6 +245,10 @@ def test_json_that_is_no_manifest_is_refused(text, saved):
         {"models": {}},
         {"time_index": {"kind": "x"}},
         {"seed": None, "columns": None},
+        {"seed": None},
+        {"time_limit": -1},
+        {"freq": "often"},
+        {"season_length": [0.5]},
     ],
     ids=str,
 )
@@ -252,6 +256,13 @@ def test_a_manifest_that_does_not_add_up_is_refused(changes, saved):
     rewritten(saved, **changes)
     with pytest.raises(FolderError):
         Forecaster.load(saved)
+
+
+def test_a_folder_that_is_not_there_is_not_called_damaged(tmp_path):
+    with pytest.raises(FolderError, match="none: expected a model folder, found none; name one"):
+        Forecaster.load(tmp_path / "none")
+    with pytest.raises(FolderError, match=r"expected a model folder with config\.json, found none"):
+        Forecaster.load(tmp_path)
 
 
 def test_a_manifest_leads_to_no_file_outside(saved, tmp_path):

@@ -176,6 +176,11 @@ def _content(path: Path, size: int | None = None) -> bytes:
             raise FolderError(f"{path}: expected {size} bytes, found {status.st_size}{advice}")
         return path.read_bytes()
     except FileNotFoundError as error:
+        if not path.parent.exists():
+            raise FolderError(
+                f"{path.parent}: expected a model folder, found none; name one that "
+                "Forecaster.save wrote."
+            ) from error
         what = f"a model folder with {CONFIG}" if path.name == CONFIG else "this file of the model"
         raise FolderError(f"{path}: expected {what}, found none{advice}") from error
     except OSError as error:
