@@ -16,7 +16,6 @@ from seqlatent.forecasting.values import scalar, several, told
 from seqlatent.spelling import meant
 
 __all__ = [
-    "DEVICES",
     "ForecastOptions",
     "chosen",
     "device_of",

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-__all__ = ["on_threads", "threads"]
+__all__ = ["on_threads"]
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -15,7 +15,6 @@ from seqlatent.forecasting.errors import DigitsWarning
 from seqlatent.forecasting.errors.locate import plain
 
 __all__ = [
-    "Floats",
     "floats",
     "is_object",
     "is_text",

@@ -4,7 +4,7 @@ import os
 from decimal import Context, Decimal
 from pathlib import Path
 
-__all__ = ["brief", "shortage", "total"]
+__all__ = ["brief", "shortage"]
 
 _UNKNOWN = 2**38  # bytes, where a system does not say what it has
 # Limits of containers, as kernels of two generations tell them.

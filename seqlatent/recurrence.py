@@ -13,12 +13,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-__all__ = [
-    "affine_recurrence",
-    "linear_recurrence",
-    "linear_recurrence_loop",
-    "linear_recurrence_scan",
-]
+__all__ = ["affine_recurrence", "linear_recurrence"]
 
 # Elements per step from which the loop is at least as fast as the scan on a CPU; at a single series
 # of a thousand steps the scan is seven times faster.

@@ -7,7 +7,7 @@ from functools import wraps
 from types import UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin
 
-__all__ = ["flag", "sized", "whole"]
+__all__ = ["sized", "whole"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -28,7 +28,7 @@ from seqlatent.forecasting.engines.baselines.initial import filled, initial
 from seqlatent.forecasting.engines.baselines.newcomers import anchor_of
 from seqlatent.forecasting.engines.baselines.orders import candidates
 from seqlatent.forecasting.engines.baselines.quiet import quiet
-from seqlatent.forecasting.engines.baselines.spread import Pool, difference_scale, positive
+from seqlatent.forecasting.engines.baselines.spread import PanelSpread, difference_scale, positive
 from seqlatent.forecasting.engines.engine import FitOptions
 from seqlatent.forecasting.errors import CovariateError, TargetError, TimeError
 from seqlatent.forecasting.frames.panel import Future
@@ -644,7 +644,7 @@ def test_difference_scale_divides_by_the_seasons_between():
 
 
 def test_positive_scales():
-    pool = Pool(np.array([0.0]), np.array([2.0]), np.array([0.0]), np.array([0.5]))
+    pool = PanelSpread(np.array([0.0]), np.array([2.0]), np.array([0.0]), np.array([0.5]))
     n = np.nan
     scale = np.array([[3.0], [n], [0.0], [0.0], [n], [1e-3], [n], [0.0]])
     step = np.array([[n], [n], [n], [n], [n], [1.0], [7.0], [7.0]])

@@ -11,7 +11,7 @@ from seqlatent.forecasting.engines.baselines.initial import Standard, window
 from seqlatent.forecasting.engines.baselines.orders import exact
 from seqlatent.forecasting.engines.baselines.polish import polish
 from seqlatent.forecasting.engines.baselines.sparse import smoothing_of_gaps
-from seqlatent.forecasting.engines.baselines.spread import Pool
+from seqlatent.forecasting.engines.baselines.spread import PanelSpread
 from seqlatent.forecasting.engines.engine import FitOptions
 
 ENGINES = (Naive, SeasonalNaive, ETS, Theta, SARIMAX)
@@ -122,7 +122,7 @@ def test_what_a_panel_says_of_a_series_without_steps_knows_no_zero():
     # Series that move in proportion to their magnitudes say so of others.
     sizes = 10.0 ** np.arange(6)
     panel = make_panel([size * (5 + np.cumsum(rng.normal(size=50))) for size in sizes])
-    assert Pool.of(panel).step[0] == 0
+    assert PanelSpread.of(panel).step[0] == 0
     values = [panel.y[panel.series(i), 0] for i in range(6)]
     small = widths(forecast(Naive, [*values, np.array([5.0])])[0])[-1, 0]
     large = widths(forecast(Naive, [*values, np.array([5e5])])[0])[-1, 0]

@@ -13,7 +13,7 @@ from seqlatent.model import LatentModel
 from seqlatent.objectives import elbo, evidence
 from seqlatent.sequences import Sequences
 from seqlatent.training import History, fit, lbfgs
-from seqlatent.training.gradient.batches import Panel
+from seqlatent.training.gradient.batches import TrainingData
 from seqlatent.training.gradient.descent import Descent
 from seqlatent.training.gradient.ranks import Ranks
 from seqlatent.training.gradient.surface import Surface, judge
@@ -193,7 +193,7 @@ def test_a_covariate_may_have_any_units():
 
 
 def surface(model, data):
-    batch = Panel(data).all()
+    batch = TrainingData(data).all()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     ranks = Ranks(0, 1, torch.device("cpu"))
     descent = Descent(model, evidence, {}, optimizer, None, ranks, 0, History())

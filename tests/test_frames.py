@@ -19,14 +19,10 @@ from seqlatent.forecasting.errors import (
     TimeError,
 )
 from seqlatent.forecasting.frames.columns import Columns
-from seqlatent.forecasting.frames.read import (
-    OutputFormat,
-    Statics,
-    as_given,
-    read,
-    read_future,
-    read_static,
-)
+from seqlatent.forecasting.frames.future import read_future
+from seqlatent.forecasting.frames.output_format import OutputFormat, as_given
+from seqlatent.forecasting.frames.read import read
+from seqlatent.forecasting.frames.static import Statics, read_static
 from seqlatent.forecasting.frames.table import Table
 
 pl = pytest.importorskip("polars")

@@ -286,6 +286,50 @@ def test_rooms_of_forecasting_import_only_from_lower_ones():
     assert not wrong
 
 
+def given_out(tree: ast.Module) -> set[str] | None:
+    """Returns the names in a module's ``__all__``, or None where it has none."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return None
+
+
+def kept_inside(root: Path = PACKAGE) -> list[str]:
+    """Returns a sentence for each name that one room takes from another without its leave."""
+    files = {module_of(path, root): path for path in sources(root)}
+    trees = {module: ast.parse(path.read_text()) for module, path in files.items()}
+    found = []
+    for module, tree in trees.items():
+        for node in everywhere(tree):
+            there = node.module if isinstance(node, ast.ImportFrom) else None
+            if there not in files or files[there].parent == files[module].parent != root:
+                continue
+            allowed = given_out(trees[there])
+            for alias in node.names if allowed is not None else ():
+                inner = f"{there}.{alias.name}" in files or alias.name == "__version__"
+                # a package gives out what its own files share
+                own = files[module].name == "__init__.py" and there.startswith(f"{module}.")
+                if alias.name not in allowed and not inner and not own:
+                    found.append(f"{module} imports {alias.name}, which {there} keeps to its room")
+    return found
+
+
+def test_a_room_imports_from_another_what_that_gives_out():
+    assert not kept_inside()
+
+
+def test_a_name_that_a_room_keeps_is_seen(tmp_path):
+    for name, text in {
+        "hmm/paths.py": '__all__ = ["draw"]\ndef draw(): ...\ndef step(): ...',
+        "hmm/filter.py": "from seqlatent.hmm.paths import step",
+        "zoo/exact.py": "from seqlatent.hmm.paths import draw, step",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (found,) = kept_inside(tmp_path)
+    assert found == "seqlatent.zoo.exact imports step, which seqlatent.hmm.paths keeps to its room"
+
+
 def test_every_folder_says_what_lives_in_it():
     folders = {path.parent for path in sources() if path.parent != PACKAGE / "seqlatent"}
     assert not [folder for folder in folders if not (folder / "README.md").exists()]

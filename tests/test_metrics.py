@@ -31,7 +31,7 @@ from seqlatent.forecasting.metrics import (
     variogram_score,
     wql,
 )
-from seqlatent.forecasting.metrics import paths as paths_module
+from seqlatent.forecasting.metrics import sample_paths as paths_module
 
 DATA = Path(os.environ.get("SEQLATENT_DATA", "../shared/data"))
 MODELS = ["srnn", "naive"]

@@ -15,7 +15,7 @@ from seqlatent.forecasting.frames.identifiers import decoded, encoded
 from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.forecasting.time.index import TimeIndex
 
-__all__ = ["as_tensors", "flat", "from_tensors", "join", "restored", "select"]
+__all__ = []
 
 STRUCTURE = "structure"
 _PLAIN = (type(None), bool, int, float, str, np.bool_, np.integer, np.floating)

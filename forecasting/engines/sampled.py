@@ -7,7 +7,7 @@ import numpy as np
 
 from seqlatent.forecasting.frames.panel import Future, Panel
 
-__all__ = ["IMPUTED", "densities", "impute", "ranks", "score"]
+__all__ = []
 
 _CELLS = 4_000_000  # cells of sample paths that are held at once
 

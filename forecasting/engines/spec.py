@@ -29,6 +29,7 @@ __all__ = [
     "Spec",
     "Trainer",
     "Training",
+    "emission_of",
     "register",
     "spec_of",
     "zoo_names",

@@ -11,18 +11,7 @@ import torch
 from seqlatent.forecasting.features.units import VARIED, completed, standards
 from seqlatent.forecasting.frames.panel import Panel
 
-__all__ = [
-    "KINDS",
-    "Measured",
-    "Units",
-    "leading",
-    "local",
-    "measured",
-    "recent",
-    "scales",
-    "span",
-    "varied",
-]
+__all__ = ["Units", "leading", "span", "varied"]
 
 _CLIP = 10.0  # a value counts at most so many times the median: one spike must not set the scale
 _ENOUGH = 8  # values that say how far a series moves, before which the panel has a say in it

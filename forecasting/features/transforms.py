@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["TRANSFORMS", "BoxCox", "Identity", "Log", "Transform", "guerrero", "likelihood"]
+__all__ = ["TRANSFORMS", "BoxCox", "Identity", "Transform"]
 
 
 class Transform(ABC):

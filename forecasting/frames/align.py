@@ -11,7 +11,7 @@ from seqlatent.forecasting.frames.timestamps import Times
 from seqlatent.forecasting.time.index import TimeIndex
 from seqlatent.forecasting.time.offsets import brief
 
-__all__ = ["Alignment", "align"]
+__all__ = []
 
 MOST_FILLED = 50  # steps per row, beyond which a grid is taken for a mistake
 

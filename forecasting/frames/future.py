@@ -16,7 +16,7 @@ from seqlatent.forecasting.frames.static import other_type
 from seqlatent.forecasting.frames.table import Table
 from seqlatent.forecasting.time.index import TimeIndex
 
-__all__ = ["ahead", "reaching", "read_future"]
+__all__ = ["reaching"]
 
 
 def read_future(

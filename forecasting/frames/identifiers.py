@@ -9,7 +9,7 @@ import pandas as pd
 
 from seqlatent.forecasting.errors import FolderError
 
-__all__ = ["decoded", "encoded", "unstorable"]
+__all__ = ["decoded", "encoded"]
 
 _DIGITS = 4000  # of an integer, more than which Python does not write as text
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from seqlatent.forecasting.errors import ColumnError
 from seqlatent.forecasting.frames.columns import Columns
 
-__all__ = ["DERIVED", "check_inputs", "check_names", "check_words"]
+__all__ = ["check_names", "check_words"]
 
 # What is put behind the name of a model, or of a target.
 DERIVED = re.compile(

@@ -12,7 +12,7 @@ from seqlatent.forecasting.frames.identifiers import decoded, encoded
 from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.forecasting.frames.table import Table
 
-__all__ = ["OutputFormat", "as_given"]
+__all__ = ["as_given"]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["DOUBLE", "SINGLE", "out_of_range", "range_of", "too_large"]
+__all__ = ["SINGLE", "out_of_range", "range_of"]
 
 # Largest magnitudes in double and single precision whose squares, and some sums and products of
 # these, are numbers.

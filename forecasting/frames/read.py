@@ -18,7 +18,7 @@ from seqlatent.forecasting.frames.align import align
 from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.frames.future import read_future
 from seqlatent.forecasting.frames.names import check_inputs
-from seqlatent.forecasting.frames.output_format import OutputFormat, as_given
+from seqlatent.forecasting.frames.output_format import OutputFormat
 from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.forecasting.frames.ranges import DOUBLE, out_of_range, range_of
 from seqlatent.forecasting.frames.static import Statics, read_static
@@ -27,7 +27,7 @@ from seqlatent.forecasting.frames.wide import lengthen
 from seqlatent.forecasting.time.index import TimeIndex
 from seqlatent.forecasting.values import is_object, is_text
 
-__all__ = ["OutputFormat", "Reading", "Statics", "as_given", "read", "read_future", "read_static"]
+__all__ = ["OutputFormat", "Reading", "Statics", "read", "read_future"]
 
 
 class Reading(NamedTuple):

@@ -14,7 +14,7 @@ from seqlatent.forecasting.frames.identifiers import decoded, encoded
 from seqlatent.forecasting.frames.table import Table
 from seqlatent.forecasting.values import floats, is_object, kind_of, missing
 
-__all__ = ["Statics", "read_static"]
+__all__ = []
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from seqlatent.forecasting.frames.timestamps import Times, read_times
 from seqlatent.forecasting.values import floats, is_object, kind_of, missing, told, warn_of_digits
 from seqlatent.spelling import meant
 
-__all__ = ["Table"]
+__all__ = []
 
 _FEW = 100  # rows
 

@@ -15,7 +15,7 @@ from seqlatent.forecasting.time.calendar import zone
 from seqlatent.forecasting.time.frequency import IRREGULAR, of_period, plain_freq
 from seqlatent.forecasting.time.index import TimeIndex
 
-__all__ = ["Times", "read_times", "times_of"]
+__all__ = ["times_of"]
 
 
 @dataclass(frozen=True)

@@ -17,22 +17,7 @@ from seqlatent.forecasting.frames.wide import lengthen
 from seqlatent.forecasting.values import floats, missing, several, told, warn_of_digits
 from seqlatent.spelling import meant
 
-__all__ = [
-    "TARGET",
-    "Cells",
-    "Loss",
-    "aliases",
-    "codes",
-    "interval_columns",
-    "named",
-    "numbers",
-    "open_frame",
-    "open_past",
-    "quantile_column",
-    "ratio",
-    "require",
-    "values",
-]
+__all__ = []
 
 TARGET = "target"  # the column that tells the targets of a joint model apart
 

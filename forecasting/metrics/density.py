@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from typing_extensions import Unpack
 
 from seqlatent.forecasting.errors import DataError
 from seqlatent.forecasting.metrics.cells import Cells, Loss, aliases, numbers
-from seqlatent.forecasting.metrics.names import ColumnNames, Unpack, columns_of
+from seqlatent.forecasting.metrics.names import ColumnNames, columns_of
 
-__all__ = ["log_score", "negative_log"]
+__all__ = ["log_score"]
 
 
 def log_score(

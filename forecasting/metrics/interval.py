@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from typing_extensions import Unpack
 
 from seqlatent.forecasting.arguments import one_level
 from seqlatent.forecasting.errors import ColumnError
 from seqlatent.forecasting.metrics.cells import Cells, Loss, aliases, interval_columns
-from seqlatent.forecasting.metrics.names import ColumnNames, Unpack, columns_of
+from seqlatent.forecasting.metrics.names import ColumnNames, columns_of
 from seqlatent.forecasting.metrics.point import naive_scale, scaled
 
-__all__ = ["coverage", "covered", "interval_score", "msis", "width"]
+__all__ = ["coverage", "interval_score", "msis"]
 
 
 def interval_score(

@@ -2,12 +2,10 @@
 
 from typing import Any, TypedDict
 
-from typing_extensions import Unpack
-
 from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.spelling import meant
 
-__all__ = ["ColumnNames", "Unpack", "columns_of"]
+__all__ = ["ColumnNames"]
 
 
 class ColumnNames(TypedDict, total=False):

@@ -19,7 +19,7 @@ from seqlatent.forecasting.metrics.cells import (
     values,
 )
 
-__all__ = ["VALUE", "long", "pair", "places"]
+__all__ = []
 
 VALUE = "y"  # the truth of a joint model of several targets, as backtests name it
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from typing_extensions import Unpack
 
 from seqlatent.forecasting.arguments import whole
 from seqlatent.forecasting.errors import DataError
@@ -20,9 +21,9 @@ from seqlatent.forecasting.metrics.cells import (
     require,
     values,
 )
-from seqlatent.forecasting.metrics.names import ColumnNames, Unpack, columns_of
+from seqlatent.forecasting.metrics.names import ColumnNames, columns_of
 
-__all__ = ["absolute", "mae", "mase", "naive_scale", "rmse", "rmsse", "scaled", "squared"]
+__all__ = ["mae", "mase", "rmse", "rmsse"]
 
 
 def mae(

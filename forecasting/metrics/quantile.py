@@ -5,21 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from typing_extensions import Unpack
 
 from seqlatent.forecasting.arguments import one_quantile, quantiles_of
 from seqlatent.forecasting.errors import ArgumentError, ColumnError
 from seqlatent.forecasting.metrics.cells import Cells, Loss, aliases, quantile_column, ratio
-from seqlatent.forecasting.metrics.names import ColumnNames, Unpack, columns_of
+from seqlatent.forecasting.metrics.names import ColumnNames, columns_of
 
-__all__ = [
-    "DECILES",
-    "pinball",
-    "quantile_levels",
-    "quantile_loss",
-    "total_wql",
-    "weighted",
-    "wql",
-]
+__all__ = ["quantile_loss", "total_wql", "wql"]
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 

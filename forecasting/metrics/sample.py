@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from typing_extensions import Unpack
 
 from seqlatent.forecasting.arguments import real
 from seqlatent.forecasting.errors import ColumnError
 from seqlatent.forecasting.metrics.cells import Cells, Loss, aliases
-from seqlatent.forecasting.metrics.names import ColumnNames, Unpack, columns_of
-from seqlatent.forecasting.metrics.paths import Paths
+from seqlatent.forecasting.metrics.names import ColumnNames, columns_of
 from seqlatent.forecasting.metrics.quantile import quantile_levels, weighted
+from seqlatent.forecasting.metrics.sample_paths import Paths
 
-__all__ = ["crps", "energy_score", "quantile_crps", "variogram_score"]
+__all__ = ["crps", "energy_score", "variogram_score"]
 
 
 def crps(

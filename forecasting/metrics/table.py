@@ -24,10 +24,10 @@ from seqlatent.forecasting.metrics.cells import (
 from seqlatent.forecasting.metrics.density import negative_log
 from seqlatent.forecasting.metrics.interval import covered, width
 from seqlatent.forecasting.metrics.pairing import VALUE, long, pair, places
-from seqlatent.forecasting.metrics.paths import Paths
 from seqlatent.forecasting.metrics.point import absolute, naive_scale, scaled, squared
 from seqlatent.forecasting.metrics.quantile import DECILES, quantile_levels, weighted
 from seqlatent.forecasting.metrics.sample import quantile_crps
+from seqlatent.forecasting.metrics.sample_paths import Paths
 
 __all__ = ["horizon_scores", "scores"]
 

@@ -7,7 +7,13 @@ import numpy as np
 
 from seqlatent.forecasting.errors import ColumnError, TargetError
 from seqlatent.forecasting.frames.columns import Columns
-from seqlatent.forecasting.plots.rows import DEFAULT, Rows, drawn_levels, listed, models_of
+from seqlatent.forecasting.plots.named_frame import (
+    DEFAULT,
+    NamedFrame,
+    drawn_levels,
+    listed,
+    models_of,
+)
 from seqlatent.forecasting.plots.style import (
     COLORS,
     GREY,
@@ -194,14 +200,14 @@ def _draw_reliability(
     return ax
 
 
-def _selected(frame: Any, columns: Columns, what: str, id: Any, target: str | None) -> Rows:
-    rows = Rows.of(frame, columns, what)
+def _selected(frame: Any, columns: Columns, what: str, id: Any, target: str | None) -> NamedFrame:
+    rows = NamedFrame.of(frame, columns, what)
     if target is not None and rows.targets:
         rows = rows.about(target)[0]
     return rows if id is None else rows.series(id)
 
 
-def _pits(rows: Rows, name: str) -> np.ndarray:
+def _pits(rows: NamedFrame, name: str) -> np.ndarray:
     values = rows.number(name)
     values = values[np.isfinite(values)]
     if not len(values):

@@ -7,7 +7,7 @@ import numpy as np
 from seqlatent.forecasting.engines.latent.residuals import correlogram
 from seqlatent.forecasting.errors import ColumnError, TargetError
 from seqlatent.forecasting.frames.columns import Columns
-from seqlatent.forecasting.plots.rows import DEFAULT, Rows, choose, listed
+from seqlatent.forecasting.plots.named_frame import DEFAULT, NamedFrame, choose, listed
 from seqlatent.forecasting.plots.style import (
     COLORS,
     GREY,
@@ -59,7 +59,7 @@ def diagnostics(
     Raises:
         DataError: If columns or series are not there, or there are too few innovations.
     """
-    rows = Rows.of(innovations, columns, "innovations")
+    rows = NamedFrame.of(innovations, columns, "innovations")
     there = [n.removesuffix("-innovation") for n in rows.names if n.endswith("-innovation")]
     if not there:
         raise ColumnError(
@@ -96,7 +96,7 @@ def diagnostics(
     return axes
 
 
-def _series(rows: Rows, name: str) -> list[np.ndarray]:
+def _series(rows: NamedFrame, name: str) -> list[np.ndarray]:
     """Innovations of each series, and target, in the order of time."""
     found = []
     for target in rows.targets or [None]:

@@ -7,8 +7,14 @@ import numpy as np
 
 from seqlatent.forecasting.errors import ColumnError
 from seqlatent.forecasting.frames.columns import Columns
+from seqlatent.forecasting.plots.named_frame import (
+    DEFAULT,
+    NamedFrame,
+    choose,
+    drawn_levels,
+    models_of,
+)
 from seqlatent.forecasting.plots.past import LEAST, draw_past, past_of
-from seqlatent.forecasting.plots.rows import DEFAULT, Rows, choose, drawn_levels, models_of
 from seqlatent.forecasting.plots.style import (
     COLORS,
     LINES,
@@ -53,8 +59,8 @@ class Observed(NamedTuple):
         last: Rows of history to show; None shows three horizons, and at least ``LEAST``.
     """
 
-    history: Rows
-    truth: Rows | None
+    history: NamedFrame
+    truth: NamedFrame | None
     id: Any
     target: str
     last: int | None
@@ -110,9 +116,9 @@ def fan(
         >>> ax.get_ylabel(), ax.get_title("left")
         ('y', 'a')
     """
-    rows = Rows.of(forecasts, columns, "forecasts")
-    past = Rows.observed(history, columns, "history")
-    after = None if truth is None else Rows.observed(truth, columns, "truth")
+    rows = NamedFrame.of(forecasts, columns, "forecasts")
+    past = NamedFrame.observed(history, columns, "history")
+    after = None if truth is None else NamedFrame.observed(truth, columns, "truth")
     series = choose(id, rows.values(columns.id), "id", "forecasts")
     rows, name = rows.about(target)
     hues = _hues(rows, model)
@@ -163,9 +169,9 @@ def fans(
         DataError: If columns, series or levels are not there.
         ValueError: If ``axes`` are too few.
     """
-    rows = Rows.of(forecasts, columns, "forecasts")
-    past = Rows.observed(history, columns, "history")
-    after = None if truth is None else Rows.observed(truth, columns, "truth")
+    rows = NamedFrame.of(forecasts, columns, "forecasts")
+    past = NamedFrame.observed(history, columns, "history")
+    after = None if truth is None else NamedFrame.observed(truth, columns, "truth")
     series = rows.values(columns.id)[:max_ids] if ids is None else list(ids)
     targets: list[str | None] = [target] if target or not rows.targets else [*rows.targets]
     hues = _hues(rows, model)
@@ -198,7 +204,7 @@ def fans(
     return drawn
 
 
-def _hues(rows: Rows, model: str | Sequence[str] | None) -> list[Hue]:
+def _hues(rows: NamedFrame, model: str | Sequence[str] | None) -> list[Hue]:
     """Models to draw, each in the hue of its place among all."""
     there = rows.models()
     asked = models_of(there, model, rows.what)
@@ -210,7 +216,7 @@ def _hues(rows: Rows, model: str | Sequence[str] | None) -> list[Hue]:
 
 def _draw(
     ax: "Axes",
-    rows: Rows,
+    rows: NamedFrame,
     observed: Observed,
     hues: Sequence[Hue],
     levels: Any,
@@ -249,7 +255,7 @@ def _draw(
 
 def _draw_model(
     ax: "Axes",
-    rows: Rows,
+    rows: NamedFrame,
     hue: Hue,
     levels: Any,
     *,
@@ -293,14 +299,14 @@ def _draw_model(
     return {f"{hue.model}, {held} %": (area, median)}, bands
 
 
-def _windows(rows: Rows) -> list[Rows]:
+def _windows(rows: NamedFrame) -> list[NamedFrame]:
     """Windows of a backtest from the first to the last; the only one of a forecast."""
     if rows.columns.cutoff not in rows.names:
         parts = [rows]
     else:
         cutoffs = rows.times(rows.columns.cutoff).x
         parts = [rows.keep(cutoffs == cutoff) for cutoff in np.unique(cutoffs)[::-1]]
-    kept: list[Rows] = []
+    kept: list[NamedFrame] = []
     for part in parts:
         x = part.times().x
         if (np.diff(x) <= 0).any():

@@ -7,7 +7,7 @@ import numpy as np
 
 from seqlatent.forecasting.errors import DataError
 from seqlatent.forecasting.frames.columns import Columns
-from seqlatent.forecasting.plots.rows import DEFAULT, Rows, models_of
+from seqlatent.forecasting.plots.named_frame import DEFAULT, NamedFrame, models_of
 from seqlatent.forecasting.plots.style import COLORS, LINES, MARKERS, new_axes, tidy
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def horizon_scores(
     Raises:
         DataError: If columns are not there, or a step has several rows.
     """
-    rows = Rows.of(table, columns, "table")
+    rows = NamedFrame.of(table, columns, "table")
     rows.require(STEP, hint="give scores by step ahead")
     steps = rows.number(STEP)
     if len(np.unique(steps)) < len(steps):

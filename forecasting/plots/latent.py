@@ -9,8 +9,14 @@ import numpy as np
 from seqlatent.forecasting.errors import DataError
 from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.plots import parts
+from seqlatent.forecasting.plots.named_frame import (
+    DEFAULT,
+    NamedFrame,
+    choose,
+    drawn_levels,
+    listed,
+)
 from seqlatent.forecasting.plots.past import past_of
-from seqlatent.forecasting.plots.rows import DEFAULT, Rows, choose, drawn_levels, listed
 from seqlatent.forecasting.plots.style import (
     COLORS,
     GREY,
@@ -72,11 +78,11 @@ def components(
         DataError: If columns, series, levels or components are not there, or if one of
             several series or models must be named.
     """
-    rows = parts.as_states(Rows.of(smoothed, columns, "smoothed"), specification, target)
+    rows = parts.as_states(NamedFrame.of(smoothed, columns, "smoothed"), specification, target)
     rows = _of_series(rows, model, id, last)
     chosen = _names(rows, ("signal", "component"), names, None)
     seen = parts.observed(rows) if history is None else history
-    seen = None if seen is None else Rows.observed(seen, columns, "history")
+    seen = None if seen is None else NamedFrame.observed(seen, columns, "history")
     return _panels(rows, chosen, levels, axes, seen)
 
 
@@ -112,12 +118,12 @@ def latents(
         DataError: If columns, series, levels or states are not there, or if one of
             several series or models must be named.
     """
-    rows = parts.as_states(Rows.of(smoothed, columns, "smoothed"), None, None)
+    rows = parts.as_states(NamedFrame.of(smoothed, columns, "smoothed"), None, None)
     rows = _of_series(rows, model, id, last)
     return _panels(rows, _names(rows, ("state",), names, max_states), levels, axes)
 
 
-def _of_series(rows: Rows, model: str | None, id: Any, last: int | None) -> Rows:
+def _of_series(rows: NamedFrame, model: str | None, id: Any, last: int | None) -> NamedFrame:
     """Rows of one model and series, the last ones."""
     columns, hint = rows.columns, "draw what smooth returned"
     rows.require(columns.id, columns.time, "model", "kind", "name", "mean", hint=hint)
@@ -130,11 +136,11 @@ def _of_series(rows: Rows, model: str | None, id: Any, last: int | None) -> Rows
 
 
 def _panels(
-    rows: Rows,
+    rows: NamedFrame,
     chosen: Sequence[tuple[str, str]],
     levels: Any,
     axes: Any,
-    seen: Rows | None = None,
+    seen: NamedFrame | None = None,
 ) -> np.ndarray:
     """Draws a panel for each name and kind, and what was observed over signals."""
     columns, intervals = rows.columns, _intervals(rows)
@@ -171,7 +177,7 @@ def _panels(
 
 
 def _names(
-    rows: Rows, kinds: tuple[str, ...], names: Sequence[str] | None, most: int | None
+    rows: NamedFrame, kinds: tuple[str, ...], names: Sequence[str] | None, most: int | None
 ) -> list[tuple[str, str]]:
     """Names to draw with their kinds, signals first."""
     kind = dict(zip(rows.frame["name"].to_list(), rows.frame["kind"].to_list(), strict=True))
@@ -187,7 +193,7 @@ def _names(
     return there[:most]
 
 
-def _intervals(rows: Rows) -> dict[float, tuple[str, str]]:
+def _intervals(rows: NamedFrame) -> dict[float, tuple[str, str]]:
     levels = sorted(
         float(end[2]) for name in rows.names if (end := END.fullmatch(name)) and end[1] == "lo"
     )
@@ -196,7 +202,7 @@ def _intervals(rows: Rows) -> dict[float, tuple[str, str]]:
 
 
 def _draw(
-    ax: "Axes", rows: Rows, bands: Sequence[tuple[float, str, str]], base: float = 0.0
+    ax: "Axes", rows: NamedFrame, bands: Sequence[tuple[float, str, str]], base: float = 0.0
 ) -> dict[str, Any]:
     """Draws the mean of a part between its bands, and where it does nothing if it crosses that."""
     x = rows.times().x
@@ -213,7 +219,7 @@ def _draw(
     return {"mean": drawn, **areas}
 
 
-def _dots(ax: "Axes", part: Rows, history: Rows, target: str) -> dict[str, Any]:
+def _dots(ax: "Axes", part: NamedFrame, history: NamedFrame, target: str) -> dict[str, Any]:
     """Draws what was observed over the stretch that a part covers."""
     from matplotlib.lines import Line2D
 

@@ -5,12 +5,12 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 
-from seqlatent.forecasting.plots.rows import TARGET, Rows, choose
+from seqlatent.forecasting.plots.named_frame import TARGET, NamedFrame, choose
 
-__all__ = ["as_states", "base", "last_observed", "observed"]
+__all__ = []
 
 
-def as_states(rows: Rows, specification: str | None, target: str | None) -> Rows:
+def as_states(rows: NamedFrame, specification: str | None, target: str | None) -> NamedFrame:
     """Components of one form and target under the names that states have; else the rows themselves.
 
     Coefficients are states, which nobody draws unless they are named.
@@ -35,10 +35,10 @@ def as_states(rows: Rows, specification: str | None, target: str | None) -> Rows
         )
     )
     frame = rows.frame.with_columns(name.alias("name"), kind.alias("kind"))
-    return Rows(frame, rows.columns, rows.what)
+    return NamedFrame(frame, rows.columns, rows.what)
 
 
-def observed(rows: Rows) -> Any:
+def observed(rows: NamedFrame) -> Any:
     """What was observed of one series: signal and irregular; None where they are no sum."""
     if "component" not in rows.names or "scale" not in rows.names:
         return None
@@ -58,7 +58,7 @@ def observed(rows: Rows) -> Any:
     return both.select(*keys, y).to_native()
 
 
-def last_observed(rows: Rows) -> float | None:
+def last_observed(rows: NamedFrame) -> float | None:
     """Time between the last row that was observed and the first one ahead; None without any."""
     if "component" not in rows.names:
         return None
@@ -71,6 +71,6 @@ def last_observed(rows: Rows) -> float | None:
     return (last + float(np.min(later))) / 2 if len(later) else None
 
 
-def base(rows: Rows) -> float:
+def base(rows: NamedFrame) -> float:
     """Where a component does nothing: 1 of a factor, else 0."""
     return 1.0 if "scale" in rows.names and rows.values("scale") == ["factor"] else 0.0

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from seqlatent.forecasting.errors import TimeError
-from seqlatent.forecasting.plots.rows import Rows
-from seqlatent.forecasting.plots.style import GREY, INK, Times, line
+from seqlatent.forecasting.plots.named_frame import NamedFrame
+from seqlatent.forecasting.plots.style import GREY, INK, TimeAxis, line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["LEAST", "Past", "draw_past", "past_of"]
+__all__ = []
 
 # Truth of at most so many steps is marked by circles, that of more by a line alone.
 MARKED = 30
@@ -38,14 +38,14 @@ class Past(NamedTuple):
 
 
 def past_of(
-    history: Rows,
+    history: NamedFrame,
     id: Any,
     target: str,
     *,
     first: float,
     last: int | None,
-    like: Times,
-    truth: Rows | None = None,
+    like: TimeAxis,
+    truth: NamedFrame | None = None,
 ) -> Past:
     """Splits the history of a series where the forecast begins, and adds the truth."""
     x, y = _observed(history, id, target, like)
@@ -81,7 +81,9 @@ def draw_past(ax: "Axes", past: Past, starts: list[float]) -> dict[str, Any]:
     return entries
 
 
-def _observed(rows: Rows, id: Any, target: str, like: Times) -> tuple[np.ndarray, np.ndarray]:
+def _observed(
+    rows: NamedFrame, id: Any, target: str, like: TimeAxis
+) -> tuple[np.ndarray, np.ndarray]:
     rows.require(target, hint="say columns=Columns(target=...) or target= with the name it has")
     rows = rows.series(id)
     times = rows.times()

@@ -6,8 +6,8 @@ import numpy as np
 
 from seqlatent.forecasting.errors import ColumnError
 from seqlatent.forecasting.frames.columns import Columns
+from seqlatent.forecasting.plots.named_frame import DEFAULT, NamedFrame, choose
 from seqlatent.forecasting.plots.past import LEAST, Past, draw_past, past_of
-from seqlatent.forecasting.plots.rows import DEFAULT, Rows, choose
 from seqlatent.forecasting.plots.style import COLORS, legend, line, new_axes, tidy, time_axis
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def spaghetti(
         DataError: If columns or series are not there, or if one of several series, targets or
             models must be named.
     """
-    rows = Rows.of(samples, columns, "samples")
+    rows = NamedFrame.of(samples, columns, "samples")
     rows.require(columns.sample, hint="draw what sample or impute returned")
     series = choose(id, rows.values(columns.id), "id", "samples")
     rows, name = rows.about(target)
@@ -67,8 +67,8 @@ def spaghetti(
     chosen = numbers[0] if path is None else choose(path, numbers, "path", "samples")
     x, steps = np.unique(rows.times().x, return_inverse=True)
     values = _matrix(rows, what, steps, numbers)
-    known = Rows.observed(history, columns, "history")
-    after = None if truth is None else Rows.observed(truth, columns, "truth")
+    known = NamedFrame.observed(history, columns, "history")
+    after = None if truth is None else NamedFrame.observed(truth, columns, "truth")
     first = np.inf if imputed else x[0]
     last = max(LEAST, 3 * len(x)) if last is None and not imputed else last
     past = past_of(known, series, name, first=first, last=last, like=rows.times(), truth=after)
@@ -89,7 +89,7 @@ def spaghetti(
     return ax
 
 
-def _matrix(rows: Rows, name: str, steps: np.ndarray, numbers: list[Any]) -> np.ndarray:
+def _matrix(rows: NamedFrame, name: str, steps: np.ndarray, numbers: list[Any]) -> np.ndarray:
     """Paths one below the other, NaN where one has no row."""
     place = {number: at for at, number in enumerate(numbers)}
     at = np.array([place[number] for number in rows.frame[rows.columns.sample].to_list()])

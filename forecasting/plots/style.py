@@ -9,26 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "COLORS",
-    "GREY",
-    "INK",
-    "LINES",
-    "MARKERS",
-    "Times",
-    "band",
-    "broken",
-    "greyed",
-    "grid",
-    "legend",
-    "line",
-    "new_axes",
-    "share_scale",
-    "tidy",
-    "time_axis",
-    "tint",
-    "tones",
-]
+__all__ = []
 
 # Okabe and Ito's colours, distinguishable by all; lines and markers say the same in print.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -37,7 +18,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 INK, GREY = "#1a1a1a", "#777777"
 
 
-class Times(NamedTuple):
+class TimeAxis(NamedTuple):
     """Time stamps as positions on an axis.
 
     Attributes:
@@ -118,7 +99,7 @@ def tidy(ax: "Axes", *, title: str = "", xlabel: str = "", ylabel: str = "") -> 
         ax.set_title(title, loc="left", fontsize=10, color=INK)
 
 
-def time_axis(ax: "Axes", times: Times, label: str, *, ticks: int = 8) -> None:
+def time_axis(ax: "Axes", times: TimeAxis, label: str, *, ticks: int = 8) -> None:
     """Marks the dates concisely, or the integers as integers, and names the axis."""
     if not times.date:
         from matplotlib.ticker import MaxNLocator

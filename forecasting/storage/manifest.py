@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seqlatent.forecasting.errors import FolderError
 
-__all__ = ["CONFIG", "DATA", "FORMAT", "Entry", "config_of", "manifest", "written"]
+__all__ = []
 
 CONFIG = "config.json"
 DATA = re.compile(r"[a-z_]+(-\d+)?-[0-9a-f]{32}\.safetensors")

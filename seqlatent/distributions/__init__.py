@@ -11,8 +11,8 @@ from seqlatent.distributions.empirical import Empirical
 from seqlatent.distributions.masking import masked_log_prob
 from seqlatent.distributions.normals import CovarianceNormal, FactorNormal, diagonal_normal
 from seqlatent.distributions.probabilities import Cumulative, cumulative
-from seqlatent.distributions.regimes import OneHot, Selected, Switched, regime_of
 from seqlatent.distributions.sampling import base_noise, reparametrise, sample, standard_normal
+from seqlatent.distributions.switched import OneHot, Selected, Switched, regime_of
 
 __all__ = [
     "Carried",

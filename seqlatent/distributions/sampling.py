@@ -20,7 +20,7 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
-__all__ = ["base_noise", "reparametrise", "sample", "standard_normal", "uniform"]
+__all__ = ["base_noise", "reparametrise", "sample", "standard_normal"]
 
 
 def standard_normal(shape: Size, like: Tensor, generator: torch.Generator | None = None) -> Tensor:

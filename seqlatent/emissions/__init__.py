@@ -2,6 +2,7 @@
 
 from seqlatent.emissions.anchored import AnchoredNet
 from seqlatent.emissions.bernoulli import Bernoulli
+from seqlatent.emissions.by_regime import ByRegime
 from seqlatent.emissions.categorical import Categorical
 from seqlatent.emissions.counts import NegativeBinomial, Poisson
 from seqlatent.emissions.emission import Emission, LinearEmission
@@ -15,7 +16,6 @@ from seqlatent.emissions.gaussian import Normal
 from seqlatent.emissions.heavy_tailed import StudentT
 from seqlatent.emissions.linear import LinearGaussian
 from seqlatent.emissions.neural import NeuralEmission
-from seqlatent.emissions.regimes import ByRegime
 from seqlatent.emissions.signals import LinearSignal
 
 __all__ = [

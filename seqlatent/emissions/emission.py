@@ -8,7 +8,7 @@ from torch.distributions import Distribution, MultivariateNormal, constraints
 from seqlatent.distributions import diagonal_normal, masked_log_prob
 from seqlatent.sequences import Context
 
-__all__ = ["Emission", "LinearEmission"]
+__all__ = ["Emission", "LinearEmission", "support_in_words"]
 
 
 _WORDS = {
@@ -20,6 +20,7 @@ _WORDS = {
 
 
 def support_in_words(support: constraints.Constraint) -> str:
+    """What values of a support are called in an error."""
     if isinstance(support, constraints.integer_interval):
         return f"class indices (integers from {support.lower_bound} to {support.upper_bound})"
     return _WORDS.get(support, str(support))

@@ -11,7 +11,7 @@ from seqlatent.linalg import cholesky, factor
 from seqlatent.sequences import Context
 from seqlatent.sizes import whole
 
-__all__ = ["LinearGaussian", "RowLoading"]
+__all__ = ["LinearGaussian"]
 
 # softplus of it is 1
 _UNIT = math.log(math.e - 1)

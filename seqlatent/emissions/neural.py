@@ -11,7 +11,7 @@ from seqlatent.emissions.emission import Emission
 from seqlatent.networks import MLP
 from seqlatent.sequences import Context
 
-__all__ = ["NeuralEmission", "positive"]
+__all__ = ["NeuralEmission"]
 
 # Data measured on their own scale come nowhere near this; a path that feeds on itself may try to.
 _BOUND = 1e6

@@ -11,7 +11,7 @@ from seqlatent.emissions.emission import Emission
 from seqlatent.emissions.linear import RowLoading
 from seqlatent.sequences import Context
 
-__all__ = ["Derivatives", "LinearSignal"]
+__all__ = ["LinearSignal"]
 
 
 class Derivatives(NamedTuple):

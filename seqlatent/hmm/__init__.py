@@ -1,5 +1,6 @@
 """Exact inference in hidden Markov models: pure functions on tensors of logarithms."""
 
+from seqlatent.hmm.decoding import Viterbi, sample_chain, sample_paths, viterbi
 from seqlatent.hmm.forward_backward import (
     Filtered,
     Kernels,
@@ -11,7 +12,6 @@ from seqlatent.hmm.forward_backward import (
     smoother,
     smoother_scan,
 )
-from seqlatent.hmm.paths import Viterbi, sample_chain, sample_paths, viterbi
 
 __all__ = [
     "Filtered",

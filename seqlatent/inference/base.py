@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from seqlatent.memory import Memory
     from seqlatent.transitions.transition import Transition
 
-__all__ = ["Generative", "Inference", "Latest", "States"]
+__all__ = ["Generative", "Inference", "Latest", "States", "at", "position"]
 
 
 @runtime_checkable

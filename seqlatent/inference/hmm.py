@@ -7,12 +7,12 @@ from torch.distributions import Distribution
 from seqlatent import hmm
 from seqlatent.chain import Chain
 from seqlatent.distributions import OneHot, regime_of
-from seqlatent.emissions.regimes import ByRegime
+from seqlatent.emissions.by_regime import ByRegime
 from seqlatent.inference.base import Generative, Inference, Latest, States, at, position
 from seqlatent.sequences import Context, Sequences
 from seqlatent.transitions.regimes import Regimes
 
-__all__ = ["ForwardBackward", "RegimeChain", "check_count", "kept"]
+__all__ = ["ForwardBackward"]
 
 
 class ForwardBackward(Inference):

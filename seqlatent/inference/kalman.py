@@ -15,7 +15,7 @@ from seqlatent.inference.base import Generative, Inference, Latest, States, at, 
 from seqlatent.linalg import condition
 from seqlatent.sequences import Context, Sequences
 
-__all__ = ["Kalman", "Prior"]
+__all__ = ["Kalman", "PosteriorChain", "Prior"]
 
 # Variance of a prediction, in units of the noise, up to which one step needs no factors.
 _PLAIN = 1e4

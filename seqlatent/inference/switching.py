@@ -8,8 +8,8 @@ from torch import Tensor
 from seqlatent import switching
 from seqlatent.chain import Chain
 from seqlatent.distributions import CovarianceNormal, Switched, regime_of
+from seqlatent.emissions.by_regime import ByRegime
 from seqlatent.emissions.emission import LinearEmission
-from seqlatent.emissions.regimes import ByRegime
 from seqlatent.inference.base import Generative, Inference, Latest, States, at, position
 from seqlatent.inference.hmm import check_count, kept
 from seqlatent.sequences import Context, Sequences

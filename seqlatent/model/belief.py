@@ -16,7 +16,7 @@ from seqlatent.files import write_whole
 from seqlatent.inference.base import Latest
 from seqlatent.sequences import Sequences
 
-__all__ = ["Belief", "continuing", "upcoming"]
+__all__ = ["Belief"]
 
 _FORMAT = 2
 

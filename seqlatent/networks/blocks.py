@@ -12,7 +12,7 @@ from torch.nn import functional
 from seqlatent.networks.drawing import fill_uniform, unit_uniform
 from seqlatent.networks.perceptron import Linear
 
-__all__ = ["Advance", "Block", "Cell", "LRUCell", "MinGRUCell", "Stack", "one_step"]
+__all__ = []
 
 Advance = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 

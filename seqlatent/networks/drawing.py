@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["fill_uniform", "reinitialise", "unit_uniform"]
+__all__ = ["reinitialise"]
 
 Reset = Callable[[torch.Generator | None], None]
 

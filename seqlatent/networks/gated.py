@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from seqlatent.derivatives import first_order
 
-__all__ = ["gated_path"]
+__all__ = []
 
 
 def gated_path(layer: nn.Module, x: Tensor, start: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seqlatent.networks.drawing import fill_uniform
 
-__all__ = ["MLP", "Linear", "check_sizes"]
+__all__ = ["MLP", "Linear"]
 
 
 class Linear(nn.Linear):

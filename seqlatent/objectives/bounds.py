@@ -14,15 +14,7 @@ from seqlatent.model import LatentModel
 from seqlatent.sequences import Sequences
 from seqlatent.sizes import whole
 
-__all__ = [
-    "annealing",
-    "divergence",
-    "divergences",
-    "elbo",
-    "evidence",
-    "fivo",
-    "iwae",
-]
+__all__ = ["annealing", "divergence", "elbo", "evidence", "fivo", "iwae"]
 
 
 def evidence(

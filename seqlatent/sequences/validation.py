@@ -3,17 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = [
-    "checked_cells",
-    "checked_codes",
-    "checked_per_series",
-    "checked_times",
-    "first_true",
-    "require_finite",
-    "require_float",
-    "require_horizon",
-    "require_shape",
-]
+__all__ = []
 
 
 def first_true(wrong: Tensor) -> tuple[int, ...]:

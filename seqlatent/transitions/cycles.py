@@ -12,13 +12,7 @@ from seqlatent.transitions.parameters import Number, positive
 from seqlatent.transitions.seasonals import rotation
 from seqlatent.transitions.structural import Loading, Structural, constant, gap
 
-__all__ = [
-    "AR",
-    "Cycle",
-    "autoregressive_coefficients",
-    "partial_autocorrelations",
-    "stationary_factor",
-]
+__all__ = ["AR", "Cycle", "autoregressive_coefficients"]
 
 
 class Cycle(Structural):

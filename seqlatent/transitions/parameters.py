@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from seqlatent.linalg import cholesky, factor
 
-__all__ = ["Factor", "Initialised", "Number", "positive"]
+__all__ = ["Factor"]
 
 Number = int | float
 

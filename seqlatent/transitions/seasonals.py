@@ -10,7 +10,7 @@ from seqlatent.sequences import Context
 from seqlatent.transitions.parameters import Number
 from seqlatent.transitions.structural import Loading, Structural, constant, gap, noise_columns
 
-__all__ = ["Seasonal", "TrigonometricSeasonal", "distinct_harmonics", "rotation"]
+__all__ = ["Seasonal", "TrigonometricSeasonal", "distinct_harmonics"]
 
 
 class Seasonal(Structural):

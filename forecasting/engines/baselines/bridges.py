@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["bridge"]
+__all__ = []
 
 
 def bridge(

@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 
 from seqlatent.forecasting.engines.baselines.initial import Standard, initial
-from seqlatent.forecasting.engines.baselines.innovations import Fit, InnovationsEngine, Misfit
+from seqlatent.forecasting.engines.baselines.innovations_engine import (
+    Fit,
+    InnovationsEngine,
+    Misfit,
+)
 from seqlatent.forecasting.engines.baselines.polish import polish
 from seqlatent.forecasting.engines.baselines.quiet import quiet
 

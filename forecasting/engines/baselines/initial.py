@@ -6,7 +6,7 @@ import numpy as np
 
 from seqlatent.forecasting.engines.baselines.spread import ROUNDING
 
-__all__ = ["Standard", "few", "filled", "initial", "never_seen", "season_gap", "window"]
+__all__ = []
 
 DIGITS = 2.0**33
 """Steps to one standard deviation that an optimiser sees."""

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from seqlatent.forecasting.engines.baselines import newcomers
-from seqlatent.forecasting.engines.baselines.spread import Pool
+from seqlatent.forecasting.engines.baselines.spread import PanelSpread
 from seqlatent.forecasting.engines.engine import Engine, FitOptions, Packed, Scores
 from seqlatent.forecasting.errors import CovariateError, TargetError, TimeError
 from seqlatent.forecasting.frames.identifiers import decoded, encoded
 from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.training import Deadline
 
-__all__ = ["LATE", "LocalEngine", "Predicted", "Table", "rows_by_step"]
+__all__ = ["LocalEngine"]
 
 Table = dict[str, np.ndarray]
 """Arrays with one row per series."""
@@ -73,7 +73,7 @@ class LocalEngine(Engine):
         self._covariates = 0
         self._index: dict[Any, int] = {}
         self._fitted: Table = {}
-        self._pool = Pool(np.zeros(1), np.ones(1), np.zeros(1), np.ones(1))
+        self._pool = PanelSpread(np.zeros(1), np.ones(1), np.zeros(1), np.ones(1))
 
     def unfitted(self) -> "LocalEngine":
         """Another with the same options that has learned nothing."""
@@ -99,7 +99,7 @@ class LocalEngine(Engine):
         self._targets, self._covariates = panel.y.shape[1], panel.future.shape[1]
         self._require(panel)
         self._note_ignored(panel)
-        self._pool = Pool.of(panel)
+        self._pool = PanelSpread.of(panel)
         self.with_history = self._foretold(panel, fit_options.deadline)
         self._fitted = self._estimate(panel, fit_options.deadline.sooner(self.with_history))
         self._index = {name: i for i, name in enumerate(panel.ids.tolist())}
@@ -200,7 +200,7 @@ class LocalEngine(Engine):
         engine._index = {decoded(code): i for i, code in enumerate(config["ids"])}
         engine.notes = {decoded(code): reason for code, reason in config["notes"]}
         tensors = engine.unpack(packed.tensors)
-        engine._pool = Pool(*(tensors[f"pool.{name}"] for name in Pool._fields))
+        engine._pool = PanelSpread(*(tensors[f"pool.{name}"] for name in PanelSpread._fields))
         engine._fitted = {
             name.removeprefix("fitted."): values
             for name, values in tensors.items()

@@ -22,7 +22,7 @@ from seqlatent.forecasting.engines.engine import Marginals, Scores
 from seqlatent.forecasting.frames.panel import Future, Panel
 from seqlatent.training import Deadline
 
-__all__ = ["LastValue", "Naive", "SeasonalNaive"]
+__all__ = ["Naive", "SeasonalNaive"]
 
 
 class LastValue(LocalEngine):

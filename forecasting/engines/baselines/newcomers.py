@@ -13,7 +13,7 @@ import numpy as np
 from seqlatent.forecasting.features.anchors import Anchors, reached
 from seqlatent.forecasting.frames.panel import Panel
 
-__all__ = ["anchor_of", "forgotten", "heads", "pieces", "recalled", "remembered", "split"]
+__all__ = []
 
 Table = dict[str, np.ndarray]
 

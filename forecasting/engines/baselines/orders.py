@@ -10,16 +10,7 @@ from seqlatent.forecasting.engines.baselines.polish import polish
 from seqlatent.forecasting.engines.baselines.quiet import quiet
 from seqlatent.training import Deadline, Pace
 
-__all__ = [
-    "LONGEST_SEASON",
-    "Order",
-    "candidates",
-    "exact",
-    "fourier",
-    "harmonics",
-    "sarimax_model",
-    "search",
-]
+__all__ = []
 
 LONGEST_SEASON = 12
 """Longest season in the state; longer ones become regressors."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["polish"]
+__all__ = []
 
 STEP = 1e-4
 """Distance of the differences that stand for derivatives."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-__all__ = ["quiet"]
+__all__ = []
 
 LOCK = threading.RLock()
 

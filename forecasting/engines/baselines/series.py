@@ -9,7 +9,7 @@ from seqlatent.forecasting.engines.baselines.local import Table
 from seqlatent.forecasting.engines.baselines.orders import Order
 from seqlatent.forecasting.frames.panel import Panel
 
-__all__ = ["Form", "Series", "bounded", "each", "levelled", "root", "standard", "trim"]
+__all__ = []
 
 
 class Series(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 from seqlatent.forecasting.engines.baselines.initial import Standard
 from seqlatent.forecasting.engines.baselines.polish import polish
 
-__all__ = ["smoothing_of_gaps"]
+__all__ = []
 
 LEAST, MOST = 1e-4, 1 - 1e-4
 

@@ -6,15 +6,7 @@ import numpy as np
 
 from seqlatent.forecasting.frames.panel import Panel
 
-__all__ = [
-    "ROUNDING",
-    "Pool",
-    "difference_scale",
-    "magnitude",
-    "phase_of",
-    "positive",
-    "same_everywhere",
-]
+__all__ = []
 
 FLOOR = 1e-4
 """What a spread of zero becomes, as a part of the series' steps, or of its magnitude."""
@@ -23,7 +15,7 @@ ROUNDING = 64 * np.finfo(np.float64).eps
 """Spread that is no more than rounding, as a part of a series' mean absolute value."""
 
 
-class Pool(NamedTuple):
+class PanelSpread(NamedTuple):
     """What a whole panel says about a series that says nothing of itself.
 
     The scale of a step is ``step`` plus ``ratio`` times the series' magnitude. One of the two is
@@ -43,7 +35,7 @@ class Pool(NamedTuple):
     ratio: np.ndarray
 
     @classmethod
-    def of(cls, panel: Panel) -> "Pool":
+    def of(cls, panel: Panel) -> "PanelSpread":
         """Summarises a panel; 0, 1, 0 and 1 where it has no value at all."""
         targets = panel.y.shape[1]
         center, spread = np.zeros(targets), np.ones(targets)
@@ -116,7 +108,9 @@ def magnitude(panel: Panel) -> np.ndarray:
     return np.divide(total, count, where=count > 0, out=np.full_like(total, np.nan))
 
 
-def positive(scale: np.ndarray, step: np.ndarray, level: np.ndarray, pool: Pool) -> np.ndarray:
+def positive(
+    scale: np.ndarray, step: np.ndarray, level: np.ndarray, pool: PanelSpread
+) -> np.ndarray:
     """Scales that are never NaN nor zero; those that are known stay as they are.
 
     Args:

@@ -13,7 +13,7 @@ from seqlatent.distributions import (
 )
 from seqlatent.sequences import Context
 
-__all__ = ["FLOOR", "Posterior", "choose", "conditional", "require_diagonal", "require_width"]
+__all__ = ["Posterior"]
 
 FLOOR = 1e-4  # least standard deviation, small beside 1
 

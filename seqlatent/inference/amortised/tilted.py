@@ -23,7 +23,7 @@ from seqlatent.networks import MLP
 from seqlatent.sequences import Context
 from seqlatent.transitions.steps import GatedSteps
 
-__all__ = ["Tilted", "TiltedKernel", "tilt"]
+__all__ = ["Tilted"]
 
 
 class TiltedSampler(FusedSampler):

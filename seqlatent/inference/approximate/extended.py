@@ -10,7 +10,7 @@ from seqlatent.inference.approximate.filtering import Match, MomentFilter, View,
 from seqlatent.inference.approximate.sites import log_normal
 from seqlatent.sizes import whole
 
-__all__ = ["Extended", "climb", "linearise", "objective", "scored"]
+__all__ = ["Extended"]
 
 _HALVINGS = 40
 

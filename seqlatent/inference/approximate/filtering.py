@@ -22,7 +22,7 @@ from seqlatent.inference.base import Generative, Latest, States, at, position
 from seqlatent.linalg import condition, factor
 from seqlatent.sequences import Context, Sequences
 
-__all__ = ["Match", "MomentFilter", "View", "posterior"]
+__all__ = []
 
 
 class Match(NamedTuple):

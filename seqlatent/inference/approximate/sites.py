@@ -17,7 +17,7 @@ from seqlatent.inference.base import Generative, Inference, States
 from seqlatent.inference.kalman import PosteriorChain
 from seqlatent.sequences import Context, Sequences
 
-__all__ = ["Approximate", "Dynamics", "Sites", "dynamics_of", "log_normal", "support"]
+__all__ = ["Approximate"]
 
 
 class Sites(NamedTuple):

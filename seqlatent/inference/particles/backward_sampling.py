@@ -9,7 +9,7 @@ from seqlatent.inference.base import Generative
 from seqlatent.inference.particles.cloud import Cloud, take
 from seqlatent.sequences import Context
 
-__all__ = ["backward_sample"]
+__all__ = []
 
 
 # Densities that backward sampling evaluates at a time: enough to keep a processor busy.

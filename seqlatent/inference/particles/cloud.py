@@ -12,7 +12,7 @@ from seqlatent.distributions import sample
 from seqlatent.inference.base import Generative, Latest, at, position
 from seqlatent.sequences import Context, Sequences
 
-__all__ = ["Cloud", "latest_of", "particle_filter", "systematic_resampling", "take"]
+__all__ = ["latest_of", "particle_filter"]
 
 
 class Cloud(NamedTuple):

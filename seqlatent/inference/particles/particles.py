@@ -15,11 +15,10 @@ from seqlatent.inference.particles.cloud import (
     Cloud,
     latest_of,
     particle_filter,
-    systematic_resampling,
 )
 from seqlatent.sequences import Context, Sequences
 
-__all__ = ["Cloud", "ParticleChain", "Particles", "particle_filter", "systematic_resampling"]
+__all__ = ["Particles"]
 
 
 @runtime_checkable

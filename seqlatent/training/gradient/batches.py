@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seqlatent.sequences import Sequences
 
-__all__ = ["Batch", "Panel", "Sampler", "sampled"]
+__all__ = ["Batch", "Sampler", "TrainingData", "sampled"]
 
 Sampler = Callable[[torch.Generator], Sequences]
 
@@ -48,7 +48,7 @@ class Batch:
         return f"series {i} of the batch" if self.index is None else f"series {int(self.index[i])}"
 
 
-class Panel:
+class TrainingData:
     """Series that training draws from, in one batch object or in several of different lengths.
 
     Args:
@@ -86,9 +86,9 @@ class Panel:
         self.row = torch.cat([torch.arange(item.batch) for item in self.items])
         self.batch = len(self.owner)
 
-    def to(self, dtype: torch.dtype) -> "Panel":
+    def to(self, dtype: torch.dtype) -> "TrainingData":
         """Casts the values."""
-        return Panel([item.to(dtype=dtype) for item in self.items])
+        return TrainingData([item.to(dtype=dtype) for item in self.items])
 
     @property
     def widths(self) -> dict[str, int]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqlatent.sequences import Sequences
-from seqlatent.training.gradient.batches import Batch, Panel
+from seqlatent.training.gradient.batches import Batch, TrainingData
 from seqlatent.training.gradient.ranks import Ranks
 from seqlatent.training.gradient.settings import accepts
 from seqlatent.training.history import History
@@ -141,7 +141,7 @@ class Descent:
         value, bad, _ = self._differentiate(batch, {}, self.generator("noise"), tolerant=True)
         return -math.inf if bad else value
 
-    def score(self, panel: Panel, size: int) -> float:
+    def score(self, panel: TrainingData, size: int) -> float:
         """Objective per cell of held-out series, under the same noise each time."""
         generator, total = self.generator("validation"), 0.0
         with torch.no_grad():

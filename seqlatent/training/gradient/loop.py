@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from seqlatent.training.gradient import settings
-from seqlatent.training.gradient.batches import Batch, Panel, sampled
+from seqlatent.training.gradient.batches import Batch, TrainingData, sampled
 from seqlatent.training.gradient.descent import Descent
 from seqlatent.training.gradient.heldout import HeldOut
 from seqlatent.training.gradient.plan import Plan, cosine, planned
@@ -168,10 +168,10 @@ def fit(
     return history
 
 
-def _panels(data: Any, validation: Any) -> tuple[Panel | None, Panel | None]:
+def _panels(data: Any, validation: Any) -> tuple[TrainingData | None, TrainingData | None]:
     """Training data, None where they are a function that samples them, and held-out ones."""
-    panel = None if callable(data) else Panel(data)
-    held = None if validation is None else Panel(validation, "validation")
+    panel = None if callable(data) else TrainingData(data)
+    held = None if validation is None else TrainingData(validation, "validation")
     if panel is not None and held is not None:
         settings.check_widths(panel, held)
     return panel, held
@@ -179,7 +179,7 @@ def _panels(data: Any, validation: Any) -> tuple[Panel | None, Panel | None]:
 
 def _held_out(
     descent: Descent,
-    held: Panel | None,
+    held: TrainingData | None,
     batch_size: int,
     mean: Average | None,
     patience: int | None,
@@ -226,7 +226,7 @@ def _unfinished(history: History) -> str:
 
 
 def _batches(
-    data: Any, panel: Panel | None, batch_size: int, full: bool, seed: int
+    data: Any, panel: TrainingData | None, batch_size: int, full: bool, seed: int
 ) -> Iterator[Batch]:
     order = torch.Generator().manual_seed(seed)
     if panel is None:

@@ -11,7 +11,7 @@ from seqlatent.inference import Amortised, ForwardBackward, Kalman, Laplace
 from seqlatent.memory import NoMemory
 from seqlatent.model import LatentModel
 from seqlatent.objectives import elbo, evidence
-from seqlatent.training.gradient.batches import Panel
+from seqlatent.training.gradient.batches import TrainingData
 
 __all__ = ["accepts", "check", "check_full_batch", "check_widths", "quick", "suited", "trainable"]
 
@@ -113,7 +113,7 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
     return parameters
 
 
-def check_widths(data: Panel, validation: Panel) -> None:
+def check_widths(data: TrainingData, validation: TrainingData) -> None:
     """Verifies that held-out series have the widths of the training series."""
     for name, width in data.widths.items():
         if validation.widths[name] != width:
@@ -123,7 +123,7 @@ def check_widths(data: Panel, validation: Panel) -> None:
             )
 
 
-def check_full_batch(panel: Panel | None, schedules: Any, average: float | None) -> None:
+def check_full_batch(panel: TrainingData | None, schedules: Any, average: float | None) -> None:
     """Verifies that nothing changes the objective under L-BFGS, which remembers its curvature."""
     if panel is None:
         raise TypeError(

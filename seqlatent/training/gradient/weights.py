@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from seqlatent.training.gradient.batches import Panel
+from seqlatent.training.gradient.batches import TrainingData
 
 __all__ = ["Average", "copied", "in_double", "restore"]
 
@@ -29,8 +29,8 @@ def restore(model: nn.Module, values: list[Tensor]) -> None:
 
 @contextmanager
 def in_double(
-    model: nn.Module, data: Panel | None, held: Panel | None, wanted: bool
-) -> Iterator[tuple[Panel | None, Panel | None]]:
+    model: nn.Module, data: TrainingData | None, held: TrainingData | None, wanted: bool
+) -> Iterator[tuple[TrainingData | None, TrainingData | None]]:
     """Model and data in double precision for a while, where that is wanted and possible.
 
     A likelihood is a sum over all cells, and single precision rounds it by more than is worth a

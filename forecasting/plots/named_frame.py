@@ -13,11 +13,11 @@ from seqlatent.forecasting.errors import ArgumentError, ColumnError, DataError, 
 from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.frames.timestamps import times_of
 from seqlatent.forecasting.frames.wide import lengthen
-from seqlatent.forecasting.plots.style import COLORS, Times
+from seqlatent.forecasting.plots.style import COLORS, TimeAxis
 from seqlatent.forecasting.values import floats, missing, several, told
 from seqlatent.spelling import meant
 
-__all__ = ["DEFAULT", "Rows", "choose", "drawn_levels", "listed", "models_of"]
+__all__ = []
 
 DEFAULT = Columns()
 # Which target a row is about, in frames of several targets.
@@ -29,7 +29,7 @@ QUANTILE = re.compile(r"(.+)_ql(0?\.\d+)")
 
 
 @dataclass(frozen=True)
-class Rows:
+class NamedFrame:
     """A long frame under a name by which errors call it.
 
     Args:
@@ -43,7 +43,7 @@ class Rows:
     what: str
 
     @classmethod
-    def of(cls, frame: Any, columns: Columns, what: str) -> "Rows":
+    def of(cls, frame: Any, columns: Columns, what: str) -> "NamedFrame":
         """Takes a long frame, pandas or polars."""
         try:
             rows = cls(nw.from_native(frame, eager_only=True), columns, what)
@@ -57,7 +57,7 @@ class Rows:
         return rows
 
     @classmethod
-    def observed(cls, frame: Any, columns: Columns, what: str) -> "Rows":
+    def observed(cls, frame: Any, columns: Columns, what: str) -> "NamedFrame":
         """Takes what ``fit`` takes: a long frame, or a pandas series or wide frame."""
         table = lengthen(frame, columns, what)
         return cls.of(frame if table is None else table.frame.to_native(), columns, what)
@@ -83,7 +83,7 @@ class Rows:
         self.require(name)
         return self.frame[name].unique(maintain_order=True).to_list()
 
-    def where(self, name: str, value: Any) -> "Rows":
+    def where(self, name: str, value: Any) -> "NamedFrame":
         """Keeps the rows in which a column has a value; there may be none."""
         self.require(name)
         none = self.keep(np.zeros(len(self.frame), dtype=bool))
@@ -92,14 +92,14 @@ class Rows:
             return none  # polars would compare "1" and 1 as equal
         try:
             same = (self.frame[name] == value).fill_null(False)
-            return Rows(self.frame.filter(same), self.columns, self.what)
+            return NamedFrame(self.frame.filter(same), self.columns, self.what)
         except NarwhalsError:  # a value of another type than the column's is none of its values
             return none
 
-    def keep(self, index: np.ndarray) -> "Rows":
+    def keep(self, index: np.ndarray) -> "NamedFrame":
         """Keeps the rows of a mask, or those of an index in its order."""
         index = np.flatnonzero(index) if index.dtype == bool else index
-        return Rows(self.frame[index], self.columns, self.what)
+        return NamedFrame(self.frame[index], self.columns, self.what)
 
     def number(self, name: str) -> np.ndarray:
         """Reads a column as float64, NaN where missing."""
@@ -114,13 +114,13 @@ class Rows:
             )
         return found.values
 
-    def times(self, name: str | None = None) -> Times:
+    def times(self, name: str | None = None) -> TimeAxis:
         """Reads the time column, or another one that holds stamps."""
         name = self.columns.time if name is None else name
         self.require(name)
         stamps = self.frame[name]
         if stamps.dtype.is_numeric():
-            return Times(self.number(name), False, None)
+            return TimeAxis(self.number(name), False, None)
         if missing(stamps).any():
             row = int(np.argmax(missing(stamps)))
             raise TimeError(
@@ -140,13 +140,13 @@ class Rows:
         from matplotlib.dates import date2num
 
         x = np.asarray(date2num(found.values.astype("datetime64[us]")))
-        return Times(x, True, found.tz)
+        return TimeAxis(x, True, found.tz)
 
-    def ordered(self) -> "Rows":
+    def ordered(self) -> "NamedFrame":
         """Sorts by time."""
         return self.keep(np.argsort(self.times().x, kind="stable"))
 
-    def series(self, id: Any) -> "Rows":
+    def series(self, id: Any) -> "NamedFrame":
         """Rows of one series in the order of time.
 
         Raises:
@@ -168,7 +168,7 @@ class Rows:
         told = TARGET in self.names and TARGET not in self.columns.targets
         return self.values(TARGET) if told else []
 
-    def about(self, target: str | None) -> tuple["Rows", str]:
+    def about(self, target: str | None) -> tuple["NamedFrame", str]:
         """Rows of one target and its name."""
         targets = self.targets
         if not targets:

@@ -13,7 +13,7 @@ from seqlatent.forecasting.errors import DataError, TimeError
 from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.metrics.cells import TARGET, Cells, Loss, aliases, values
 
-__all__ = ["Paths"]
+__all__ = []
 
 BLOCK = 4_000_000  # numbers of an intermediate array: 32 MB
 

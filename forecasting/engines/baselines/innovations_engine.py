@@ -35,7 +35,7 @@ from seqlatent.forecasting.engines.engine import Marginals, Smoothed
 from seqlatent.forecasting.frames.panel import Future, Panel
 from seqlatent.training import Deadline, Pace
 
-__all__ = ["Fit", "InnovationsEngine", "Misfit"]
+__all__ = []
 
 LONGEST_GAP = 1000
 """Steps without a value after which the distribution of a forecast grows no wider."""
