@@ -110,11 +110,11 @@ def read_fitted(place: Path, specs: Any, engines: Any) -> tuple[Configuration, F
                 f"expected models and {len(fitted.last_rows.t)} ids, found "
                 f"{len(found)} and {fitted.batch}; save the model again."
             )
-    except ArgumentError as error:
-        raise ArgumentError(f"{place}: {error}", name=error.name) from error
     except FolderError as error:
         raise FolderError(f"{place}: {error}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        if isinstance(error, ArgumentError) and error.name in ("specs", "engines"):
+            raise ArgumentError(f"{place}: {error}", name=error.name) from error
         raise FolderError(
             f"{place} was written by seqlatent {config.get('version')}, of which this version "
             f"cannot read {error!r}; fit the forecaster again."
