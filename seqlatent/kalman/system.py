@@ -73,7 +73,7 @@ class LinearGaussianSystem:
         diffuse, P0 = self.diffuse, self.P0
         if diffuse is not None:
             check_diffuse(diffuse, self.latent_dim)
-            P0 = once(P0).masked_fill(diffuse | diffuse[:, None], 0.0).expand(P0.shape)
+            P0 = without_diffuse(P0, diffuse)
             object.__setattr__(self, "P0", P0)
         check_covariances(Q=self.Q, P0=P0, R=self.R)
 
@@ -125,6 +125,12 @@ class Problem(NamedTuple):
         """The leading axes of all tensors, broadcast, and the number of steps."""
         matrices = (self.F, self.Q, self.P0.unsqueeze(-3), self.H, self.R)
         return leading(matrices, (self.b, self.m0.unsqueeze(-2), self.d, self.y, self.observed))
+
+
+def without_diffuse(P0: Tensor, diffuse: Bool[Tensor, " K"]) -> Tensor:
+    """The covariance of a first state with zeros for what it says of diffuse coordinates."""
+    kept = once(P0).masked_fill(diffuse | diffuse[:, None], 0.0)
+    return kept if kept.shape == P0.shape else kept.expand(P0.shape)
 
 
 def leading(matrices: Iterable[Tensor], vectors: Iterable[Tensor]) -> tuple[tuple[int, ...], int]:

@@ -33,12 +33,13 @@ def check_shapes(**tensors: Tensor) -> None:
     Raises:
         ValueError: If a shape does not fit; it names the tensor.
     """
-    _check_shapes(tuple((name, tuple(x.shape)) for name, x in tensors.items()))
+    _check_shapes(tuple(tensors), tuple([x.shape for x in tensors.values()]))
 
 
 @lru_cache(maxsize=64)
-def _check_shapes(shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> None:
+def _check_shapes(names: tuple[str, ...], given: tuple[torch.Size, ...]) -> None:
     """A descent asks the same of every step."""
+    shapes = [(name, tuple(size)) for name, size in zip(names, given, strict=True)]
     for name, shape in shapes:
         if len(shape) < len(_AXES[name]):
             raise ValueError(

@@ -110,7 +110,7 @@ def _at_once(problem: Problem) -> Tensor | None:
     prior = align(m0.unsqueeze(-2), lead, 1)[0].expand(*lead, -1).reshape(-1, F.shape[-1])
     if b.requires_grad or bool(b.any()):
         drift = _drift(aligned[0], b, aligned[2], lead, steps)
-        if _vast(drift, y - d, R):
+        if _hides_digits(drift, y - d, R):
             return None
         d = d + drift
     if d.requires_grad or bool(d.any()):
@@ -192,7 +192,7 @@ def _drift(F: Tensor, b: Tensor, H: Tensor, lead: tuple[int, ...], steps: int) -
     return path @ H.mT
 
 
-def _vast(drift: Tensor, y: Tensor, R: Tensor) -> bool:
+def _hides_digits(drift: Tensor, y: Tensor, R: Tensor) -> bool:
     """Whether so much is taken off the observations that no digits of them are left."""
     with torch.no_grad():
         noise = R.diagonal(dim1=-2, dim2=-1).amin().sqrt()
