@@ -74,7 +74,7 @@ def first_distribution(s: AlignedSystem, eta: Tensor, J: Tensor) -> tuple[Tensor
         white = torch.linalg.solve_triangular(L, s.H[:1], upper=False)
         loadings = torch.linalg.solve_triangular(L.mT, white, upper=True)
         J, eta = J + white.mT @ white, eta + apply(loadings.mT, s.y[:1] - s.d[:1])
-    P = tilted(s.P0, J, eye)
+    P = updated_covariance(s.P0, J, eye)
     m = s.m0 + apply(P, eta - apply(J, s.m0))
     if not exact:
         return m, P
@@ -86,7 +86,7 @@ def first_distribution(s: AlignedSystem, eta: Tensor, J: Tensor) -> tuple[Tensor
     return m + apply(gain, residual), symmetric(keep @ P @ keep.mT + gain @ R @ gain.mT)
 
 
-def tilted(P: Tensor, J: Tensor, eye: Tensor) -> Tensor:
+def updated_covariance(P: Tensor, J: Tensor, eye: Tensor) -> Tensor:
     r"""The covariance :math:`(P^{-1} + J)^{-1}`, for singular P too.
 
     With a Cholesky factor it is accurate in every direction by itself, under variances of any size;

@@ -32,7 +32,7 @@ def block_model(
     R: Float[Tensor, "*r D D"],
     rounds: int,
 ) -> BlockModel:
-    r"""Lifts :math:`m = 2^{rounds}` steps by doubling.
+    r"""The model of a block of :math:`m = 2^{rounds}` steps, by doubling.
 
     With the rows :math:`O_i = H F^i` and what the shocks before a step have in common with its
     observation, :math:`Z_i = \sum_{l<i} F^l Q\, O_l^\top`,
@@ -41,7 +41,7 @@ def block_model(
         \operatorname{Cov}(z_{m+1}, y_i \mid z_1) = F^{m-i} Z_i .
 
     Autograd records a number of operations that is logarithmic in m. Leading axes need only
-    broadcast: what all series share is lifted once.
+    broadcast: what all series share is computed once.
     """
     D, K = H.shape[-2:]
     m = 2**rounds

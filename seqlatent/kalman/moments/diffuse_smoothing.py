@@ -16,7 +16,7 @@ from seqlatent.kalman.aligned import (
     rest,
     symmetric,
 )
-from seqlatent.kalman.conditional_steps import tilted
+from seqlatent.kalman.conditional_steps import updated_covariance
 from seqlatent.kalman.diffuse.directions import Directions, limit_gain, settle
 from seqlatent.kalman.diffuse.initialisation import marked
 from seqlatent.kalman.posterior_path import Smoothed
@@ -55,7 +55,7 @@ def diffuse_distribution(
         return None
     L = cholesky(G, what="precision of the first state")
     X = torch.cholesky_solve(unit.expand(L.shape), L) - left / level
-    P = tilted(P, J, eye)
+    P = updated_covariance(P, J, eye)
     news = eta - apply(J, m)
     m = m + apply(P, news) + apply(moved, apply(X, apply(moved.mT, news)))
     return m, symmetric(P + moved @ X @ moved.mT)

@@ -89,7 +89,7 @@ def one_by_one(kept: Tensor, news: Tensor, said: Tensor) -> tuple[Tensor, Tensor
     return path(kept, news, reverse=True), unstack(N, lead)
 
 
-def either(
+def by_innovations_or_chain(
     s: AlignedSystem, moments: Moments, backward: Backward, chain: Chain, off: float = 0.0
 ) -> Smoothed:
     """What innovations give, or a chain of the posterior where subtracting costs digits.
@@ -103,7 +103,7 @@ def either(
     cheap = bool(amplified * max(off, limit) < limit**0.7)
     if cheap and regular(s.H @ moments.predicted_cov @ s.H.mT + s.R):
         return found
-    other = attempt(s, first_distribution, chain)
+    other = accurate_chain(s, first_distribution, chain)
     if other is not None:
         before = moments.cov.detach().diagonal(dim1=-2, dim2=-1)
         apart = (other.mean - found.mean).detach().square()
@@ -116,7 +116,9 @@ def either(
     return found._replace(cov=cov, cross=cross)
 
 
-def attempt(s: AlignedSystem, distribution: FirstDistribution, chain: Chain) -> Smoothed | None:
+def accurate_chain(
+    s: AlignedSystem, distribution: FirstDistribution, chain: Chain
+) -> Smoothed | None:
     """A chain of the posterior, or None where there is none or its precisions lost their digits."""
     if not divisible(s):
         return None

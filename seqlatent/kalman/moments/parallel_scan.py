@@ -29,7 +29,11 @@ from seqlatent.kalman.conditional_steps import (
     moved_back,
     posterior_chain,
 )
-from seqlatent.kalman.moments.fixed_interval import FirstDistribution, divisible, either
+from seqlatent.kalman.moments.fixed_interval import (
+    FirstDistribution,
+    by_innovations_or_chain,
+    divisible,
+)
 from seqlatent.kalman.moments.sequential import Algorithm, Filtered, forward, smoothed
 from seqlatent.kalman.moments.sequential import filtered as filtered_by
 from seqlatent.kalman.posterior_path import Smoothed, with_cross
@@ -143,7 +147,7 @@ def smoother_scan(
 
 def _smooth(s: AlignedSystem) -> Smoothed:
     moments, off = _run(s)
-    return either(s, moments, _backward, _chain, off)
+    return by_innovations_or_chain(s, moments, _backward, _chain, off)
 
 
 def _chain(s: AlignedSystem, distribution: FirstDistribution) -> Smoothed | None:

@@ -34,8 +34,8 @@ from seqlatent.kalman.moments.diffuse_smoothing import (
 from seqlatent.kalman.moments.fixed_interval import (
     Chain,
     FirstDistribution,
-    attempt,
-    either,
+    accurate_chain,
+    by_innovations_or_chain,
     one_by_one,
 )
 from seqlatent.kalman.posterior_path import Smoothed, backward, chain_moments, time_last
@@ -219,7 +219,7 @@ def smoother(
 
 
 def _smooth(s: AlignedSystem) -> Smoothed:
-    return either(s, forward(s), one_by_one, _chain)
+    return by_innovations_or_chain(s, forward(s), one_by_one, _chain)
 
 
 def _chain(s: AlignedSystem, distribution: FirstDistribution) -> Smoothed | None:
@@ -251,7 +251,7 @@ def smoothed(
     def distribution(s: AlignedSystem, eta: Tensor, J: Tensor) -> tuple[Tensor, Tensor] | None:
         return diffuse_distribution(s, eta, J, left)
 
-    result = attempt(s, distribution, by.chain)
+    result = accurate_chain(s, distribution, by.chain)
     if result is None or not _same_end(result, _end(s, found, filtered, by), left):
         first, later = initial_phase(s, found)
         result = backwards(s, found, first, later, None if later is None else by.smoother(later))
