@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PINS := $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" * (sys.version_info >= (3, 11)))')
 # One thread per process: the workers of the test suite already use the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
-PYTEST = $(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist worksteal
+PYTEST = $(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations=20
 # Tests that read no dataframe and start no process are those of numbers.
 NUMERICAL = $(shell grep -L -e 'seqlatent[. a-z]*forecasting' -e 'seqlatent[. a-z]*datasets' -e subprocess tests/test_*.py)
 

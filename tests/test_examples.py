@@ -47,19 +47,20 @@ def test_example_runs(name, tmp_path):
         assert (tmp_path / EXAMPLES[name][-1]).stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
     [
         "docs/guide/data.md",
         "docs/guide/models.md",
-        pytest.param("docs/guide/training.md", marks=pytest.mark.slow),
-        pytest.param("docs/guide/exact.md", marks=pytest.mark.slow),
-        pytest.param("docs/index.md", marks=pytest.mark.slow),
-        pytest.param("docs/guide/files.md", marks=pytest.mark.slow),
-        pytest.param("docs/guide/forecasting.md", marks=pytest.mark.slow),
-        pytest.param("docs/guide/evaluation.md", marks=pytest.mark.slow),
-        pytest.param("docs/guide/components.md", marks=pytest.mark.slow),
-        pytest.param("README.md", marks=pytest.mark.slow),
+        "docs/guide/training.md",
+        "docs/guide/exact.md",
+        "docs/index.md",
+        "docs/guide/files.md",
+        "docs/guide/forecasting.md",
+        "docs/guide/evaluation.md",
+        "docs/guide/components.md",
+        "README.md",
     ],
 )
 def test_page_runs(page, tmp_path, monkeypatch):
