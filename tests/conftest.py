@@ -5,10 +5,12 @@ Nothing here changes torch's defaults: a test that wants float64 says so.
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
+import trained
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -21,6 +23,12 @@ hypothesis.settings.register_profile(
     "nightly", max_examples=300, deadline=None, print_blob=True, database=None
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Names the folder in which the workers of a run find what others of them have trained."""
+    if hasattr(config, "workerinput"):
+        trained.FOLDERS[:] = [Path(config.option.basetemp).parent / "trained"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import torch
+from trained import shared
 
 from seqlatent import zoo
 from seqlatent.forecasting import Forecaster, Spec
@@ -91,8 +92,12 @@ def rows_of(df):
 @cache
 def fitted(name, rows=28):
     """A forecaster that has seen the first rows of the panel; not to be moved: see ``copied``."""
-    df = panel()
-    return Forecaster(ENGINES[name](), season_length=SEASON).fit(df[rows_of(df) < rows])
+
+    def fit():
+        df = panel()
+        return Forecaster(ENGINES[name](), season_length=SEASON).fit(df[rows_of(df) < rows])
+
+    return shared(f"engines-{name}-{rows}", fit)
 
 
 def copied(name, rows=28):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from trained import Trained
 
 from seqlatent.forecasting import (
     Columns,
@@ -61,8 +62,7 @@ def forecaster(name, **options):
 
 @pytest.fixture(scope="module")
 def fitted():
-    df = panel()
-    return {name: forecaster(name).fit(df) for name in MODELS}
+    return Trained("forecaster", lambda name: forecaster(name).fit(panel()))
 
 
 @pytest.mark.parametrize("name", MODELS)

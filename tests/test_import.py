@@ -34,6 +34,6 @@ def test_import_pulls_in_nothing_slow(loaded, package):
     assert not pulled
 
 
-@pytest.mark.parametrize("data_summary", ["threads", "dtype", "validation", "state"])
-def test_import_changes_nothing_in_torch(loaded, data_summary):
-    assert loaded[data_summary] is True
+@pytest.mark.parametrize("what", ["threads", "dtype", "validation", "state"])
+def test_import_changes_nothing_in_torch(loaded, what):
+    assert loaded[what] is True

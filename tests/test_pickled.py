@@ -25,6 +25,6 @@ def test_a_forecaster_forecasts_the_same_in_a_fresh_process():
     names = [name for name in ENGINES if name not in OWN]
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         jobs = {name: pool.submit(fitted(name).predict, 3, samples=20) for name in names}
-        for name, fit_options in jobs.items():
+        for name, job in jobs.items():
             expected = fitted(name).predict(3, samples=20)
-            pd.testing.assert_frame_equal(fit_options.result(), expected, obj=name)
+            pd.testing.assert_frame_equal(job.result(), expected, obj=name)
