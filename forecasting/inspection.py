@@ -342,7 +342,7 @@ class Inspection:
             model = next(iter(found))
         if model not in found:
             raise ValueError(
-                f"report is for models that choose among forms, here "
+                f"report is for models that choose among specifications, here "
                 f"{', '.join(map(repr, found)) or 'none'}; found {model!r}."
             )
         return Stacking.from_dict(found[model])

@@ -31,8 +31,8 @@ class Stacking:
         >>> from seqlatent.forecasting.engines.structural import Stacking
         >>> print(Stacking("equal", ("level",), (1.0,), {}, ("the only one",)))
         structural: weights of specifications, criterion equal
-          specification   weight  why
-          level  100 %  the only one
+          specification  weight  why
+          level           100 %  the only one
     """
 
     criterion: str
@@ -45,7 +45,7 @@ class Stacking:
     basis: str = ""
 
     def __str__(self) -> str:
-        head = ("specification", "share", *self.scores, "why")
+        head = ("specification", "weight", *self.scores, "why")
         body = [
             (
                 specification,
