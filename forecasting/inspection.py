@@ -113,20 +113,20 @@ class Inspection:
     ) -> Any:
         """Level, slope, seasons, cycle, regression and the rest of every row, with exact bands.
 
-        The models are mixtures of forms, and of draws of their parameters; all are pooled. In the
-        units of the data ``level``, ``season12``, ``cycle``, ``autoregressive`` and
+        The models are mixtures of specifications, and of draws of their parameters; all are pooled.
+        In the units of the data ``level``, ``season12``, ``cycle``, ``autoregressive`` and
         ``regression[price]`` add up to ``signal``, on average and on every path, and ``signal`` and
         ``irregular`` to what was observed. ``slope`` is the gain of the level in the next step, and
         ``coefficient[price]`` that of the signal by one more unit of the covariate. A covariate
-        counts from its mean in training. What a form of logarithms contributes is what a component
-        adds to those before it; what a form does not have is zero there.
+        counts from its mean in training. What a specification of logarithms contributes is what a
+        component adds to those before it; what a specification does not have is zero there.
 
         Args:
             df: Rows to read; those of training by default.
             level: Levels of the bands, in percent.
             kind: ``"smoothed"``, given all rows; ``"filtered"``, given the rows up to each.
-            specifications: Whether each form tells its own components: factors where it describes
-                logarithms, as ``scale`` says.
+            specifications: Whether each specification tells its own components: factors where it
+                describes logarithms, as ``scale`` says.
             h: Steps ahead whose components are wanted too.
             X_df: Covariates known ahead, the next ``h`` rows of each series.
             static_df: Static features of series that are new.
@@ -189,7 +189,7 @@ class Inspection:
         Args:
             df: Rows to read; those of training by default, which the model has seen.
             burn: First observations of each series that are left out. None leaves out as many as
-                there are coordinates of the first state that are vague.
+                there are coordinates of the first state that are diffuse.
             static_df: Static features of series that are new.
             seed: Seed of what is random; the forecaster's own by default.
 

@@ -66,7 +66,7 @@ def components(
         levels: Levels of the bands in per cent; None takes all there are.
         history: What was observed, drawn as dots over the signal.
         last: Rows to show; None shows all.
-        specification: Form, where each tells its own components.
+        specification: Specification, where each tells its own components.
         target: Target, where there are several that tell components.
         columns: Names of the columns.
         axes: Axes to draw on, in reading order; None stacks new ones.

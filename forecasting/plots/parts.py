@@ -11,7 +11,7 @@ __all__ = []
 
 
 def as_states(rows: NamedFrame, specification: str | None, target: str | None) -> NamedFrame:
-    """Components of one form and target under the names that states have; else the rows themselves.
+    """Components of one specification and target under names of states; else the rows themselves.
 
     Coefficients are states, which nobody draws unless they are named.
     """
