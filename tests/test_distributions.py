@@ -271,10 +271,11 @@ def test_place_and_noise_make_the_draw():
 
 
 def test_families_that_cannot_be_drawn_say_how_to_register():
-    p = Laplace(LOC, SCALE)
-    assert sample(p, (2,)).shape == (2, 2, 3)
-    with pytest.raises(TypeError, match=r"draw from Laplace .*sample\.register\(Laplace\)"):
+    p = Beta(SCALE, SCALE)
+    assert sample(p, (2,)).shape == (2, *SCALE.shape)
+    with pytest.raises(TypeError, match=r"draw from Beta .*sample\.register\(Beta\)"):
         sample(p, (2,), seeded())
+    p = Laplace(LOC, SCALE)
     for function in (lambda: base_noise(p, ()), lambda: reparametrise(p, LOC)):
         with pytest.raises(TypeError, match=r"Laplace is not an affine transform of normal noise"):
             function()
@@ -472,3 +473,29 @@ def test_cumulative_probabilities_of_densities_are_integrals(distribution):
 
 def test_no_cumulative_probability_where_there_is_no_formula():
     assert cumulative(Gamma(torch.tensor(2.0), torch.tensor(1.0)), torch.tensor(1.0)) is None
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        lambda x: torch.distributions.Laplace(x, x.exp()),
+        lambda x: torch.distributions.Exponential(x.exp()),
+        lambda x: torch.distributions.HalfNormal(x.exp()),
+        lambda x: torch.distributions.Uniform(x, x + 2),
+    ],
+    ids=["laplace", "exponential", "half normal", "uniform"],
+)
+def test_families_that_know_their_quantiles_are_drawn_by_them(family):
+    x = torch.tensor([0.3, -0.7], dtype=torch.float64, requires_grad=True)
+    distribution = family(x)
+    state, n = torch.get_rng_state(), 40_000
+    drawn, again = (sample(distribution, (n,), torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(drawn, again)
+    assert torch.equal(state, torch.get_rng_state())
+    assert drawn.shape == (n, 2)
+    mean, variance = distribution.mean.detach(), distribution.variance.detach()
+    assert ((drawn.mean(0) - mean).abs() < 5 * (variance / n).sqrt()).all()
+    torch.testing.assert_close(drawn.detach().var(0), variance, rtol=0.06, atol=0)
+    drawn.mean().backward()
+    assert x.grad.isfinite().all()
+    assert (x.grad != 0).all()

@@ -13,6 +13,7 @@ DATA = Path(os.environ.get("SEQLATENT_DATA", ROOT.parent / "shared" / "data"))
 EXAMPLES = {
     "nile.py": ["--out", "nile.png"],
     "own_model.py": [],
+    "own_forecaster.py": [],
     "three_inferences.py": [],
     "jsb_chorales.py": ["--quiet"],
     "covariates.py": ["--out", "covariates.png"],
@@ -53,6 +54,7 @@ def test_example_runs(name, tmp_path):
     [
         "docs/guide/data.md",
         "docs/guide/models.md",
+        "docs/guide/own.md",
         "docs/guide/training.md",
         "docs/guide/exact.md",
         "docs/index.md",

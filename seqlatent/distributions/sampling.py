@@ -87,25 +87,37 @@ def sample(
 ) -> Tensor:
     """Samples with a private generator, reparametrised where the family allows it.
 
+    A family that is not registered is drawn by its quantiles, where torch knows those.
+
     Args:
-        distribution: Any torch distribution of a registered family.
+        distribution: Any torch distribution of a registered family, or with ``icdf``.
         shape: Leading sample shape.
         generator: Source of randomness; None is torch's global one.
 
     Raises:
-        TypeError: If a generator is given and the family is not registered.
+        TypeError: If a generator is given, and the family is neither registered nor has ``icdf``.
     """
     if generator is not None:
-        raise TypeError(
-            f"cannot draw from {type(distribution).__name__} with a private generator: register a "
-            f"sampler with seqlatent.distributions.sample.register({type(distribution).__name__}), "
-            "or pass generator=None."
-        )
+        return _by_quantiles(distribution, Size(shape), generator)
     return (
         distribution.rsample(Size(shape))
         if distribution.has_rsample
         else distribution.sample(Size(shape))
     )
+
+
+def _by_quantiles(distribution: Distribution, shape: Size, generator: torch.Generator) -> Tensor:
+    name = type(distribution).__name__
+    try:
+        like = distribution.icdf(torch.tensor(0.5))
+        u = uniform(shape + like.shape, like.detach(), generator)
+        least = torch.finfo(u.dtype).eps  # the ends would be infinite
+        return distribution.icdf(u.clamp(least, 1 - least))
+    except NotImplementedError as error:
+        raise TypeError(
+            f"cannot draw from {name} with a private generator: register a sampler with "
+            f"seqlatent.distributions.sample.register({name}), or pass generator=None."
+        ) from error
 
 
 @sample.register
