@@ -7,8 +7,8 @@ import torch
 from engines import panel, rows_of
 from own_engines import Smoothed, Walk
 
-from seqlatent.forecasting import ArgumentError, FolderError, Forecaster
-from seqlatent.forecasting.engines.engine import Engine
+from seqlatent.forecasting import ArgumentError, Columns, FolderError, Forecaster
+from seqlatent.forecasting.engines.engine import Engine, OutOfTime
 from seqlatent.forecasting.engines.sampled import densities, ranks
 
 BOTH = [Walk, Smoothed]
@@ -190,3 +190,62 @@ def test_ranks_and_densities_are_those_of_the_samples():
     given = np.arange(8.0)[:, None]
     expected = given[:, 0] * np.log(3) - 3 - np.cumsum(np.log(np.maximum(given[:, 0], 1)))
     np.testing.assert_allclose(densities(counts, given), expected, atol=0.3)
+
+
+class Late(Walk):
+    def fit(self, panel, fit_options):
+        if not fit_options.deadline.never:
+            raise OutOfTime("no time at all")
+        super().fit(panel, fit_options)
+
+
+def test_what_stands_in_its_place_is_saved_beside_it(df, tmp_path):
+    fitted = Forecaster(Late, time_limit=5.0, season_length=4).fit(df)
+    assert fitted.notes["Late"][None].startswith("no time at all: the seasonal naive forecast")
+    fitted.save(tmp_path / "model")
+    with pytest.raises(FolderError, match=r"engines=\[Late\]"):
+        Forecaster.load(tmp_path / "model")
+    loaded = Forecaster.load(tmp_path / "model", engines=Late)
+    pd.testing.assert_frame_equal(loaded.predict(3), fitted.predict(3))
+    assert loaded.fit(df).notes == fitted.notes
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_rows_that_are_kept_know_the_wall_clock(kind, tmp_path):
+    ds = pd.date_range("2024-03-29", periods=96, freq="h", tz="Europe/Berlin")
+    rng = np.random.default_rng(0)
+    df = pd.concat(
+        [
+            pd.DataFrame({"unique_id": u, "ds": ds, "y": rng.normal(size=96).cumsum()})
+            for u in (3, 1)
+        ]
+    )
+    fitted, other = (Forecaster(kind).fit(df[df["ds"] < ds[40]]) for _ in range(2))
+    fitted.update(df[(df["ds"] >= ds[40]) & (df["ds"] < ds[60])])
+    fitted.save(tmp_path / "model")
+    loaded = Forecaster.load(tmp_path / "model", engines=kind)
+    loaded.update(df[df["ds"] >= ds[60]])
+    expected = other.predict(5, df=df)
+    pd.testing.assert_frame_equal(loaded.predict(5), expected, check_exact=False, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_several_targets_covariates_and_series_that_are_new(kind):
+    rng, ds = np.random.default_rng(0), pd.date_range("2024-01-01", periods=33)
+    df = pd.concat(
+        [
+            pd.DataFrame(rng.normal(size=(33, 3)), columns=[*"abx"]).assign(unique_id=u, ds=ds)
+            for u in "pq"
+        ],
+        ignore_index=True,
+    )
+    ahead = df[df["ds"] >= ds[30]].drop(columns=["a", "b"])
+    df = df[df["ds"] < ds[30]].reset_index(drop=True)
+    df.loc[[0, 1, 5, 6], "a"], df.loc[[0, 29], "b"] = np.nan, np.nan
+    fitted = Forecaster(kind, columns=Columns(target=["a", "b"])).fit(df)
+    assert len(fitted.predict(3, X_df=ahead)) == 12
+    assert len(fitted.impute(df, n=3)) == 18
+    assert len(fitted.score(df)) == 120
+    fitted.update(df[df["unique_id"] == "p"].assign(unique_id="z"))
+    more = pd.concat([ahead, ahead[ahead["unique_id"] == "p"].assign(unique_id="z")])
+    assert len(fitted.predict(3, X_df=more)) == 18
