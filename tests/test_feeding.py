@@ -243,7 +243,8 @@ def test_spans_speak_of_every_row_once_and_stand_where_a_state_would(context, fi
 
 @pytest.mark.parametrize("context", [None, 1, 7, 24])
 @pytest.mark.parametrize("fixed", [False, True])
-def test_what_is_computed_together_does_not_depend_on_later_holes(context, fixed):
+@pytest.mark.parametrize("drawn", [False, True])
+def test_what_is_computed_together_does_not_depend_on_later_holes(context, fixed, drawn):
     df = frame(lengths=(1, 2, 9, 60, 33, 33))
     df.loc[[40, 50, *range(75, 90)], "y"] = np.nan  # rows 28, 38, 3 to 17 of their series
     nth = df.groupby("unique_id").cumcount().to_numpy()
@@ -251,7 +252,7 @@ def test_what_is_computed_together_does_not_depend_on_later_holes(context, fixed
     said = []
     for rows in (df, later):
         panel, spoken = read(rows).panel, {}
-        for one in pieces(panel, Anchors(context, fixed), 300):
+        for one in pieces(panel, Anchors(context, fixed), 300, drawn=drawn):
             together = tuple(x.tobytes() for x in one.spans)
             for i, first, stop in zip(one.spans.series, one.first, one.stop, strict=True):
                 assert not spoken.keys() & {(i, row) for row in range(first, stop)}

@@ -66,6 +66,11 @@ class Anchors:
             found.append(anchor)
         return np.array(found, np.int64)
 
+    def following(self, anchor: np.ndarray) -> np.ndarray:
+        """The anchors after some, of series whose units are not fixed."""
+        most = anchor if self.context is None else np.minimum(anchor, self.context)
+        return anchor + np.maximum(1, most // self.share)
+
     def _next(self, anchor: int, rows: int) -> int:
         if not self.fixed:
             most = anchor if self.context is None else min(anchor, self.context)

@@ -130,11 +130,10 @@ class ModelData:
             scale=self._tensor(scale.scale if plain else scale.scale / self.units.unit),
         )
 
-    def piece(self, spans: Spans, *, plain: bool = False) -> Sequences:
-        """Pieces of series, each from its start, in the units of its anchor."""
+    def piece(self, spans: Spans, steps: int, *, plain: bool = False) -> Sequences:
+        """Pieces of series, each from its start, in units of its anchor, padded to ``steps``."""
         scale = self.scale(spans.series, spans.anchor)
-        length = int((spans.stop - spans.start).max())
-        data = self.cut(spans.series, spans.start, length, scale, stop=spans.stop, plain=plain)
+        data = self.cut(spans.series, spans.start, steps, scale, stop=spans.stop, plain=plain)
         data.u[:, 0, self.flags] = 0.0  # one who starts here does not know the row before
         return data
 

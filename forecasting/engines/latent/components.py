@@ -110,7 +110,7 @@ def _read(
     """
     if filtered:
         for piece in ensemble.pieces(panel, 0):
-            data = model_data.piece(piece.spans, plain=True)
+            data = model_data.piece(piece.spans, piece.steps, plain=True)
             yield data, piece.lead, *judged(panel, piece)
         return
     for index in ensemble.groups(panel, 0):

@@ -288,13 +288,13 @@ class Ensemble:
 
     def pieces(self, panel: Panel, draws: int) -> Iterator[Piece]:
         """Pieces of series that together speak of every row, to be taken together."""
-        cells = self._cells_of(draws)
+        cells, drawn = self._cells_of(draws), not self.kalman
         if not self.fixed:
-            yield from pieces(panel, Anchors(self.context), cells)
+            yield from pieces(panel, Anchors(self.context), cells, drawn=drawn)
             return
         known = self.told(panel)[1]
         if (known < 0).any():
-            yield from pieces(panel, Anchors(self.context), cells, some=known < 0)
+            yield from pieces(panel, Anchors(self.context), cells, some=known < 0, drawn=drawn)
         if (known >= 0).any():
             anchors, begin = (
                 Anchors(self.context, fixed=True),

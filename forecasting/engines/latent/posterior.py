@@ -37,7 +37,7 @@ def judged(panel: Panel, piece: Piece) -> tuple[np.ndarray, np.ndarray]:
     The batch counts from the first step at which any piece may speak.
     """
     spans = piece.spans
-    steps = np.arange(piece.lead, int((spans.stop - spans.start).max()))
+    steps = np.arange(piece.lead, piece.steps)
     nth = spans.start[:, None] + steps
     inside = (nth >= piece.first[:, None]) & (nth < piece.stop[:, None])
     rows = panel.offsets[spans.series][:, None] + nth
@@ -61,7 +61,10 @@ def score(ensemble: Ensemble, panel: Panel, seed: int) -> Scores:
     for m, (model, kind) in enumerate(zip(ensemble.models, ensemble.kinds, strict=True)):
         draws = _DRAWS if model.transition.latent_dim else 0
         for piece in ensemble.pieces(panel, draws):
-            data, (rows, inside) = model_data[kind].piece(piece.spans), judged(panel, piece)
+            data, (rows, inside) = (
+                model_data[kind].piece(piece.spans, piece.steps),
+                judged(panel, piece),
+            )
             generator = torch.Generator().manual_seed(seed + piece.number + 104_729 * m)
             found = one_step(model, data, samples=_DRAWS, first=piece.lead, generator=generator)
             density[rows, m] = found.log_prob.numpy()[inside]

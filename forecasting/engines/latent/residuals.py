@@ -29,7 +29,7 @@ def exact(ensemble: Ensemble, panel: Panel) -> np.ndarray:
     for m, model in enumerate(ensemble.models):
         for piece in ensemble.pieces(panel, 0):
             data, (rows, inside) = (
-                model_data[ensemble.kinds[m]].piece(piece.spans),
+                model_data[ensemble.kinds[m]].piece(piece.spans, piece.steps),
                 judged(panel, piece),
             )
             innovation = one_step(model, data, first=piece.lead).innovation
