@@ -14,7 +14,7 @@ from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.forecasting.time.index import TimeIndex
 
-__all__ = ["Follow", "LastRows"]
+__all__ = ["LastRows"]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from seqlatent.forecasting.frames.columns import Columns
     from seqlatent.forecasting.frames.panel import Panel
 
-__all__ = ["DIGITS", "backtest"]
+__all__ = []
 
 DIGITS = {"wql": 4, "crps": 4, "seconds": 1}
 

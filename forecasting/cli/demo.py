@@ -14,7 +14,7 @@ from seqlatent.forecasting.cli.messages import Failure, Voice, reported
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["classics", "demo"]
+__all__ = []
 
 HIDDEN = 24
 YEAR = 12

@@ -8,16 +8,7 @@ from dataclasses import dataclass, replace
 
 from seqlatent.forecasting.cli.messages import Failure, usage
 
-__all__ = [
-    "COMMA",
-    "NAMES",
-    "POINT",
-    "Dialect",
-    "check_widths",
-    "decoded",
-    "dialect_of",
-    "formats_of",
-]
+__all__ = []
 
 SEPARATORS = (",", ";", "\t", "|")
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}

@@ -13,16 +13,7 @@ from seqlatent.forecasting.cli.messages import Failure, usage
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "PARQUET",
-    "check_apart",
-    "check_folder",
-    "check_parquet",
-    "check_place",
-    "replacing",
-    "write_figure",
-    "write_table",
-]
+__all__ = []
 
 PARQUET = (".parquet", ".pq")
 TABLES = (".csv", *PARQUET)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from seqlatent.forecasting.forecaster import Forecaster
     from seqlatent.forecasting.frames.columns import Columns
 
-__all__ = ["Settings", "counted"]
+__all__ = []
 
 # Options by the first word of what a forecaster says of its arguments.
 HINTS = {

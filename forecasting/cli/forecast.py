@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from seqlatent.forecasting.forecaster import Forecaster
     from seqlatent.forecasting.frames.columns import Columns
 
-__all__ = ["forecast"]
+__all__ = []
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from seqlatent.forecasting.cli.sources import columns_of
 if TYPE_CHECKING:
     from seqlatent.forecasting.arguments import ForecastOptions
 
-__all__ = ["ModelOptions", "QuantileOptions", "TableOptions", "grouped"]
+__all__ = []
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Groups = dict[str, dict[str, Tensor]]
 
-__all__ = ["info"]
+__all__ = []
 
 SHOWN = 10
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import typer
 
-__all__ = ["Failure", "Voice", "reported", "usage"]
+__all__ = []
 
 Command = TypeVar("Command", bound=Callable[..., None])
 

@@ -4,38 +4,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = [
-    "CovariatesAhead",
-    "Data",
-    "DataOrModel",
-    "DateFormat",
-    "Debug",
-    "Decimal",
-    "Device",
-    "Drop",
-    "Emission",
-    "Encoding",
-    "Freq",
-    "Future",
-    "Horizon",
-    "IdColumn",
-    "Levels",
-    "Load",
-    "Members",
-    "Models",
-    "Past",
-    "Quantiles",
-    "Quiet",
-    "Samples",
-    "Seasons",
-    "Seed",
-    "Sep",
-    "Static",
-    "Targets",
-    "Threads",
-    "TimeColumn",
-    "TimeLimit",
-]
+__all__ = []
 
 Data = Annotated[
     str,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from seqlatent.forecasting.frames.columns import Columns
 
-__all__ = ["Inputs", "read_table"]
+__all__ = []
 
 MISSING = [
     "",

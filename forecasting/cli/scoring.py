@@ -10,7 +10,7 @@ from seqlatent.forecasting.cli.messages import Voice
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DECILES", "Windows", "backtested", "score_table", "text_table"]
+__all__ = []
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 METRICS = ("wql", "crps", "mase")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from seqlatent.forecasting.frames.columns import Columns
 
-__all__ = ["Source", "Sources", "columns_of"]
+__all__ = []
 
 # What the library calls things, and what the command line does.
 TERMS = (

@@ -27,7 +27,6 @@ __all__ = [
     "given_of",
     "kind_of",
     "model_of",
-    "names",
     "read_engine",
     "register",
     "registered",

@@ -20,7 +20,7 @@ from seqlatent.forecasting.engines.engine import (
 )
 from seqlatent.forecasting.frames.panel import Future, Panel
 
-__all__ = ["Kept", "Restarted"]
+__all__ = []
 
 
 @dataclass

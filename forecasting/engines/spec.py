@@ -22,7 +22,6 @@ from seqlatent.spelling import meant
 from seqlatent.training import Deadline
 
 __all__ = [
-    "EMISSIONS",
     "DataSummary",
     "Members",
     "Seeded",
@@ -32,7 +31,6 @@ __all__ = [
     "emission_of",
     "register",
     "spec_of",
-    "zoo_names",
 ]
 
 EMISSIONS: dict[str, Callable[..., Emission]] = {

@@ -9,7 +9,7 @@ import pandas as pd
 
 from seqlatent.forecasting.errors import TimeError
 
-__all__ = ["Calendar", "finer", "values_of", "zone"]
+__all__ = ["zone"]
 
 UNITS = ("s", "ms", "us", "ns")
 YEARS = ("0001", "10000")  # that datetimes hold, up to the second

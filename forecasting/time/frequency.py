@@ -14,19 +14,7 @@ from seqlatent.forecasting.time.offsets import brief, read_offset, written
 from seqlatent.forecasting.time.sessions import PREFIX
 from seqlatent.forecasting.values import told
 
-__all__ = [
-    "DAY",
-    "IRREGULAR",
-    "LONGEST",
-    "MONTHS",
-    "WEEKDAYS",
-    "Frequency",
-    "alias_of",
-    "cycle_of",
-    "fixed",
-    "of_period",
-    "plain_freq",
-]
+__all__ = ["IRREGULAR", "LONGEST", "Frequency", "alias_of", "of_period", "plain_freq"]
 
 DAY = 86_400_000_000_000  # nanoseconds
 IRREGULAR = "irregular"

@@ -13,7 +13,7 @@ from seqlatent.forecasting.time.inference import Gaps
 from seqlatent.forecasting.time.offsets import brief, on_offset, read_offset, written
 from seqlatent.forecasting.time.sessions import PREFIX, Session
 
-__all__ = ["Even", "Grid", "anchored", "first_on_grid", "grid_of", "on_the_wall"]
+__all__ = []
 
 # What pandas raises, from version to version, beyond the last stamp that it can hold.
 _BEYOND = (pd.errors.OutOfBoundsDatetime, OverflowError, ValueError)

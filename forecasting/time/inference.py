@@ -20,7 +20,7 @@ from seqlatent.forecasting.time.offsets import brief, written
 from seqlatent.forecasting.time.sessions import session_alias
 from seqlatent.forecasting.values import told
 
-__all__ = ["datetime_alias", "integer_step", "median_gap"]
+__all__ = []
 
 
 class _Uneven(Exception):

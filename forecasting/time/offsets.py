@@ -11,7 +11,7 @@ import pandas as pd
 
 from seqlatent.forecasting.errors import TimeError
 
-__all__ = ["brief", "on_offset", "read_offset", "written"]
+__all__ = ["brief"]
 
 SHOWN = 60  # characters of parameters that errors show
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from seqlatent.forecasting.time.calendar import Calendar
 
-__all__ = ["PREFIX", "Session", "session_alias"]
+__all__ = []
 
 PREFIX = "Session"
 FULL = 0.9  # share of the bars of a day that have rows, from which on the others are gaps

@@ -16,7 +16,7 @@ from seqlatent.kalman.validation import (
 )
 from seqlatent.linalg import broadcast_shapes
 
-__all__ = ["LinearGaussianSystem", "Problem", "leading"]
+__all__ = ["LinearGaussianSystem", "Problem"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from seqlatent.kalman.aligned import align, innovation_factor, symmetric
 from seqlatent.linalg import mask_rows
 from seqlatent.switching.system import SwitchingSystem, axes
 
-__all__ = ["AlignedSystem", "Branches", "Filtered", "Mixture", "Start", "aligned", "run"]
+__all__ = ["Filtered", "Mixture", "Start"]
 
 _LOG_2PI = math.log(2 * math.pi)
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["SwitchingSystem", "axes"]
+__all__ = ["SwitchingSystem"]
 
 # Tensors with their numbers of axes after leading ones and time.
 Named = dict[str, tuple[Tensor, int]]

@@ -12,7 +12,7 @@ from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.forecasting.frames.ranges import SINGLE, out_of_range, range_of
 from seqlatent.model import LatentModel
 
-__all__ = ["check_rows", "check_training"]
+__all__ = []
 
 
 def check_training(

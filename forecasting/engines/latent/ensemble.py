@@ -23,7 +23,7 @@ from seqlatent.inference import Kalman
 from seqlatent.model import LatentModel
 from seqlatent.sequences import Sequences
 
-__all__ = ["Ensemble", "plain_id"]
+__all__ = []
 
 _CELLS = 400_000  # rows of a padded batch that is filtered at once
 

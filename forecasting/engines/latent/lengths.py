@@ -2,16 +2,7 @@
 
 from seqlatent.forecasting.engines.spec import DataSummary
 
-__all__ = [
-    "lag_rows",
-    "lag_rows_and_ahead",
-    "lag_rows_twice",
-    "rows_ahead",
-    "rows_known",
-    "rows_of_flow",
-    "season_lags",
-    "window_rows",
-]
+__all__ = []
 
 
 def season_lags(data_summary: DataSummary) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from seqlatent.forecasting.engines.spec import Members, Trainer, Training
 from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.model import LatentModel
 
-__all__ = ["Trained", "trained"]
+__all__ = []
 
 
 class Trained(NamedTuple):

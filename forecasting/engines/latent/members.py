@@ -9,7 +9,7 @@ from seqlatent.forecasting.engines.spec import DataSummary, Seeded, Spec
 from seqlatent.model import LatentModel
 from seqlatent.networks import reinitialise
 
-__all__ = ["members_of"]
+__all__ = []
 
 # Building a model draws from torch's global generator, which is put back; two at once must not mix.
 _BUILDING = threading.Lock()

@@ -12,7 +12,7 @@ from seqlatent.forecasting.errors import FolderError
 from seqlatent.forecasting.features.covariates import Inputs
 from seqlatent.forecasting.frames.identifiers import decoded, encoded
 
-__all__ = ["packed", "unpacked"]
+__all__ = []
 
 
 def packed(ensemble: Ensemble) -> Packed:

@@ -15,7 +15,7 @@ from seqlatent.model import Belief, LatentModel
 from seqlatent.sequences import Context
 from seqlatent.transitions.transition import LinearTransition
 
-__all__ = ["LinearUpdates"]
+__all__ = []
 
 _PLAIN = 1e4  # variance of a prediction, in units of the noise, up to which no digits are lost
 _MOST = 4_000_000  # numbers that are kept

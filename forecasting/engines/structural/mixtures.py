@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["crps_products", "log_densities", "ranks"]
+__all__ = []
 
 _CHUNK = 1024  # cells whose distribution functions are tabulated at once
 _NODES = torch.linspace(-4.0, 4.0, 17, dtype=torch.float64)

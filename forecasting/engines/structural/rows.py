@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from seqlatent.forecasting.features.units import VAGUE, completed, standards
+from seqlatent.forecasting.features.units import completed, standards
 from seqlatent.sequences import Sequences
 
-__all__ = ["VAGUE", "Rows", "at", "hidden", "length", "prepared", "without_end"]
+__all__ = ["Rows", "prepared"]
 
 
 @dataclass(frozen=True)

@@ -23,16 +23,7 @@ from seqlatent.transitions import (
     TrigonometricSeasonal,
 )
 
-__all__ = [
-    "TRENDS",
-    "Specification",
-    "candidates",
-    "left_out",
-    "reading",
-    "seasons_of",
-    "specification_of",
-    "varied",
-]
+__all__ = ["TRENDS", "Specification", "candidates", "reading", "specification_of"]
 
 _COEFFICIENT = 5.0  # in usual seasonal differences, per standard deviation of the covariate
 

@@ -9,15 +9,7 @@ from torch import Tensor
 
 from seqlatent.forecasting.engines.structural.mixtures import crps_products, log_densities, ranks
 
-__all__ = [
-    "CRITERIA",
-    "Block",
-    "Heldout",
-    "by_heldout",
-    "by_information",
-    "calibration_factor",
-    "without",
-]
+__all__ = ["CRITERIA"]
 
 CRITERIA = ("heldout", "aic", "bic", "equal")
 

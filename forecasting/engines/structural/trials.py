@@ -14,7 +14,7 @@ from seqlatent.model import LatentModel, moments
 from seqlatent.sequences import Sequences
 from seqlatent.training import Deadline, EachHistory, draws_each, fit_each
 
-__all__ = ["POINTS", "Trials", "ahead", "blocks_of", "forecasts_of", "trials_of"]
+__all__ = []
 
 POINTS = 32  # parameters from the best of which a series starts
 # Blocks that are hidden one after the other at the end of each series: what shocks one spares the

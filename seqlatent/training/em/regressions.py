@@ -15,7 +15,7 @@ from seqlatent.training.likelihood.parameter_vectors import Vectors
 from seqlatent.transitions import LinearGaussian
 from seqlatent.transitions.parameters import Factor
 
-__all__ = ["regressions"]
+__all__ = []
 
 Step = Callable[["Moments"], None]
 

@@ -13,7 +13,7 @@ from seqlatent.scales import log_scales
 from seqlatent.sequences import Context
 from seqlatent.training.likelihood.parameter_vectors import Vectors
 
-__all__ = ["Scales", "scales"]
+__all__ = []
 
 _DOUBLED = 0.34657359027997264  # log(2) / 2: a standard deviation whose variance doubles
 _LEAST = 1e-8

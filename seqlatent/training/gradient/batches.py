@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seqlatent.sequences import Sequences
 
-__all__ = ["Batch", "Sampler", "TrainingData", "sampled"]
+__all__ = []
 
 Sampler = Callable[[torch.Generator], Sequences]
 

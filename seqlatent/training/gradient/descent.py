@@ -13,7 +13,7 @@ from seqlatent.training.gradient.ranks import Ranks
 from seqlatent.training.gradient.settings import accepts
 from seqlatent.training.history import History
 
-__all__ = ["Descent"]
+__all__ = []
 
 _TOLERATED = 10
 _HUGE = 1e10

@@ -9,7 +9,7 @@ from torch import nn
 from seqlatent.training.gradient.weights import Average, copied, restore
 from seqlatent.training.history import History
 
-__all__ = ["HeldOut"]
+__all__ = []
 
 
 class HeldOut:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from seqlatent.training.gradient.settings import quick, trainable
 
-__all__ = ["Plan", "cosine", "lbfgs", "planned"]
+__all__ = ["cosine", "lbfgs"]
 
 
 def cosine(steps: int, *, warmup: int | None = None) -> Callable[[int], float]:

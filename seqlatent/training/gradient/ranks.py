@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-__all__ = ["Ranks", "chosen_device", "joined"]
+__all__ = []
 
 
 @dataclass(frozen=True)

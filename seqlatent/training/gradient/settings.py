@@ -13,7 +13,7 @@ from seqlatent.model import LatentModel
 from seqlatent.objectives import elbo, evidence
 from seqlatent.training.gradient.batches import TrainingData
 
-__all__ = ["accepts", "check", "check_full_batch", "check_widths", "quick", "suited", "trainable"]
+__all__ = []
 
 # Most parameters for which quasi-Newton steps on all data are the default.
 _FEW = 1000

@@ -12,7 +12,7 @@ from seqlatent.model import LatentModel
 from seqlatent.sequences import Sequences
 from seqlatent.training.gradient.surface import Surface
 
-__all__ = ["starts"]
+__all__ = []
 
 _WINDOW, _ROUNDS, _CLUSTERINGS = 5, 30, 2
 # The most noises that are tried near zero one by one, and the most cells.

@@ -11,7 +11,7 @@ from seqlatent.scales import log_scales
 from seqlatent.training.gradient.batches import Batch
 from seqlatent.training.gradient.descent import Descent
 
-__all__ = ["Surface", "Verdict", "judge"]
+__all__ = []
 
 # Nats that are worth another step, and the most parameters whose curvature is looked at.
 WORTH, _MOST = 1e-3, 64

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from seqlatent.training.gradient.batches import TrainingData
 
-__all__ = ["Average", "copied", "in_double", "restore"]
+__all__ = []
 
 
 def _state(model: nn.Module) -> list[Tensor]:

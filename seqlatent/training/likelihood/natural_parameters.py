@@ -13,7 +13,7 @@ from seqlatent.training.likelihood.parameter_vectors import Vectors
 from seqlatent.transitions import AR
 from seqlatent.transitions.cycles import autoregressive_coefficients
 
-__all__ = ["Natural", "natural", "unconstrained_names"]
+__all__ = []
 
 Map = Callable[[Tensor], Tensor]
 

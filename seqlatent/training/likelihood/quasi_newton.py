@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seqlatent.training.deadline import Deadline, Pace
 
-__all__ = ["Minima", "minimise"]
+__all__ = ["minimise"]
 
 _SUFFICIENT = 1e-4
 _SHORTEST = 1e-6

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["Signed"]
+__all__ = []
 
 _LEAST = 1e-8
 

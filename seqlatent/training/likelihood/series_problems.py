@@ -16,7 +16,7 @@ from seqlatent.training.likelihood.population_prior import Pool
 from seqlatent.training.likelihood.quasi_newton import Evaluate
 from seqlatent.training.likelihood.reparametrisation import Signed
 
-__all__ = ["Problems", "Tables"]
+__all__ = []
 
 # Series that are filtered together: few enough for the cache, of nearly equal length.
 _CHUNK = 2048
