@@ -165,6 +165,36 @@ def test_as_many_steps_as_a_diffuse_start_has_coordinates(seed):
     test_gradients(range(seed, seed + 1))
 
 
+@pytest.mark.parametrize("seed", [1983, 4675, 5335])
+def test_a_diffuse_start_that_rows_know_through_small_differences(seed):
+    """States that die out before all is known: the rows are nearly combinations of each other."""
+    case, seeds = random_case(seed), range(seed, seed + 1)
+    right = precise_log_likelihood(case)
+    torch.testing.assert_close(ours(case), right, rtol=1e-10, atol=0)
+    test_gradients(seeds)
+    test_second_derivatives(seeds)
+
+
+@pytest.mark.parametrize("size", [6, 8, 10])
+def test_many_states_that_die_out_have_a_likelihood_under_a_diffuse_start(size):
+    g = torch.Generator().manual_seed(0)
+    low = torch.rand(size, dtype=torch.float64, generator=g) * 0.6 + 0.05
+    normal = torch.randn(3, size, size, dtype=torch.float64, generator=g)
+    F = torch.diag(low) + 0.3 * normal[0].triu(1)
+    zero, eye = torch.zeros(size, dtype=torch.float64), torch.eye(size, dtype=torch.float64)
+    Q = normal[1] @ normal[1].mT / size + 0.1 * eye
+    model = LinearGaussian(F, zero, Q, zero, eye, normal[2, :1], zero[:1], eye[:1, :1])
+    y = torch.randn(20, 1, dtype=torch.float64, generator=g)
+    seen, diffuse = torch.ones_like(y, dtype=torch.bool), torch.ones_like(zero, dtype=torch.bool)
+    case = Case(0, "", model, y, seen, diffuse)
+    right = precise_log_likelihood(case)
+    torch.testing.assert_close(ours(case), right, rtol=1e-9, atol=0)
+    grad = gradients(ours, case)["F"]
+    way = grad / torch.linalg.vector_norm(grad)
+    slope, _ = precise_slopes(case, along(case, "F", way))
+    assert float((grad * way).sum()) == pytest.approx(slope, rel=1e-6)
+
+
 def test_a_season_takes_out_what_a_first_observation_left_of_a_diffuse_start():
     """A coordinate that a sum of opposite numbers makes zero has their rounding, not its own."""
     case = random_case(5564)

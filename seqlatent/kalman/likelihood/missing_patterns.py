@@ -8,13 +8,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from seqlatent.kalman.aligned import aligned
-from seqlatent.kalman.diffuse.directions import directions, overlooked
+from seqlatent.kalman.aligned import AlignedSystem, aligned
+from seqlatent.kalman.diffuse.directions import Directions, directions, overlooked
+from seqlatent.kalman.diffuse.initialisation import concatenated, initial_phase
 from seqlatent.kalman.likelihood.block_model import BlockModel, block_model
+from seqlatent.kalman.likelihood.diffuse_regression import nearly_collinear, regression
 from seqlatent.kalman.likelihood.initial_block import diffuse_condition, initial_block
 from seqlatent.kalman.likelihood.later_blocks import later_blocks
 from seqlatent.kalman.moments.information import augmented_filter
-from seqlatent.kalman.moments.sequential import filtered, forward
+from seqlatent.kalman.moments.sequential import forward
 from seqlatent.kalman.system import Problem
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -226,12 +228,12 @@ def step_by_step(problem: TimeInvariantProblem) -> Float[Tensor, " B"]:
 def by_filter(problem: Problem) -> Tensor:
     """What the filter finds."""
     s = aligned(problem)
-    value = filtered(s, math.inf, forward).log_evidence.sum(-1)
-    if s.diffuse is None or not value.requires_grad:
-        return value
-    if not (s.F.requires_grad or s.H.requires_grad):
-        return value
+    if s.diffuse is None:
+        return forward(s).log_evidence.sum(0).expand(s.lead)
     found = directions(s)
+    value = _diffuse(s, found)
+    if not value.requires_grad or not (s.F.requires_grad or s.H.requires_grad):
+        return value
     if not overlooked(s, found):
         return value
     if bool(torch.linalg.cholesky_ex(s.R.detach())[1].any()):
@@ -244,6 +246,21 @@ def by_filter(problem: Problem) -> Tensor:
     # what stays undetermined is left out of an information that has no derivative there
     left = (found.left != 0).flatten(-2).any(-1).expand(value.shape)
     return torch.where(left, value, total + (value - total).detach())
+
+
+def _diffuse(s: AlignedSystem, found: Directions) -> Tensor:
+    """Of a diffuse start what the filter finds, or a regression where rows nearly are collinear."""
+    first, later = initial_phase(s, found)
+    try:
+        moments = first if later is None else concatenated(first, forward(later))
+        collinear = nearly_collinear(s, moments, found.settled.plain)
+    except ValueError:  # what was left of a variance by rounding is none
+        known = regression(s, found.left)
+        if known is None:
+            raise
+        return known
+    known = regression(s, found.left) if collinear else None
+    return moments.log_evidence.sum(0).expand(s.lead) if known is None else known
 
 
 def series_groups(problem: TimeInvariantProblem) -> Iterator[SeriesGroups]:
