@@ -195,6 +195,17 @@ def test_many_states_that_die_out_have_a_likelihood_under_a_diffuse_start(size):
     assert float((grad * way).sum()) == pytest.approx(slope, rel=1e-6)
 
 
+def test_a_long_block_from_a_state_that_is_known_backwards():
+    """A trend of order four whose first state is seen only later, then carried on by sixteen steps.
+
+    What is added up is thousands of times as large as what is left, and rounded as an inverse is.
+    """
+    case = random_case(362)
+    right = precise_log_likelihood(case)
+    torch.testing.assert_close(ours(case), right, rtol=1e-9, atol=0)
+    test_gradients(range(362, 363))
+
+
 def test_a_season_takes_out_what_a_first_observation_left_of_a_diffuse_start():
     """A coordinate that a sum of opposite numbers makes zero has their rounding, not its own."""
     case = random_case(5564)

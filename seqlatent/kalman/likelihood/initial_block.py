@@ -19,7 +19,7 @@ _MANY = 1e4
 class InitialBlock(NamedTuple):
     """The distribution of the state after the first block, and what the block was worth.
 
-    ``size`` holds the variances from which those of ``cov`` were got by subtraction, ``condition``
+    ``size`` holds variances that rounding of those of ``cov`` is as large as that of, ``condition``
     says by how much rounding was amplified: see :func:`amplified`.
     """
 
@@ -91,7 +91,11 @@ def initial_block(
     cov = spread + (zz - back.mT @ back)
     mean = mean if level is None else mean + level
     with torch.no_grad():
-        size = (spread + zz).diagonal(dim1=-2, dim2=-1)
+        # long transitions of a state that is known backwards add terms much larger than their sum,
+        # each of which has the rounding of an inverse
+        deviation = found.cov.diagonal(dim1=-2, dim2=-1).sqrt().unsqueeze(-1)
+        terms = (closed.abs() @ deviation).squeeze(-1).square()
+        size = found.condition.unsqueeze(-1) * terms + zz.diagonal(dim1=-2, dim2=-1)
         condition = torch.maximum(amplified(L), found.condition)
         condition = torch.maximum(condition, _failed(L, info))
         if cov.requires_grad:
