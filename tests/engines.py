@@ -104,6 +104,8 @@ def copied(name, rows=28):
     """The same, to be updated at will."""
     model = Forecaster.__new__(Forecaster)
     model.__dict__ |= fitted(name, rows).__dict__
+    # notes of series that come later are of the copy alone
+    model._fitted = replace(model._fitted, engines=model._fitted.observers())
     return model
 
 
