@@ -106,6 +106,7 @@ def copied(name, rows=28):
     model.__dict__ |= fitted(name, rows).__dict__
     # notes of series that come later are of the copy alone
     model._fitted = replace(model._fitted, engines=model._fitted.observers())
+    model._observers = {}
     return model
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from engines import BASELINES, ENGINES, copied, fitted, panel, rows_of
+from engines import BASELINES, ENGINES, copied, panel, rows_of
 
 FALLING_BACK = ("seasonal_naive", "ets", "theta", "sarimax")
 
@@ -32,7 +32,7 @@ def looks(model, df):
 @pytest.mark.parametrize("name", [*BASELINES, "structural", "srnn", "own"])
 def test_looking_at_other_frames_leaves_nothing_behind(name, tmp_path):
     model = copied(name)
-    own = {k: dict(v) for k, v in fitted(name).notes.items()}
+    own = {k: dict(v) for k, v in model.notes.items()}
     for rows in (3, 4):
         looks(model, newcomers(rows))
         for alias, notes in model.notes.items():
@@ -46,7 +46,7 @@ def test_looking_at_other_frames_leaves_nothing_behind(name, tmp_path):
     model.save(tmp_path / "m")
     specs = [ENGINES[name]()] if name == "own" else ()
     assert type(model).load(tmp_path / "m", specs=specs).notes == own
-    assert fitted(name).notes == own
+    assert copied(name).notes == own
 
 
 @pytest.mark.parametrize("name", FALLING_BACK)
