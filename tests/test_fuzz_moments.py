@@ -366,6 +366,11 @@ def test_every_way_has_the_gradient_of_the_joint_distribution(seeds):
                 assert off < limit, f"{name}, {field}: {off:.1e}, case {case.kind} ({seed})"
 
 
+def test_a_scan_of_one_step_has_the_gradient_of_an_update_under_a_large_prior():
+    """An observation without much noise: the mean moves by small differences of its information."""
+    test_every_way_has_the_gradient_of_the_joint_distribution([1011])
+
+
 @pytest.mark.parametrize("seeds", some(0.1), ids=str)
 def test_derivatives_are_those_of_differences_twice(seeds):
     for seed in seeds:

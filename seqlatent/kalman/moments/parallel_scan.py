@@ -75,7 +75,7 @@ def _filter(s: AlignedSystem) -> Moments:
 
 def _run(s: AlignedSystem) -> tuple[Moments, float]:
     """Moments of a filter, and by which share of a deviation its steps contradict each other."""
-    if not divisible(s):
+    if s.steps == 1 or not divisible(s):
         return forward(s), 0.0
     try:
         found = _composed(s)
