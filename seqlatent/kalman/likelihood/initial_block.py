@@ -91,11 +91,10 @@ def initial_block(
     cov = spread + (zz - back.mT @ back)
     mean = mean if level is None else mean + level
     with torch.no_grad():
-        # long transitions of a state that is known backwards add terms much larger than their sum,
-        # each of which has the rounding of an inverse
-        deviation = found.cov.diagonal(dim1=-2, dim2=-1).sqrt().unsqueeze(-1)
-        terms = (closed.abs() @ deviation).squeeze(-1).square()
-        size = found.condition.unsqueeze(-1) * terms + zz.diagonal(dim1=-2, dim2=-1)
+        size = (spread + zz).diagonal(dim1=-2, dim2=-1)
+        if seen is not None:
+            backwards = _known_backwards(closed, found, seen)
+            size = torch.maximum(size, backwards + zz.diagonal(dim1=-2, dim2=-1))
         condition = torch.maximum(amplified(L), found.condition)
         condition = torch.maximum(condition, _failed(L, info))
         if cov.requires_grad:
@@ -105,6 +104,22 @@ def initial_block(
             condition = torch.maximum(condition, _SLOPES * slopes)
     after = mean @ transition.mT + residual @ back
     return InitialBlock(after, (cov + cov.mT) / 2, log_evidence, size, condition)
+
+
+def _known_backwards(
+    closed: Float[Tensor, "*c K K"], found: "Posterior", seen: Float[Tensor, "*w M"]
+) -> Float[Tensor, "..."]:
+    """What the variances of a first state that is seen late only are carried on by, else zero.
+
+    Long transitions of a state that is known backwards add terms much larger than their sum, each
+    of which has the rounding of an inverse.
+    """
+    late = seen[..., : seen.shape[-1] // 4].sum(-1, keepdim=True) == 0
+    if seen.shape[-1] < 4 or not bool(late.any()):
+        return torch.zeros_like(found.cov[..., 0])
+    deviation = found.cov.diagonal(dim1=-2, dim2=-1).sqrt().unsqueeze(-1)
+    terms = found.condition.unsqueeze(-1) * (closed.abs() @ deviation).squeeze(-1).square()
+    return torch.where(late, terms, 0.0)
 
 
 def amplified(L: Float[Tensor, "*l M M"]) -> Float[Tensor, "*l"]:
