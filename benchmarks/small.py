@@ -52,7 +52,7 @@ def frame(values: list[np.ndarray]) -> pd.DataFrame:
 
 
 def one_form() -> Spec:
-    """The structural model of one form, without held-out blocks."""
+    """The structural model of one specification, without held-out blocks."""
     return spec_of(
         "structural", specifications=["trend"], draws=1, criterion="equal", calibrate=False
     )
@@ -111,7 +111,7 @@ def updates(repeats: int) -> dict[str, Step]:
     known = df[:start]
     return {
         "statsmodels": extending(theirs),
-        "one form": following(Forecaster(one_form(), season_length=SEASON).fit(known)),
+        "one specification": following(Forecaster(one_form(), season_length=SEASON).fit(known)),
         "structural": following(Forecaster("structural", season_length=SEASON).fit(known)),
     }
 
@@ -145,7 +145,7 @@ def fits(quick: bool) -> dict[str, Step]:
     return {
         "statsmodels": theirs,
         "`fit_each`": each,
-        "one form": by(one_form),
+        "one specification": by(one_form),
         "structural": by(lambda: "structural"),
     }
 
@@ -167,11 +167,11 @@ def main() -> None:
     print(_row("log likelihood, one local level of 500 rows", values, "ours"))
     print(_row("the same with gradient", gradients, "ours"))
     rows = race(updates(rounds), rounds)
-    print(_row("update by one row, one form", rows, "one form"))
+    print(_row("update by one row, one specification", rows, "one specification"))
     print(_row("update by one row, `structural`", rows, "structural"))
     fitted = race(fits(options.quick), 1 if options.quick else options.repeats)
-    print(_row("fit of three series, one form, `fit_each`", fitted, "`fit_each`"))
-    print(_row("fit of three series, one form, `Forecaster`", fitted, "one form"))
+    print(_row("fit of three series, one specification, `fit_each`", fitted, "`fit_each`"))
+    print(_row("fit of three series, one specification, `Forecaster`", fitted, "one specification"))
     print(_row("fit of three series, `structural` as a whole", fitted, "structural"))
     print(
         f"\nA log likelihood with gradient of one series is "
