@@ -25,7 +25,7 @@ class Carried(Distribution):
     Example:
         >>> z = seqlatent.distributions.diagonal_normal(torch.zeros(2), torch.ones(2))
         >>> s = Carried(z, torch.tensor([5.0]))
-        >>> draw(s).shape, s.log_prob(torch.tensor([0.0, 0.0, 5.0]))
+        >>> sample(s).shape, s.log_prob(torch.tensor([0.0, 0.0, 5.0]))
         (torch.Size([3]), tensor(-1.8379))
     """
 
