@@ -239,7 +239,7 @@ class Inspection:
         panel, output_format = self._rows(df, static_df)
         if lags is not None:
             check_lags(panel, lags)
-        season = next(iter(seasons(panel, self.season_length, self.freq)), 1)
+        season = next(iter(self._season_lengths(panel)), 1)
         data = results.diagnosed(
             self.columns, panel, self._innovated(panel, burn, seed), lags, season
         )
@@ -346,6 +346,13 @@ class Inspection:
                 f"{', '.join(map(repr, found)) or 'none'}; found {model!r}."
             )
         return Stacking.from_dict(found[model])
+
+    @property
+    def _seen(self) -> Panel | None:
+        return None if self._fitted is None else self._fitted.panel
+
+    def _season_lengths(self, panel: Panel) -> tuple[int, ...]:
+        return seasons(panel, self.season_length, self.freq)
 
     def _require_fitted(self) -> Fitted:
         if self._fitted is None:
