@@ -1,5 +1,6 @@
 """Models of one's own behind a forecaster: weights are kept, names are known, folders are read."""
 
+import inspect
 from dataclasses import replace
 
 import numpy as np
@@ -193,9 +194,9 @@ def test_a_name_is_given_once_unless_said(name, names, df):
 
 def test_registration_says_what_it_expects(names):
     with pytest.raises(TypeError, match="name must be a text, found 3"):
-        register(3, Walk)
+        inspect.unwrap(register)(3, Walk)
     with pytest.raises(TypeError, match=r"found Walk; write register\('mine', lambda: model\)"):
-        register("mine", Walk())
+        inspect.unwrap(register)("mine", Walk())
     register("mine", lambda: 3)
     with pytest.raises(TypeError, match="factory of 'mine' must return a Spec or an Engine"):
         Forecaster("mine")

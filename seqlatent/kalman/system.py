@@ -58,15 +58,16 @@ class LinearGaussianSystem:
         (1, 1)
     """
 
-    F: Float[Tensor, "*f K K"]
-    b: Float[Tensor, "*b K"]
-    Q: Float[Tensor, "*q K K"]
-    m0: Float[Tensor, "*m K"]
-    P0: Float[Tensor, "*p K K"]
-    H: Float[Tensor, "*h D K"]
-    d: Float[Tensor, "*d D"]
-    R: Float[Tensor, "*r D D"]
-    diffuse: Bool[Tensor, " K"] | None = None
+    # What is given is verified below, in words that say more than a check of types.
+    F: Tensor
+    b: Tensor
+    Q: Tensor
+    m0: Tensor
+    P0: Tensor
+    H: Tensor
+    d: Tensor
+    R: Tensor
+    diffuse: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_shapes(**self._tensors())

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 __all__ = ["SwitchingSystem"]
@@ -53,16 +52,17 @@ class SwitchingSystem:
         torch.Size([2, 1, 1])
     """
 
-    log_initial: Float[Tensor, "*i S"]
-    log_transition: Float[Tensor, "*m S S"]
-    F: Float[Tensor, "*f S K K"]
-    b: Float[Tensor, "*b S K"]
-    Q: Float[Tensor, "*q S K K"]
-    m0: Float[Tensor, "*m0 S K"]
-    P0: Float[Tensor, "*p S K K"]
-    H: Float[Tensor, "*h S D K"]
-    d: Float[Tensor, "*d S D"]
-    R: Float[Tensor, "*r S D D"]
+    # What is given is verified below, in words that say more than a check of types.
+    log_initial: Tensor
+    log_transition: Tensor
+    F: Tensor
+    b: Tensor
+    Q: Tensor
+    m0: Tensor
+    P0: Tensor
+    H: Tensor
+    d: Tensor
+    R: Tensor
 
     def __post_init__(self) -> None:
         _check(self._named())

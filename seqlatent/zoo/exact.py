@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from collections.abc import Sequence as Collection
-from typing import Any
+from typing import Any, SupportsFloat, SupportsInt
 
 from seqlatent.emissions import (
     FactorLoadings,
@@ -113,7 +113,7 @@ def unobserved_components(
     *,
     season_length: int | None = None,
     stochastic_season: bool = True,
-    freq_seasonal: Collection[tuple[int | float, int | None]] = (),
+    freq_seasonal: Collection[tuple[SupportsFloat, SupportsInt | None]] = (),
     stochastic_freq_seasonal: bool | Collection[bool] = True,
     cycle: Cycle | None = None,
     autoregressive: int = 0,

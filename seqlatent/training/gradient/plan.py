@@ -43,7 +43,7 @@ def cosine(steps: int, *, warmup: int | None = None) -> Callable[[int], float]:
 
 
 def lbfgs(
-    *, lr: int | float = 1.0, iterations: int = 20, history: int = 20, tolerance: float = 1e-9
+    *, lr: int | float = 1.0, iterations: int = 20, history: int = 20, tolerance: int | float = 1e-9
 ) -> Callable[[Iterable[Tensor]], torch.optim.LBFGS]:
     """L-BFGS with a strong Wolfe line search, as ``optimizer`` of :func:`fit`.
 

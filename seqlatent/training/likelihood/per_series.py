@@ -269,7 +269,7 @@ def _maximise(
     history: EachHistory,
     *,
     rounds: int,
-    tolerance: float,
+    tolerance: int | float,
 ) -> None:
     """Writes the maxima of the likelihood that are found from given parameters."""
     chart = Signed(tables.logarithmic.to(theta.device))
@@ -346,7 +346,7 @@ def _check(**counts: int) -> None:
             raise ValueError(f"{name} must be an integer of at least 1, found {value!r}.")
 
 
-def _check_positive(**numbers: float) -> None:
+def _check_positive(**numbers: int | float) -> None:
     for name, value in numbers.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be a positive number, found {value!r}.")

@@ -45,7 +45,7 @@ def minimise(
     inverse: Float[Tensor, "*B P P"],
     *,
     rounds: int,
-    tolerance: float,
+    tolerance: int | float,
     longest: float = 2.0,
     deadline: Deadline | None = None,
 ) -> Minima:
