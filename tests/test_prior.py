@@ -1,5 +1,6 @@
 """Priors that can be drawn from: what the parts add up to, and that each is what it names."""
 
+import inspect
 import math
 
 import pytest
@@ -234,7 +235,7 @@ def test_sometimes_is_as_often_as_it_says():
         (lambda: StructuralPrior(components=[Level(), Level()]), "names of their own"),
         (lambda: StructuralPrior(components=[Level(name="noise")]), "noise"),
         (lambda: StructuralPrior().sample(0, 5), "series"),
-        (lambda: StructuralPrior().sample(5, 2.5), "steps"),
+        (lambda: inspect.unwrap(StructuralPrior.sample)(StructuralPrior(), 5, 2.5), "steps"),
         (lambda: StructuralPrior().sample(5, 5, season_lengths=(1,)), "season_lengths"),
         (lambda: StructuralPrior().sample(5, 5, season_lengths=(7, 30, 365)), "at most two"),
         (lambda: StructuralPrior().sample(5, 5, u=torch.zeros(4, 5, 1)), "u must have the shape"),
