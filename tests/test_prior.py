@@ -113,16 +113,27 @@ def test_a_season_may_break():
 
 
 def test_days_of_a_week_lift_all_their_hours():
-    part = LongSeason(amplitude=1.0, weekend=0.0).sample(Grid(30, 24 * 14, (24, 168), seeded()))
-    days = part.path.unflatten(1, (14, 24))
-    assert torch.equal(days, days[..., :1].expand_as(days))
-    torch.testing.assert_close(days[:, 7:], days[:, :7])
+    days = LongSeason(amplitude=1.0, weekend=0.0, pattern=0.0)
+    path = days.sample(Grid(30, 24 * 14, (24, 168), seeded())).path
+    torch.testing.assert_close(path[:, 168:], path[:, :168])
+    # one jump a day at most, at the same hour of all days
+    jumps = (path.diff(dim=1) != 0).nonzero()
+    for i in range(30):
+        assert len(set((jumps[jumps[:, 0] == i, 1] % 24).tolist())) == 1
+    assert len({int(jumps[jumps[:, 0] == i, 1][0] % 24) for i in range(30)}) > 10
 
 
 def test_a_weekend_is_two_days():
-    part = LongSeason(amplitude=1.0, weekend=1.0).sample(Grid(30, 24 * 7, (24, 168), seeded()))
-    days = part.path[:, ::24]
-    assert ((days != 0).sum(1) == 2).all()
+    week = LongSeason(amplitude=1.0, weekend=1.0, pattern=0.0)
+    path = week.sample(Grid(30, 24 * 7, (24, 168), seeded())).path
+    assert ((path != 0).sum(1) == 48).all()
+
+
+def test_a_weekend_may_have_days_of_another_shape():
+    week = LongSeason(amplitude=0.0, pattern=1.0)
+    path = week.sample(Grid(30, 24 * 7, (24, 168), seeded())).path
+    assert ((path != 0).sum(1) == 48).all()
+    torch.testing.assert_close(path.sum(1), torch.zeros(30), atol=1e-4, rtol=0)  # no level
 
 
 def test_a_year_over_weeks_is_slow():

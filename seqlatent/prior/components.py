@@ -137,7 +137,7 @@ class Season(ComponentPrior):
         drift: Standard deviation by which the pattern changes from one season to the next.
         growth: Standard deviation by which its size walks at a step, as a part of it.
         break_rate: Probability that a season begins with another pattern.
-        name: What it is called; the length is put behind.
+        name: What it is called.
     """
 
     which: int = 0
@@ -158,20 +158,26 @@ class Season(ComponentPrior):
             return Part(torch.zeros(grid.series, grid.steps), parameters)
         seasons = -(-grid.steps // m)
         change = torch.cumsum(drift[..., None] * grid.normal(seasons, m), 1)
-        shape = self._shape(grid, m, smooth)
+        shape = self.shape(grid, m, smooth)
         pattern = (amplitude * shape)[:, None].expand(-1, seasons, -1)
         rate = grid.scalar(self.break_rate)
         if bool((rate > 0).any()):
             other = (grid.uniform(seasons) < rate).cumsum(1) > 0
-            new = (amplitude * self._shape(grid, m, smooth))[:, None]
+            new = (amplitude * self.shape(grid, m, smooth))[:, None]
             pattern = torch.where(other[..., None], new, pattern)
         path = (pattern + change).reshape(grid.series, -1)[:, : grid.steps]
         size = 1 + torch.cumsum(growth * grid.normal(), 1)
         return Part(path * size, parameters)
 
     @staticmethod
-    def _shape(grid: Grid, m: int, smooth: Tensor) -> Tensor:
-        """Patterns ``(B, m)`` of mean zero."""
+    def shape(grid: Grid, m: int, smooth: Tensor | None = None) -> Tensor:
+        """Patterns ``(B, m)`` of mean zero.
+
+        Args:
+            grid: The steps.
+            m: Length of the season.
+            smooth: Where they are smooth, ``(B, 1)`` above zero; everywhere by default.
+        """
         rough = grid.normal(m)
         # waves of many frequencies differ by less than what a series shows of them
         waves = min(m // 2, 24)
@@ -179,5 +185,5 @@ class Season(ComponentPrior):
         order = torch.arange(1, waves + 1)
         basis = torch.cat([torch.cos(order[:, None] * angle), torch.sin(order[:, None] * angle)])
         wave = (grid.normal(2 * waves) / torch.cat([order, order])) @ basis
-        shape = torch.where(smooth > 0, wave, rough)
+        shape = wave if smooth is None else torch.where(smooth > 0, wave, rough)
         return shape - shape.mean(1, keepdim=True)

@@ -27,13 +27,14 @@ class Observation:
 
     Args:
         weights: How often each kind comes, by name; only those named are drawn.
-        rate: How much a unit of x is of the size of a series, :math:`r`.
+        rate: How much a unit of x is of the size of a growing series, :math:`r`.
+        count_rate: The same of the logarithm of a count's size.
         mean: Usual size of a count.
         dispersion: Variance of overdispersed counts beyond their mean, as a part of its square.
         demand: Usual probability of a demand at a step.
         offset: Distance from zero of a real series, in units of its own spread.
         place: Where in a series the point c lies at which it has its usual size, as a part of it.
-        whole: Whether growing and positive series are rounded to whole numbers (1).
+        whole: Whether real, growing and positive series are rounded to whole numbers (1).
     """
 
     weights: dict[str, float] = field(
@@ -48,6 +49,7 @@ class Observation:
         }
     )
     rate: Scalar = LogUniform(0.003, 0.2)
+    count_rate: Scalar = LogUniform(0.003, 0.2)
     mean: Scalar = LogUniform(0.3, 20.0)
     dispersion: Scalar = LogUniform(0.05, 2.0)
     demand: Scalar = Uniform(0.05, 0.6)
@@ -70,6 +72,7 @@ class Observation:
         weights = torch.tensor([self.weights.get(kind, 0.0) for kind in KINDS])
         kind = torch.multinomial(weights, grid.series, True, generator=grid.generator)
         rate, mean = grid.scalar(self.rate), grid.scalar(self.mean)
+        count_rate = grid.scalar(self.count_rate)
         dispersion, demand = grid.scalar(self.dispersion), grid.scalar(self.demand)
         offset, whole = grid.scalar(self.offset), grid.scalar(self.whole)
         place = (grid.scalar(self.place) * grid.steps).long().clamp(0, grid.steps - 1)
@@ -88,11 +91,17 @@ class Observation:
         i = of("share")
         y[i] = torch.sigmoid(x[i] * rate[i].clamp_min(0.02) + torch.logit(demand[i]))
         y = torch.where((whole > 0) & (kind[:, None] < KINDS.index("poisson")), y.round(), y)
-        size = torch.exp((x * rate).clamp(-3, 3)) * mean
+        size = torch.exp((x * count_rate).clamp(-3, 3)) * mean
         for name in ("poisson", "overdispersed", "intermittent"):
             i = of(name)
             y[i] = self._counts(name, size[i], mean[i], dispersion[i], demand[i], grid.generator)
-        parameters = {"rate": rate, "mean": mean, "dispersion": dispersion, "demand": demand}
+        parameters = {
+            "rate": rate,
+            "count_rate": count_rate,
+            "mean": mean,
+            "dispersion": dispersion,
+            "demand": demand,
+        }
         return y, kind, parameters
 
     @staticmethod
