@@ -1,0 +1,84 @@
+"""What the network is trained by: quantile loss of each lead, likelihood of their dependence."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from seqlatent.amortised import copula
+from seqlatent.amortised.curriculum import Batch
+from seqlatent.amortised.network import Network, Raw
+from seqlatent.amortised.past import Past, past_of
+from seqlatent.amortised.quantiles import LEVELS, QuantileFunction
+
+__all__ = ["loss"]
+
+_OUTER = (0.3, 0.5)  # weights of the two outermost quantiles on each side, which few values tell of
+
+
+def loss(
+    network: Network,
+    batch: Batch,
+    dependence: float = 0.05,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Mean loss of a batch.
+
+    .. math:: \frac{1}{B} \sum_b \frac{\sum_h \bar\rho_{bh}}{H + \sum_h E|Y_{bh}|} - \omega \log c_b
+
+    with the mean quantile loss :math:`\bar\rho` of all levels, values in the units of the scaled
+    past, their size under the forecast, which has no gradient, and the density c of the copula at
+    the normal scores of the values.
+
+    Args:
+        network: The network.
+        batch: Pasts and what followed.
+        dependence: Weight of the copula.
+        generator: Draws the normal scores of values at zero, where they are an atom.
+    """
+    past = past_of(batch.y, batch.observed, batch.seasons)
+    unit = torch.where(past.scale > 0, past.scale, 1.0)
+    y = ((batch.future - past.shift) / unit).to(next(network.parameters()).dtype)
+    past = past.to(y.dtype)
+    raw = network(past, batch.leads)
+    raw = Raw(raw.knots.to(y.dtype), raw.loadings.to(y.dtype))
+    marginal = quantile_loss(raw.knots, y, past, batch.seen)
+    if not dependence:
+        return marginal
+    x = normal_scores(raw, y, past, generator)
+    with torch.autocast(y.device.type, enabled=False):
+        joint = copula.log_density(x, raw.loadings, batch.seen)
+    return marginal - dependence * (joint / batch.seen.sum(1).clamp_min(1)).mean()
+
+
+def quantile_loss(
+    knots: Float[Tensor, "B H Q"], y: Float[Tensor, "B H"], past: Past, seen: Bool[Tensor, "B H"]
+) -> Tensor:
+    """Mean quantile loss, of each series relative to the size that it is said to have.
+
+    A size of the values themselves would count most where they are small, and narrow what is said.
+    """
+    # what lies below zero of a series that never does counts as zero
+    floor = torch.where(past.lower, -past.origin, -torch.inf)[..., None]
+    knots = torch.maximum(knots, floor)
+    error = y[..., None] - knots
+    level = knots.new_tensor(LEVELS)
+    weight = torch.ones_like(level)
+    weight[: len(_OUTER)] = weight.new_tensor(_OUTER)
+    weight[-len(_OUTER) :] = weight.new_tensor(_OUTER[::-1])
+    cell = (torch.maximum(level * error, (level - 1) * error) * weight).sum(-1) / weight.sum()
+    count = seen.sum(1).clamp_min(1)
+    size = 1 + (knots.detach().abs().mean(-1) * seen).sum(1) / count
+    return 2 * ((cell * seen).sum(1) / count / size).mean()
+
+
+def normal_scores(
+    raw: Raw, y: Tensor, past: Past, generator: torch.Generator | None = None
+) -> Tensor:
+    """Normal scores of values, without gradients; drawn where they are those of an atom."""
+    with torch.no_grad():
+        x = QuantileFunction(raw.knots).scores(y)
+        at_zero = past.lower & (y <= -past.origin + 1e-5 * (1 + past.origin.abs()))
+        unit = torch.rand(x.shape, generator=generator).to(x)
+        atom = torch.special.ndtr(x) * unit
+        x = torch.where(at_zero, torch.special.ndtri(atom.clamp_min(1e-6)), x)
+        return x.clamp(-4, 4)

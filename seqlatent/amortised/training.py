@@ -1,0 +1,140 @@
+"""Trains a network on drawn series; a run that was stopped goes on from its checkpoint."""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqlatent.amortised.curriculum import Batch, Curriculum
+from seqlatent.amortised.network import Network
+from seqlatent.amortised.objective import loss
+from seqlatent.files import replacing
+
+__all__ = ["Trainer"]
+
+
+class Trainer:
+    """Trains one network.
+
+    Args:
+        curriculum: What it is trained on.
+        steps: Steps of the whole training, over which the rate falls to nothing.
+        seed: Seed of the first weights and of all that is drawn.
+        lr: Highest learning rate.
+        average: Share of the past that the averaged weights keep at a step.
+        device: Where to compute; series are drawn on the CPU.
+        half: Whether products of matrices are computed in bfloat16, which takes two thirds of the
+            time on processors that have it.
+        network: Sizes of the network.
+
+    Attributes:
+        network: The network that is trained.
+        averaged: Its weights averaged over the last steps, which are those to use.
+        step: Steps done.
+        seconds: Seconds of the processor that they took.
+    """
+
+    def __init__(
+        self,
+        curriculum: Curriculum | None = None,
+        *,
+        steps: int = 30_000,
+        seed: int = 0,
+        lr: float = 1e-3,
+        average: float = 0.998,
+        device: str = "cpu",
+        half: bool = True,
+        network: dict[str, int] | None = None,
+    ) -> None:
+        self.curriculum = Curriculum() if curriculum is None else curriculum
+        self.steps, self.seed, self.lr, self.average = steps, seed, lr, average
+        self.device, self.half = device, half
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = Network(**(network or {})).to(device)
+        self.generator = torch.Generator().manual_seed(seed + 1)
+        self.averaged = {k: v.clone() for k, v in self.network.state_dict().items()}
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr, weight_decay=1e-4)
+        self.step, self.seconds = 0, 0.0
+        self.losses: dict[str, float] = {}
+
+    def run(
+        self,
+        checkpoint: Path | None = None,
+        *,
+        every: int = 500,
+        report: Callable[["Trainer"], Any] = lambda trainer: None,
+    ) -> Network:
+        """Trains to the end and returns the averaged network.
+
+        Args:
+            checkpoint: File that the run is kept in, and goes on from where it is there.
+            every: Steps between checkpoints and reports.
+            report: Called at each.
+        """
+        if checkpoint is not None and checkpoint.exists():
+            self._restore(torch.load(checkpoint, weights_only=True))
+        while self.step < self.steps:
+            begun = time.process_time()
+            for _ in range(min(every, self.steps - self.step)):
+                self._step()
+            self.seconds += time.process_time() - begun
+            if checkpoint is not None:
+                with replacing(checkpoint) as draft:
+                    torch.save(self._state(), draft)
+            report(self)
+        network = copy.deepcopy(self.network)
+        network.load_state_dict(self.averaged)
+        return network.eval()
+
+    def _step(self) -> None:
+        done = self.step / self.steps
+        rate = (
+            self.lr * min(1, (self.step + 1) / 300) * max(0.01, (1 + math.cos(math.pi * done)) / 2)
+        )
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        batch = _on(self.curriculum.draw(self.generator), self.device)
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.half):
+            value = loss(self.network, batch, generator=self.generator)
+        self.optimiser.zero_grad()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimiser.step()
+        keep = min(self.average, (self.step + 1) / (self.step + 10))
+        with torch.no_grad():
+            for name, weight in self.network.state_dict().items():
+                self.averaged[name].lerp_(weight, 1 - keep)
+        name = "x".join(str(m) for m in batch.seasons if m)
+        self.losses[name] = 0.98 * self.losses.get(name, value.item()) + 0.02 * value.item()
+        self.step += 1
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "averaged": self.averaged,
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": self.losses,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.averaged = state["averaged"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.generator.set_state(state["generator"])
+        self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
+
+
+def _on(batch: Batch, device: str) -> Batch:
+    if device == "cpu":
+        return batch
+    moved = {k: v.to(device) for k, v in batch._asdict().items() if isinstance(v, torch.Tensor)}
+    return batch._replace(**moved)
