@@ -18,6 +18,7 @@ from seqlatent.forecasting.frames.columns import Columns
 
 if TYPE_CHECKING:
     from seqlatent.forecasting import metrics, plots
+    from seqlatent.forecasting.engines.amortised.engine import Amortised
     from seqlatent.forecasting.engines.engine import Engine, FitOptions
     from seqlatent.forecasting.engines.latent.stages import SequentialTraining
     from seqlatent.forecasting.engines.latent.training import WindowTraining
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from seqlatent.forecasting.frames.panel import Future, Panel
 
 __all__ = [
+    "Amortised",
     "ArgumentError",
     "ColumnError",
     "Columns",
@@ -55,6 +57,7 @@ __all__ = [
 
 # pandas, torch and the models load when a forecaster is asked for, not with the package.
 _HOMES = {
+    "Amortised": "engines.amortised.engine",
     "DataSummary": "engines.spec",
     "Engine": "engines.engine",
     "FitOptions": "engines.engine",

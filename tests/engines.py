@@ -9,7 +9,8 @@ import torch
 from trained import shared
 
 from seqlatent import zoo
-from seqlatent.forecasting import Forecaster, Spec
+from seqlatent.amortised import Adaptation, Network
+from seqlatent.forecasting import Amortised, Forecaster, Spec
 from seqlatent.forecasting.engines.latent.recipes import (
     deep_markov,
     deep_state,
@@ -45,6 +46,15 @@ def own(context=None):
     )
 
 
+def amortised() -> Amortised:
+    """Networks without any training, adapted by a few steps."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Network(width=16, depth=1, head_width=8, head_depth=1, factors=2)
+    how = Adaptation(steps=3, lr=0.1, batch=16, drawn=8)
+    return Amortised(adapt=how, horizon=3, networks=[network])
+
+
 ENGINES = {
     "structural": lambda: structural(["damped", "log level"], draws=2, criterion="equal"),
     "short_structural": lambda: structural(["damped"], draws=1, criterion="equal", rows=16),
@@ -58,6 +68,7 @@ ENGINES = {
     "short_srnn": lambda: replace(srnn(members=1, steps=3, hidden_dim=8), context=12),
     "own": own,
     "short_own": lambda: own(context=12),
+    "amortised": amortised,
     "naive": lambda: "naive",
     "seasonal_naive": lambda: "seasonal_naive",
     "ets": lambda: "ets",
@@ -67,7 +78,15 @@ ENGINES = {
 """Models by a name of their own: every recipe, recipes in other settings, specs, baselines."""
 
 BASELINES = ("naive", "seasonal_naive", "ets", "theta", "sarimax")
-EXACT = ("structural", "short_structural", "deep_state", "own", "short_own", *BASELINES)
+EXACT = (
+    "structural",
+    "short_structural",
+    "deep_state",
+    "own",
+    "short_own",
+    "amortised",
+    *BASELINES,
+)
 """Engines whose forecasts are known in closed form, in double precision."""
 
 

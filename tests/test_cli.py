@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from seqlatent.amortised import load_networks
 from seqlatent.forecasting import Forecaster, spec_of
 from seqlatent.forecasting.cli import app, files
 from seqlatent.forecasting.cli import options as cli_options
@@ -269,6 +270,16 @@ def test_info_counts_members_and_parameters(frame, tmp_path):
     models = engine.ensemble.models
     numbers = sum(p.numel() for model in models for p in model.state_dict().values())
     assert re.search(rf"srnn +latent +2 +{numbers:,}", run("info", folder).stdout)
+
+
+def test_networks_of_the_package_forecast_and_are_told(data, tmp_path):
+    folder = tmp_path / "model"
+    result = run("forecast", data, "--h", 2, "--model", "amortised", "--save", folder, "-q")
+    assert len(table(result.stdout)) == 4
+    networks = load_networks()
+    numbers = sum(p.numel() for network in networks for p in network.parameters())
+    told = run("info", folder).stdout
+    assert re.search(rf"amortised +amortised +{len(networks)} +{numbers:,}", told)
 
 
 def test_info_of_a_folder_that_is_none(tmp_path, saved):
@@ -540,7 +551,7 @@ def test_statuses_of_a_process(data):
 def test_the_demo_scores_writes_and_draws(tmp_path, monkeypatch):
     from seqlatent.forecasting.cli import demo
 
-    monkeypatch.setattr(demo, "MODELS", ("seasonal_naive", "structural", "srnn"))
+    monkeypatch.setattr(demo, "MODELS", ("seasonal_naive", "structural", "amortised"))
     monkeypatch.setattr(demo, "QUICK", 0.3)
     text = run("demo", "--quick", "--out", tmp_path).stdout
     assert re.search(r"model +wql +mase +coverage80 +seconds", text)
@@ -548,7 +559,7 @@ def test_the_demo_scores_writes_and_draws(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["fan.png", "forecast.csv"]
     found = pd.read_csv(tmp_path / "forecast.csv")
     assert len(found) == 3 * 24
-    assert np.isfinite(found[["y", "structural", "srnn"]]).all(axis=None)
+    assert np.isfinite(found[["y", "structural", "amortised"]]).all(axis=None)
     assert "no such folder" in run("demo", "--out", tmp_path / "none", status=1).stderr
 
 

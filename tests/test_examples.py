@@ -62,6 +62,7 @@ def test_example_runs(name, tmp_path):
         "docs/guide/forecasting.md",
         "docs/guide/evaluation.md",
         "docs/guide/components.md",
+        "docs/guide/prior.md",
         "README.md",
     ],
 )

@@ -47,6 +47,8 @@ def assert_blind(verb, name, df):
         for other in (changed, holed, ended):
             # a filter of fewer rows is another computation, of the same numbers
             rtol = 1e-12 if other is ended and name in EXACT else 0.0
+            # so is one pass of a network over fewer windows, which end with a value each
+            rtol = 1e-9 if other is not changed and name == "amortised" else rtol
             assert_same_until(found, say(other(df, row)), row, name, rtol)
 
 

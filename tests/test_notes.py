@@ -29,7 +29,7 @@ def looks(model, df):
             continue
 
 
-@pytest.mark.parametrize("name", [*BASELINES, "structural", "srnn", "own"])
+@pytest.mark.parametrize("name", [*BASELINES, "amortised", "structural", "srnn", "own"])
 def test_looking_at_other_frames_leaves_nothing_behind(name, tmp_path):
     model = copied(name)
     own = {k: dict(v) for k, v in model.notes.items()}

@@ -71,13 +71,17 @@ def test_emissions_of_which_only_the_support_is_known(family):
     assert "the density has unit mass" in held
 
 
-@pytest.mark.parametrize("name", ["own", "naive", "seasonal_naive", "theta", "ets", "sarimax"])
+@pytest.mark.parametrize(
+    "name", ["own", "amortised", "naive", "seasonal_naive", "theta", "ets", "sarimax"]
+)
 def test_engines(name):
     check_engine(ENGINES[name], imputes=name not in ("ets", "theta"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted({*ENGINES} - {"own", "theta", "ets", "sarimax"}))
+@pytest.mark.parametrize(
+    "name", sorted({*ENGINES} - {"own", "amortised", "theta", "ets", "sarimax"})
+)
 def test_latent_engines(name):
     # medians of members that draw for themselves differ by more than those of one
     positive = name not in ("structural", "short_structural")

@@ -44,6 +44,11 @@ def test_the_linked_folders_are_inside_as_real_files(wheel, names, folder):
         assert wheel.read(name) == (ROOT / name.removeprefix("seqlatent/")).read_bytes()
 
 
+def test_the_weights_of_the_networks_are_inside(wheel):
+    name = "seqlatent/amortised/weights.safetensors"
+    assert wheel.read(name) == (ROOT / name).read_bytes()
+
+
 def test_nothing_is_installed_beside_the_package(names):
     roots = {name.split("/")[0] for name in names}
     assert len(roots) == 2

@@ -19,7 +19,7 @@ __all__ = []
 HIDDEN = 24
 YEAR = 12
 LEVELS = (80, 95)
-DRAWN = ("structural", "srnn")
+DRAWN = ("structural", "amortised")
 MODELS = ("seasonal_naive", "ets", *DRAWN)
 # Seconds of training of each model: a bound for slow machines, or the quick look.
 FULL, QUICK = 100.0, 5.0
@@ -32,7 +32,7 @@ def demo(
         str, typer.Option(metavar="DIR", help="Folder for forecast.csv and fan.png.")
     ] = ".",
     quick: Annotated[
-        bool, typer.Option("--quick", help="Hardly train the network: a look in half a minute.")
+        bool, typer.Option("--quick", help="Hardly fit anything: a look in half a minute.")
     ] = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -41,7 +41,8 @@ def demo(
 
     The sea off Peru, carbon dioxide on Mauna Loa (with months that are missing), and the turnover
     of Europe's makers of electrical equipment come with statsmodels. The last two years of each are
-    hidden, forecast by two latent models and two baselines, and compared.
+    hidden, forecast by a structural model, by networks that have learned from drawn series, and by
+    two baselines, and compared.
     """
     began = time.perf_counter()
     if not Path(out).is_dir():
@@ -57,9 +58,7 @@ def demo(
     voice = Voice(quiet)
     frame = classics()
     _introduce(frame, voice)
-    settings = Settings(
-        MODELS, Columns(), members=2, time_limit=QUICK if quick else FULL, bars=voice.bars
-    )
+    settings = Settings(MODELS, Columns(), time_limit=QUICK if quick else FULL, bars=voice.bars)
     found, seconds = backtested(settings, frame, Windows(HIDDEN, level=LEVELS), voice)
     scores = score_table(found, frame, settings, season=YEAR, level=[80], seconds=seconds)
     write_table(found.drop(columns=[name for name in found if "_ql" in name]), table)

@@ -84,24 +84,27 @@ def _models(config: dict[str, Any], groups: "Groups") -> "pd.DataFrame":
 
     rows = []
     for i, model in enumerate(config["models"]):
-        members = model["config"].get("members")
-        latent = members is not None
-        numbers = [
-            values.numel()
-            for name, values in groups[f"model-{i}"].items()
-            if name.startswith("member-" if latent else "")
-        ]
-        rows.append(
-            {
-                "model": model["alias"],
-                "kind": "latent" if latent else "baseline",
-                "members": float("nan") if members is None else members,
-                "parameters": sum(numbers),
-            }
-        )
+        rows.append({"model": model["alias"], **_kind(model["config"], groups[f"model-{i}"])})
     table = pd.DataFrame(rows)
     table["members"] = ["-" if m != m else f"{m:.0f}" for m in table["members"]]
     return table
+
+
+def _kind(config: dict[str, Any], tensors: "dict[str, Tensor]") -> dict[str, Any]:
+    """What sort of model one is, and how large."""
+    if "networks" in config:  # whose numbers may be those of the package
+        found = "amortised", config["networks"], config["parameters"]
+    else:
+        members = config.get("members")
+        begin = "" if members is None else "member-"
+        numbers = sum(x.numel() for name, x in tensors.items() if name.startswith(begin))
+        found = "baseline" if members is None else "latent", members, numbers
+    kind, members, numbers = found
+    return {
+        "kind": kind,
+        "members": float("nan") if members is None else members,
+        "parameters": numbers,
+    }
 
 
 def _series(config: dict[str, Any], groups: "Groups") -> "pd.DataFrame":

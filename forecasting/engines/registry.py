@@ -10,6 +10,7 @@ import numpy as np
 
 from seqlatent.emissions import Emission
 from seqlatent.forecasting.engines import baselines
+from seqlatent.forecasting.engines.amortised import Amortised
 from seqlatent.forecasting.engines.engine import Engine, Packed
 from seqlatent.forecasting.engines.latent import recipes
 from seqlatent.forecasting.engines.latent.engine import LatentEngine
@@ -37,10 +38,14 @@ Given = Spec | Engine | type[Engine]
 
 _REGISTERED: dict[str, Callable[..., Spec | Engine]] = {}
 
+Known = Amortised | baselines.LocalEngine
+_KNOWN: dict[str, type[Known]] = {Amortised.alias: Amortised, **baselines.BASELINES}
+"""Engines of the package that are no latent models."""
+
 
 def names() -> tuple[str, ...]:
     """Names that a forecaster knows: latent models first, then baselines, then those registered."""
-    return tuple(dict.fromkeys([*recipes.OPTIONS, *baselines.BASELINES, *_REGISTERED]))
+    return tuple(dict.fromkeys([*recipes.OPTIONS, *_KNOWN, *_REGISTERED]))
 
 
 def register(
@@ -145,8 +150,8 @@ def _engine(model: Any, options: Mapping[str, Any]) -> tuple[str, Engine]:
 def _named(name: str, options: Mapping[str, Any]) -> Engine:
     if name in _REGISTERED:
         return _registered(name, {k: v for k, v in options.items() if v is not None})
-    if name in baselines.BASELINES:
-        make: Callable[[], Engine] = baselines.BASELINES[name]  # type: ignore[assignment]
+    if name in _KNOWN:
+        make: Callable[[], Engine] = _KNOWN[name]  # type: ignore[assignment]
         return make()
     if name not in recipes.OPTIONS:
         raise ArgumentError(
@@ -260,7 +265,7 @@ def registered(alias: str, saved: Mapping[str, Any], options: Mapping[str, Any])
     asked = saved.get("asked")
     if asked is None and saved["engine"] == LatentEngine.__name__:
         asked = saved["config"]["spec"]
-    told = asked["factory"] if asked else _baseline(saved["engine"], saved["config"])
+    told = asked["factory"] if asked else _known(saved["engine"], saved["config"])
     if told or alias not in _REGISTERED:
         return None
     made = _registered(alias, {k: v for k, v in options.items() if k in _options(alias)})
@@ -278,10 +283,10 @@ def model_of(alias: str, engine: Engine, given: Given | None = None) -> str | Gi
     inner = engine.engine if isinstance(engine, Restarted) else engine
     if isinstance(inner, LatentEngine):
         return inner.spec
-    if type(inner) in baselines.BASELINES.values():
-        assert isinstance(inner, baselines.LocalEngine)
-        there = baselines.BASELINES.get(alias)
-        return alias if there not in (None, type(inner)) else inner.unfitted()
+    if type(inner) in _KNOWN.values():
+        assert isinstance(inner, Known)
+        there = _KNOWN.get(alias)
+        return alias if there not in (None, type(inner)) else _fresh(inner.unfitted(), alias)
     return _fresh(given if isinstance(given, Engine) else inner, alias)
 
 
@@ -294,7 +299,7 @@ def asked_to_dict(alias: str, engine: Engine) -> dict[str, Any] | None:
     """
     if isinstance(engine, LatentEngine):
         return engine.spec.to_dict()
-    known = type(engine) in baselines.BASELINES.values()
+    known = type(engine) in _KNOWN.values()
     return None if known else {"factory": None, "engine": kind_of(engine)}
 
 
@@ -325,15 +330,15 @@ def read_engine(kind: str, packed: Packed, given: Given | None, alias: str = "")
         return found if found.updates else Restarted(found)
     if kind == LatentEngine.__name__:
         return LatentEngine.unpacked(packed, given if isinstance(given, Spec) else None)
-    baseline = _baseline(kind, packed.config)
-    if baseline is None:
+    known = _known(kind, packed.config)
+    if known is None:
         raise _lacking(alias, kind)
-    return baseline.unpacked(packed)
+    return known.unpacked(packed)
 
 
-def _baseline(kind: str, config: Mapping[str, Any]) -> type[baselines.LocalEngine] | None:
-    """The baseline of the package of that name; a stranger's class may have the same."""
-    found = [one for one in baselines.BASELINES.values() if one.__name__ == kind]
+def _known(kind: str, config: Mapping[str, Any]) -> type[Known] | None:
+    """The engine of the package of that name; a stranger's class may have the same."""
+    found = [one for one in _KNOWN.values() if one.__name__ == kind]
     return found[0] if found and "attributes" not in config else None
 
 

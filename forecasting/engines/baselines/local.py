@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqlatent.forecasting.engines import unread
 from seqlatent.forecasting.engines.baselines import newcomers
 from seqlatent.forecasting.engines.baselines.spread import PanelSpread
 from seqlatent.forecasting.engines.engine import Engine, FitOptions, Packed, Scores
-from seqlatent.forecasting.errors import CovariateError, TargetError, TimeError
+from seqlatent.forecasting.errors import CovariateError
 from seqlatent.forecasting.frames.identifiers import decoded, encoded
 from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.training import Deadline
@@ -267,25 +268,14 @@ class LocalEngine(Engine):
             self.notes[name] = f"{found}; {text}"
 
     def _note_ignored(self, panel: Panel) -> None:
-        ahead = 0 if self.handles_covariates else panel.future.shape[1]
-        static = panel.real.shape[1] + panel.codes.shape[1]
-        kinds = {"known ahead": ahead, "past": panel.past.shape[1], "static": static}
-        ignored = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
-        if ignored:
-            instead = "'sarimax' or a latent model" if ahead else "a latent model"
-            self.notes[None] = f"{self.alias} ignores covariates ({ignored}): {instead} uses them"
+        text = unread.ignored(self.alias, panel, handles_covariates=self.handles_covariates)
+        if text:
+            self.notes[None] = text
 
     def _require(self, panel: Panel) -> None:
-        if panel.time_index.kind == "irregular" and not self.handles_gaps:
-            raise TimeError(
-                f"{self.alias!r} needs time stamps on a regular grid, found an irregular index; "
-                "give freq= so that gaps become missing rows, or use 'naive' or a latent model."
-            )
-        if panel.y.shape[1] != self._targets:
-            raise TargetError(
-                f"expected the {self._targets} targets that were fitted, found {panel.y.shape[1]}; "
-                "fit again on this panel."
-            )
+        if not self.handles_gaps:
+            unread.require_grid(self.alias, panel)
+        unread.require_targets(panel, self._targets)
         if self.handles_covariates and panel.future.shape[1] != self._covariates:
             raise CovariateError(
                 f"expected the {self._covariates} covariates that were fitted, found "

@@ -6,7 +6,7 @@ import numpy as np
 
 from seqlatent.forecasting.frames.panel import Panel
 
-__all__ = []
+__all__ = ["PanelSpread"]
 
 FLOOR = 1e-4
 """What a spread of zero becomes, as a part of the series' steps, or of its magnitude."""

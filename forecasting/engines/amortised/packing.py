@@ -1,0 +1,67 @@
+"""What an engine of networks has learned, as plain values and tensors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqlatent.amortised import Adaptation, Network
+from seqlatent.forecasting.engines.amortised.predictor import Pool
+
+__all__ = []
+
+CHANGED = (
+    "the networks of the package are others than when this was saved, and forecasts differ from "
+    "those of then"
+)
+"""What is to be noted where forecasts come from other networks than before."""
+
+
+def adapt_to_dict(adapt: bool | Adaptation) -> Any:
+    """How networks are adapted, as JSON holds it."""
+    return adapt if isinstance(adapt, bool) else asdict(adapt)
+
+
+def adapt_from_dict(held: Any) -> bool | Adaptation:
+    """Reads what :func:`adapt_to_dict` gave."""
+    return held if isinstance(held, bool) else Adaptation(**held)
+
+
+def networks_to_tensors(prefix: str, networks: Sequence[Network]) -> dict[str, Tensor]:
+    """Weights of networks by their names."""
+    return {
+        f"{prefix}.{i}.{name}": weight.detach().contiguous()
+        for i, network in enumerate(networks)
+        for name, weight in network.state_dict().items()
+    }
+
+
+def networks_of(
+    prefix: str, sizes: Sequence[Mapping[str, int]], tensors: Mapping[str, Tensor]
+) -> tuple[Network, ...]:
+    """Reads what :func:`networks_to_tensors` gave, of networks of some sizes."""
+    found = []
+    for i, size in enumerate(sizes):
+        start = f"{prefix}.{i}."
+        weights = {k.removeprefix(start): x for k, x in tensors.items() if k.startswith(start)}
+        with torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
+            network = Network(**size)
+        network.to(next(iter(weights.values())).dtype).load_state_dict(weights)
+        found.append(network.eval().requires_grad_(False))
+    return tuple(found)
+
+
+def pool_to_tensors(pool: Pool) -> dict[str, Tensor]:
+    """Arrays of a pool by their names."""
+    return {f"pool.{name}": torch.from_numpy(np.array(x)) for name, x in vars(pool).items()}
+
+
+def pool_of(tensors: Mapping[str, Tensor]) -> Pool:
+    """Reads what :func:`pool_to_tensors` gave."""
+    start = "pool."
+    return Pool(
+        **{k.removeprefix(start): x.numpy() for k, x in tensors.items() if k.startswith(start)}
+    )
