@@ -11,6 +11,7 @@ card of how they were made, are written to ``seqlatent/amortised/weights.safeten
 import argparse
 import dataclasses
 import hashlib
+import json
 import subprocess
 import sys
 import time
@@ -35,6 +36,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--one", type=int, help="train this seed in this process")
     parser.add_argument("--pack", action="store_true", help="train nothing")
+    parser.add_argument(
+        "--scores", type=Path, help="JSON of scores, for the card"
+    )
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -91,6 +95,8 @@ def pack(given: argparse.Namespace) -> None:
         "prior": _plain(curriculum.prior),
         "torch": torch.__version__,
     }
+    if given.scores is not None:
+        card["scores"] = json.loads(given.scores.read_text())
     data = pack_networks(networks, card)
     given.out.write_bytes(data)
     print(f"{given.out}: {len(data) / 2**20:.1f} MiB, sha256 {hashlib.sha256(data).hexdigest()}")
