@@ -36,9 +36,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--one", type=int, help="train this seed in this process")
     parser.add_argument("--pack", action="store_true", help="train nothing")
-    parser.add_argument(
-        "--scores", type=Path, help="JSON of scores, for the card"
-    )
+    parser.add_argument("--scores", type=Path, help="JSON of scores, for the card")
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)

@@ -87,11 +87,14 @@ def joint(fitted: Any, future: pd.DataFrame, h: int, name: str, y: np.ndarray) -
     full = ~np.isnan(y).any(1)
     paths, y = paths[:, full], y[full]
     rng = np.random.default_rng(0)
+    total, peak = covers(paths.sum(2), y.sum(1), rng), covers(paths.max(2), y.max(1), rng)
     mixed = rng.permuted(paths, axis=0)
-    unit = paths.std(0).mean(1) + 1e-12
+    unit = paths.std(0).mean(1)
+    # series that all paths leave where they are have no unit
+    paths, mixed, y, unit = paths[:, unit > 0], mixed[:, unit > 0], y[unit > 0], unit[unit > 0]
     return {
-        "sum 80": covers(paths.sum(2), y.sum(1), rng),
-        "peak 80": covers(paths.max(2), y.max(1), rng),
+        "sum 80": total,
+        "peak 80": peak,
         "energy": energy(paths, y, unit) / energy(mixed, y, unit),
     }
 
