@@ -1,5 +1,6 @@
 """Networks behind a forecaster: windows, distributions, scores, adaptation and files."""
 
+import inspect
 from dataclasses import replace
 from typing import Any
 
@@ -404,8 +405,9 @@ def test_two_variants_stand_side_by_side():
     ],
 )
 def test_options_that_cannot_be_are_refused(options, error, text):
+    made = inspect.unwrap(Amortised.__init__)  # a check of types would refuse some before
     with pytest.raises(error, match=text):
-        Amortised(**options)
+        made(Amortised.__new__(Amortised), **options)
 
 
 def test_without_adaptation_covariates_are_left_out_with_a_note():

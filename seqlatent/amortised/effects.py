@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from seqlatent.amortised.adaptation import GAIN, block_loss, held_out
@@ -61,7 +61,7 @@ class Effects:
         self,
         y: Float[Tensor, "B T"],
         observed: Bool[Tensor, "B T"],
-        u: Float[Tensor, "B T U"],
+        u: Shaped[Tensor, "B T U"],
     ) -> Float[Tensor, "B U"]:
         """Effects on each series, in its units: those of all, moved by what it says itself."""
         some = max(1, _CELLS // max(u[0].numel(), 1)) if len(u) else 1
@@ -76,7 +76,7 @@ class Effects:
         return own * torch.where(changes.compared, changes.unit, instead) / self.size
 
     def added(
-        self, effects: Float[Tensor, "B U"], u: Float[Tensor, "B T U"]
+        self, effects: Float[Tensor, "B U"], u: Shaped[Tensor, "B T U"]
     ) -> Float[Tensor, "B T"]:
         """What covariates add to each value."""
         return ((u.to(effects.dtype) - self.centre) @ effects[..., None])[..., 0]
@@ -85,7 +85,7 @@ class Effects:
 def effects_of(
     y: Float[Tensor, "B T"],
     observed: Bool[Tensor, "B T"],
-    u: Float[Tensor, "B T U"],
+    u: Shaped[Tensor, "B T U"],
     seasons: Seasons,
 ) -> Effects:
     """Learns effects from changes from one season to the next, or from one step to the next.
@@ -140,7 +140,7 @@ def with_effects(
     networks: Sequence[Network],
     y: Float[Tensor, "B T"],
     observed: Bool[Tensor, "B T"],
-    u: Float[Tensor, "B T U"],
+    u: Shaped[Tensor, "B T U"],
     seasons: Seasons,
     horizon: int,
     *,
@@ -177,7 +177,7 @@ def with_effects(
 def without_effects(
     y: Float[Tensor, "B T"],
     observed: Bool[Tensor, "B T"],
-    u: Float[Tensor, "B T U"],
+    u: Shaped[Tensor, "B T U"],
     seasons: Seasons,
     horizon: int,
     *,
