@@ -49,6 +49,10 @@ def test_the_weights_of_the_networks_are_inside(wheel):
     assert wheel.read(name) == (ROOT / name).read_bytes()
 
 
+def test_a_wheel_is_small(wheel):
+    assert sum(file.compress_size for file in wheel.infolist()) < 10 * 2**20
+
+
 def test_nothing_is_installed_beside_the_package(names):
     roots = {name.split("/")[0] for name in names}
     assert len(roots) == 2
