@@ -201,9 +201,11 @@ class Fitted:
         back = np.argsort(order)
         for alias, engine in self.engines.items():
             n, state = samples_of(options.samples, engine.samples), self.states[alias]
+            # what is known without paths and without covariances of a state takes no more room
+            each = len(points) + 1 if engine.exact and not engine.state_dim else n
             parts = [
                 engine.marginals(engine.select(state, i), future.select(i), points, n, s)
-                for i, s in self._chunks(order, n * future.horizon, seed)
+                for i, s in self._chunks(order, each * future.horizon, seed)
             ]
             quantiles = future.wanted(np.concatenate([p.quantiles for p in parts], 1)[:, back])
             mean = future.wanted(np.concatenate([p.mean for p in parts])[back][None])
