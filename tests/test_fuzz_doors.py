@@ -39,8 +39,8 @@ def frame(rng, columns):
         df = pd.concat([df, df.iloc[:1]], ignore_index=True)
     if rng.random() < 0.1:
         df[columns.id] = df[columns.id].astype("category")
-    if rng.random() < 0.1 and columns == Columns():
-        one = df.groupby("unique_id", sort=False).get_group(df["unique_id"].iloc[0])
+    if rng.random() < 0.1 and columns == Columns() and pd.notna(df["unique_id"].iloc[0]):
+        one = df[df["unique_id"] == df["unique_id"].iloc[0]]
         return pd.Series(one["y"].array, pd.Index(one["ds"], dtype=one["ds"].dtype), name="y")
     return df
 

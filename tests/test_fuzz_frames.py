@@ -281,3 +281,9 @@ def test_random_frames(chunk, record_property):
         record_property(what, count)
     assert not leaks, f"{len(leaks)} leaks in {dict(counts)}:\n" + "\n".join(leaks[:20])
     assert counts["forecasts"] > counts["frames"] // 3, counts
+
+
+@pytest.mark.filterwarnings("ignore::seqlatent.forecasting.DigitsWarning")
+@pytest.mark.parametrize(("name", "seed"), [("structural", 14045)])
+def test_a_frame_that_once_failed(name, seed):
+    check(name, seed, Counter())  # a specification of no weight that alone foresaw a row

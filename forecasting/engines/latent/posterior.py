@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 import numpy as np
 import torch
+from scipy.special import logsumexp
 from torch import Tensor
 
 from seqlatent.distributions import sample, standard_normal
@@ -75,8 +76,7 @@ def score(ensemble: Ensemble, panel: Panel, seed: int) -> Scores:
             ensemble.units[kind].unit
         )
         density[:, m] += np.where(missing, 0.0, jacobian).sum(1)
-    top = density.max(1)
-    log_score = np.log((weights * np.exp(density - top[:, None])).sum(1)) + top
+    log_score = logsumexp(density, axis=1, b=weights)
     log_score[missing.all(1)] = np.nan
     uniform = np.random.default_rng(seed).random(panel.y.shape)
     pit = below + uniform * equal
