@@ -4,7 +4,6 @@ from collections.abc import Collection
 
 import numpy as np
 import torch
-from scipy.special import logsumexp
 from torch import Tensor
 
 from seqlatent.distributions import sample, standard_normal
@@ -76,7 +75,8 @@ def score(ensemble: Ensemble, panel: Panel, seed: int) -> Scores:
             ensemble.units[kind].unit
         )
         density[:, m] += np.where(missing, 0.0, jacobian).sum(1)
-    log_score = logsumexp(density, axis=1, b=weights)
+    with np.errstate(divide="ignore"):  # a weight of zero hides what alone foresaw a row
+        log_score = np.logaddexp.reduce(density + np.log(weights), axis=1)
     log_score[missing.all(1)] = np.nan
     uniform = np.random.default_rng(seed).random(panel.y.shape)
     pit = below + uniform * equal
