@@ -44,11 +44,10 @@ class Forecaster(Inspection):
 
     Args:
         model: Name of a latent model (``"structural"``, ``"deep_state"``, ``"deep_markov"``,
-            ``"srnn"``, ``"vrnn"``, ``"latent_ode"``), ``"amortised"`` for networks that have
-            learned from drawn series, name of a baseline (``"naive"``, ``"seasonal_naive"``,
-            ``"ets"``, ``"sarimax"``, ``"theta"``), one that was given to :func:`register`, a
-            :class:`Spec`, an :class:`Engine` or its class, or a list of these, whose forecasts come
-            side by side.
+            ``"srnn"``, ``"vrnn"``, ``"latent_ode"``, ``"amortised"``), of a baseline (``"naive"``,
+            ``"seasonal_naive"``, ``"ets"``, ``"sarimax"``, ``"theta"``), one that was given to
+            :func:`register`, a :class:`Spec`, an :class:`Engine` or its class, or a list of these,
+            whose forecasts come side by side.
         freq: Frequency of the time stamps, a pandas alias such as ``"h"`` or ``"MS"``, or an offset
             such as ``pd.offsets.CustomBusinessDay(holidays=...)``; of integer times the step, or an
             alias that says what a step is; ``"irregular"``; None infers it.

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from seqlatent.forecasting.engines.amortised import windows
 from seqlatent.forecasting.engines.baselines import SARIMAX
 from seqlatent.forecasting.engines.engine import FitOptions
 from seqlatent.forecasting.frames.panel import Future, Panel
@@ -57,3 +58,19 @@ def fitted(kind, panel, fit_options=SEASON, **options):
     engine = kind(**options)
     engine.fit(panel, fit_options)
     return engine
+
+
+def followed_in_parts(rows, cuts, length, covariates=False):
+    """Windows after rows that come in parts, cut at numbers of rows; a part may lack a series."""
+    nth = np.arange(rows.rows) - rows.offsets[rows.owner]
+    state = windows.state_of(rows.keep(nth < cuts[0]), length, covariates)
+    for begin, end in zip(cuts, (*cuts[1:], 99), strict=True):
+        later = (nth >= begin) & (nth < end)
+        more = np.unique(rows.owner[later])
+        some = rows.select(more).keep(later[np.isin(rows.owner, more)])
+        moved = windows.followed({k: x[more] for k, x in state.items()}, some, length)
+        rest = np.setdiff1d(np.arange(rows.batch), more)
+        both = windows.join([{k: x[rest] for k, x in state.items()}, moved])
+        back = np.argsort(np.concatenate([rest, more]))
+        state = {k: x[back] for k, x in both.items()}
+    return state

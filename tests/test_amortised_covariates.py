@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from engines import amortised
-from local_engines import LEVELS, ahead, make_panel
+from local_engines import LEVELS, ahead, followed_in_parts, make_panel
 
 from seqlatent.amortised import Adaptation, effects, load_networks
 from seqlatent.forecasting import Amortised, Columns, Forecaster
@@ -139,19 +139,9 @@ def test_adapted_networks_and_widths_are_those_of_what_is_left():
 def test_a_state_that_follows_is_that_of_all_rows():
     rows = promotions((60, 3, 41), targets=2, missing=0.3)
     rows.y[30:58, 0] = np.nan
-    nth = np.arange(rows.rows) - rows.offsets[rows.owner]
     for length in (5, 20, 300):
         for cuts in ((1, 3), (2, 17, 18, 30, 55)):
-            state = windows.state_of(rows.keep(nth < cuts[0]), length, True)
-            for begin, end in zip(cuts, (*cuts[1:], 99), strict=True):
-                later = (nth >= begin) & (nth < end)
-                more = np.unique(rows.owner[later])
-                some = rows.select(more).keep(later[np.isin(rows.owner, more)])
-                moved = windows.followed({k: x[more] for k, x in state.items()}, some, length)
-                rest = np.setdiff1d(np.arange(rows.batch), more)
-                both = windows.join([{k: x[rest] for k, x in state.items()}, moved])
-                back = np.argsort(np.concatenate([rest, more]))
-                state = {k: x[back] for k, x in both.items()}
+            state = followed_in_parts(rows, cuts, length, covariates=True)
             whole = windows.state_of(rows, length, True)
             for name, x in whole.items():
                 found, expected = state[name], x

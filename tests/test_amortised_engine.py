@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from engines import amortised, panel
-from local_engines import LEVELS, ahead, make_panel, waves
+from local_engines import LEVELS, ahead, followed_in_parts, make_panel, waves
 
 from seqlatent.amortised import Adaptation, Network, load_networks
 from seqlatent.amortised import weights as shipped
@@ -64,18 +64,8 @@ def torn(lengths=(40, 3, 61), targets=2, seed=0):
 @pytest.mark.parametrize("length", [4, 20, 300])
 def test_a_state_that_follows_is_that_of_all_rows(length):
     rows = torn()
-    nth = np.arange(rows.rows) - rows.offsets[rows.owner]
     for cuts in ((1,), (2, 3), (1, 17, 18, 30, 55)):
-        state = windows.state_of(rows.keep(nth < cuts[0]), length)
-        for begin, end in zip(cuts, (*cuts[1:], 99), strict=True):
-            later = (nth >= begin) & (nth < end)
-            more = np.unique(rows.owner[later])
-            some = rows.select(more).keep(later[np.isin(rows.owner, more)])
-            moved = windows.followed({k: x[more] for k, x in state.items()}, some, length)
-            rest = np.setdiff1d(np.arange(rows.batch), more)
-            both = windows.join([{k: x[rest] for k, x in state.items()}, moved])
-            back = np.argsort(np.concatenate([rest, more]))
-            state = {k: x[back] for k, x in both.items()}
+        state = followed_in_parts(rows, cuts, length)
         whole = windows.state_of(rows, length)
         for name in ("age", "last"):
             np.testing.assert_array_equal(state[name], whole[name])

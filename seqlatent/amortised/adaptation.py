@@ -315,8 +315,7 @@ def _widths(networks: Sequence[Network], blocks: Sequence[Batch]) -> tuple[float
 
 def _alike(marginals: QuantileFunction, block: Batch, leads: Tensor) -> float:
     """Quantile loss of some leads, of series alike."""
-    past = past_of(block.y, block.observed, block.seasons)
-    unit = torch.where(past.scale > 0, past.scale, 1.0)
+    unit = past_of(block.y, block.observed, block.seasons).unit
     seen = block.seen & leads
     cell = _cells(marginals, block) * seen / unit
     return float((cell.sum(1) / seen.sum(1).clamp_min(1)).mean())
@@ -324,9 +323,7 @@ def _alike(marginals: QuantileFunction, block: Batch, leads: Tensor) -> float:
 
 def _cells(marginals: QuantileFunction, block: Batch) -> Tensor:
     """Mean quantile loss of each value, zero where there is none."""
-    knots = marginals.knots
-    if marginals.floor is not None:
-        knots = torch.maximum(knots, marginals.floor[..., None])
+    knots = marginals.floored
     level = knots.new_tensor(LEVELS)
     error = torch.where(block.seen, block.future, 0.0)[..., None] - knots
     return torch.maximum(level * error, (level - 1) * error).mean(-1) * block.seen
@@ -340,11 +337,10 @@ def _loss(networks: Sequence[Network], block: Batch) -> float:
 def block_loss(marginals: QuantileFunction, block: Batch) -> float:
     """Quantile loss of a block: of all values by their size, and of series alike, as a mean."""
     past = past_of(block.y, block.observed, block.seasons)
-    unit = torch.where(past.scale > 0, past.scale, 1.0)
     seen, cell = block.seen, _cells(marginals, block)
     pooled = 2 * cell.sum() / (block.future.abs() * seen).sum().clamp_min(1e-300)
     count = seen.sum(1).clamp_min(1)
     # the size of the past, for one of the outcome would count most where that is small
     size = 1 + past.z.abs().sum(1) / past.observed.sum(1).clamp_min(1)
-    alike = 2 * (cell.sum(1) / count / unit[:, 0] / size).mean()
+    alike = 2 * (cell.sum(1) / count / past.unit[:, 0] / size).mean()
     return float(pooled.log() + alike.log()) / 2

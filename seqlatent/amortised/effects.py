@@ -219,9 +219,7 @@ def with_added(
         observed: Which are seen.
     """
     past = past_of(y, observed, Seasons())
-    knots = rest.marginals.knots
-    if rest.marginals.floor is not None:
-        knots = torch.maximum(knots, rest.marginals.floor[..., None])
+    knots = rest.marginals.floored
     floor = torch.where(past.lower, 0.0, -torch.inf).to(knots)
     return rest._replace(marginals=QuantileFunction(knots + added[..., None], floor, past.whole))
 

@@ -233,13 +233,7 @@ def _leads(past: Past, folded: _Folded, leads: Tensor) -> tuple[Tensor, Tensor]:
     beside = _at(folded.deviation, o, first[:, None] + leads.new_tensor([-2, -1]))[0]
     if m <= 4:
         beside = torch.zeros_like(beside)
-    if long:
-        latest = steps - 1 + leads - long * -(-leads // long)
-        index = latest[:, None] - long * torch.arange(LONG, device=z.device)
-        far, far_seen = _at(z, o, index)
-        far_deviation, _ = _at(folded.deviation, o, index)
-    else:
-        far = far_seen = far_deviation = z.new_zeros(n, h, LONG)
+    far, far_seen, far_deviation = _long_season(z, o, folded.deviation, long, leads)
     lead = leads.to(z.dtype)
     alone = [
         (lead / m).clamp_max(6).log1p(),
@@ -281,6 +275,18 @@ def _leads(past: Past, folded: _Folded, leads: Tensor) -> tuple[Tensor, Tensor]:
         _multiplied(past, value, deviation, seen, now, usual),
     ]
     return features, torch.stack(naive, -1)
+
+
+def _long_season(
+    z: Tensor, o: Tensor, deviation: Tensor, long: int, leads: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Values of the phase in the longer season, where they are seen, deviations ``(B, H, K)``."""
+    if not long:
+        nothing = z.new_zeros(len(z), len(leads), LONG)
+        return nothing, nothing, nothing
+    latest = z.shape[1] - 1 + leads - long * -(-leads // long)
+    index = latest[:, None] - long * torch.arange(LONG, device=z.device)
+    return *_at(z, o, index), _at(deviation, o, index)[0]
 
 
 def _multiplied(

@@ -36,8 +36,7 @@ def loss(
         generator: Draws the normal scores of values at zero, where they are an atom.
     """
     past = past_of(batch.y, batch.observed, batch.seasons)
-    unit = torch.where(past.scale > 0, past.scale, 1.0)
-    y = ((batch.future - past.shift) / unit).to(next(network.parameters()).dtype)
+    y = ((batch.future - past.shift) / past.unit).to(next(network.parameters()).dtype)
     past = past.to(y.dtype)
     raw = network(past, batch.leads)
     raw = Raw(raw.knots.to(y.dtype), raw.loadings.to(y.dtype))

@@ -55,9 +55,14 @@ class Past(NamedTuple):
         return self._replace(**real)
 
     @property
+    def unit(self) -> Float[Tensor, "B 1"]:
+        """What a change of one in ``z`` is; one where nothing has a scale."""
+        return torch.where(self.scale > 0, self.scale, 1.0)
+
+    @property
     def origin(self) -> Float[Tensor, "B 1"]:
         """Zero in the units of ``z``, with the sign turned."""
-        return self.shift / torch.where(self.scale > 0, self.scale, 1.0)
+        return self.shift / self.unit
 
 
 def context_of(seasons: Seasons) -> int:

@@ -62,6 +62,13 @@ class QuantileFunction:
             y = torch.where(self.whole, y.round(), y)
         return y if self.floor is None else torch.maximum(y, self.floor)
 
+    @property
+    def floored(self) -> Float[Tensor, "B H Q"]:
+        """Knots, none below the floor."""
+        return (
+            self.knots if self.floor is None else torch.maximum(self.knots, self.floor[..., None])
+        )
+
     def widened(self, factor: Float[Tensor, " H"]) -> "QuantileFunction":
         """The same with the distances from the median of each lead multiplied."""
         middle = self.knots[..., len(LEVELS) // 2, None]
