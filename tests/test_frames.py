@@ -761,14 +761,14 @@ def test_static_features(convert):
     assert statics.reals == ("size",)
     assert statics.categories == ("kind", "open")
     assert statics.names == ("size", "kind", "open")
-    assert statics.vocabularies == (("y", "x"), (False, True))  # of the ids of the panel, in order
+    assert statics.vocabularies == (("x", "y"), (False, True))  # of the ids of the panel, sorted
     assert statics.cardinalities == (3, 3)
     np.testing.assert_allclose(panel.real, [[-1.0], [1.0]])
-    assert panel.codes.tolist() == [[1, 1], [2, 2]]
+    assert panel.codes.tolist() == [[2, 1], [1, 2]]
     known = Statics.from_dict(json.loads(json.dumps(statics.to_dict())))
     assert known == statics
     new = read(daily(("c", "a")), static=convert(features()), statics=known).panel
-    assert new.codes.tolist() == [[0, 2], [1, 1]]  # 'z' was not seen in training
+    assert new.codes.tolist() == [[0, 2], [2, 1]]  # 'z' was not seen in training
     np.testing.assert_allclose(new.real, [[98.0], [-1.0]])
 
 
@@ -787,9 +787,25 @@ def test_kinds_of_static_features():
     assert statics.reals == ("size", "same")
     assert statics.scales[1] == 1
     assert real[:, 1].tolist() == [0, 0, 0]
-    assert dict(zip(statics.categories, statics.vocabularies, strict=True))["code"] == (8, 7)
+    assert dict(zip(statics.categories, statics.vocabularies, strict=True))["code"] == (7, 8)
     assert codes[:, statics.categories.index("mixed")].tolist() == [1, 2, 2]
     assert json.loads(json.dumps(statics.to_dict()))
+
+
+def test_static_features_do_not_follow_the_order_of_the_series():
+    values = np.random.default_rng(0).normal(0, 1e5, 9)
+    ids = np.array([*"abcdefghi"], object)
+    frame = pd.DataFrame({"unique_id": ids, "size": values, "same": 0.1, "kind": [*"ihgfedcbi"]})
+    _, codes, statics = read_static(frame, ids)
+    assert statics.means[1] == 0.1  # where a mean of nine rounds
+    assert statics.scales[1] == 1
+    for k in range(5):
+        other = np.random.default_rng(k).permutation(ids)
+        _, there, found = read_static(frame.sample(frac=1, random_state=k), other)
+        assert found == statics
+        assert dict(zip(other, there.tolist(), strict=True)) == dict(
+            zip(ids, codes.tolist(), strict=True)
+        )
 
 
 def test_no_static_features():

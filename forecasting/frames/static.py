@@ -26,7 +26,7 @@ class Statics:
         means: Mean of each in training.
         scales: Standard deviation of each in training; 1 where it was constant.
         categories: Names of the categorical features.
-        vocabularies: Values of each in training, in the order of their codes 1, 2, ...
+        vocabularies: Values of each in training, sorted, in the order of their codes 1, 2, ...
     """
 
     reals: tuple[str, ...] = ()
@@ -183,17 +183,18 @@ def _kind(table: Table, name: str) -> str:
 
 def _learned(table: Table, place: np.ndarray, kinds: dict[str, str], ids: np.ndarray) -> Statics:
     reals = tuple(name for name, kind in kinds.items() if kind == "real")
-    values = [_reals(table, name, place, ids) for name in reals]
-    scales = [float(v.std()) for v in values]
+    # sorted, so that neither sums nor codes follow the order of the series
+    values = [np.sort(_reals(table, name, place, ids)) for name in reals]
+    same = [not len(v) or v[0] == v[-1] for v in values]  # the mean of equal values can round
     categories = tuple(name for name, kind in kinds.items() if kind == "category")
     vocabularies = tuple(
-        tuple({_key(v): v for v in _values(table, name, place, ids)}.values())
-        for name in categories
+        tuple(sorted({_key(v): v for v in found}.values(), key=lambda v: (kind_of(v), str(v))))
+        for found in (_values(table, name, place, ids) for name in categories)
     )
     return Statics(
         reals,
-        tuple(float(v.mean()) for v in values),
-        tuple(scale if scale > 0 else 1.0 for scale in scales),
+        tuple(float(v[:1].mean() if one else v.mean()) for v, one in zip(values, same, strict=True)),
+        tuple(1.0 if one else float(v.std()) for v, one in zip(values, same, strict=True)),
         categories,
         vocabularies,
     )
