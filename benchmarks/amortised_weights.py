@@ -24,7 +24,7 @@ from seqlatent.amortised.weights import pack_networks
 
 WEIGHTS = Path(__file__).parent.parent / "seqlatent" / "amortised" / "weights.safetensors"
 SEEDS = (0, 1)
-STEPS = 24_000
+STEPS = 40_000
 
 
 def main() -> None:

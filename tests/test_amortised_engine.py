@@ -259,7 +259,7 @@ def test_networks_are_adapted_to_the_panel_and_those_given_are_left_alone():
     before = {k: x.clone() for k, x in engine.own[0].state_dict().items()}
     rows = make_panel(waves())
     engine.fit(rows, FitOptions((4,), SEED))
-    assert engine.summary["share"] == 1
+    assert engine.summary["share"] == 0.75
     assert engine.networks is not None
     assert all(torch.equal(x, before[k]) for k, x in engine.own[0].state_dict().items())
     assert not torch.equal(engine.networks[0].out.weight, engine.own[0].out.weight)

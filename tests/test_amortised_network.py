@@ -107,6 +107,16 @@ def test_a_past_has_no_units(seasons):
 
 
 @pytest.mark.parametrize("seasons", SEASONS, ids=str)
+@pytest.mark.parametrize("shift", [-1000.0, -3.0, 64.0])
+def test_zero_means_nothing_to_a_series_that_goes_below_it(seasons, shift):
+    y, observed = series()
+    y = y - y.max() - 100  # all below zero, and still so
+    one, other = (forecast([network()], z, observed, seasons, [1, 7, 40]) for z in (y, y + shift))
+    torch.testing.assert_close(other.marginals.knots, one.marginals.knots + shift)
+    torch.testing.assert_close(other.loadings, one.loadings)
+
+
+@pytest.mark.parametrize("seasons", SEASONS, ids=str)
 @pytest.mark.parametrize("hidden", [torch.nan, torch.inf, 1e30, -0.5])
 def test_hidden_values_never_matter(seasons, hidden):
     y, observed = series()

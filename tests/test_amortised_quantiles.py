@@ -271,6 +271,40 @@ def test_sampled_scores_have_the_correlations():
         torch.testing.assert_close(found, matrix, rtol=0, atol=0.05)
 
 
+@pytest.mark.parametrize(("loading", "rate"), [(1.5, 0.3), (0.7, 1.0), (0.0, 0.3)])
+def test_counts_tell_how_leads_move_together(loading, rate):
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.full((2000, 12, 1), loading)
+    x = copula.sample(raw, 1, generator)[0]
+    counts = torch.arange(30.0)
+    cdf = torch.distributions.Poisson(rate).log_prob(counts).exp().cumsum(0).clamp_max(1 - 1e-7)
+    edges = torch.cat([torch.tensor([-torch.inf]), torch.special.ndtri(cdf)])
+    y = torch.searchsorted(cdf, torch.special.ndtr(x)).clamp_max(len(counts) - 1)
+    low, high, seen = edges[y], edges[y + 1], torch.ones_like(x, dtype=torch.bool)
+    learned = torch.tensor([0.5], requires_grad=True)
+    optimiser = torch.optim.Adam([learned], 0.05)
+    found = []
+    for _ in range(150):
+        rows = torch.randint(len(x), (256,), generator=generator)
+        own = learned.expand(256, 12, 1)
+        drawn = copula.between(low[rows], high[rows], own, seen[:256], generator)
+        assert (drawn >= low[rows].clamp(-4, 4) - 1e-5).all()
+        assert (drawn <= high[rows].clamp(-4, 4) + 1e-5).all()
+        optimiser.zero_grad()
+        (-copula.log_density(drawn, own, seen[:256]).mean()).backward()
+        optimiser.step()
+        found.append(learned.item())
+    # independent draws would find .66 of 1.5
+    assert abs(sum(found[-50:]) / 50) == pytest.approx(loading, abs=0.15)
+
+
+def test_scores_that_are_known_stay_as_they_are():
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.randn(4, 6, 2, generator=generator)
+    x, seen = copula.sample(raw, 1, generator)[0], torch.ones(4, 6, dtype=torch.bool)
+    torch.testing.assert_close(copula.between(x, x, raw, seen, generator), x)
+
+
 def test_nothing_global_is_sampled_from():
     before = torch.get_rng_state()
     copula.sample(loadings((1, 2, 2)), 3, seeded())

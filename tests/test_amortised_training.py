@@ -101,11 +101,11 @@ def held_out(network, curriculum=TWELVE):
 
 @pytest.mark.usefixtures("untouched")
 def test_a_trained_network_beats_itself_untrained():
-    trainer = Trainer(TWELVE, steps=80, lr=1e-2, average=0.9, network=SMALL)
+    trainer = Trainer(TWELVE, steps=160, lr=1e-2, average=0.9, network=SMALL)
     before = copy.deepcopy(trainer.network)
     after = trainer.run()
     assert held_out(after) < held_out(before) - 0.02
-    assert trainer.step == 80
+    assert trainer.step == 160
     assert not after.training
 
 
@@ -175,12 +175,15 @@ def test_normal_scores_at_a_floor_are_drawn_from_their_atom():
     with torch.no_grad():
         raw = small()(past, torch.tensor([1, 2]))
     zero = -past.origin.expand(-1, 2)
-    x = normal_scores(raw, zero, past, seeded())
+    seen = torch.ones_like(zero, dtype=torch.bool)
+    x = normal_scores(raw, zero, past, seen, seeded())
     assert x.isfinite().all()
     assert x[:, 0].unique().numel() > 400
-    above = normal_scores(raw, zero + 1, past, seeded())
-    assert above[:, 0].unique().numel() == 1
-    assert (x <= above.clamp_max(4)).all()
+    above = normal_scores(raw, zero + 1 / past.unit, past, seen, seeded())
+    assert above[:, 0].unique().numel() > 400  # whole numbers too
+    assert (x.amax(0) <= above.amin(0) + 1e-4).all()
+    real = past._replace(whole=torch.zeros_like(past.whole), lower=torch.zeros_like(past.lower))
+    assert normal_scores(raw, zero, real, seen, seeded())[:, 0].unique().numel() == 1
 
 
 STEPS, HORIZON = 60, 6
@@ -200,7 +203,7 @@ def panel():
 def test_windows_are_rows_of_their_panel(seasons, held):
     y, observed = panel()
     windows = Windows(y, observed, seasons, HORIZON, held_out=held)
-    batch = windows.draw(400, 0.5, 4, seeded())
+    batch = windows.draw(400, 4, seeded())
     past, future, leads = batch.y, batch.future, batch.leads
     assert past.shape == (400, context_of(seasons))
     assert leads.tolist() == sorted(set(leads.tolist()))
@@ -233,12 +236,10 @@ def test_windows_reach_every_origin():
     y = torch.arange(20.0)[None]
     observed = torch.ones_like(y, dtype=torch.bool)
     windows = Windows(y, observed, Seasons(1), 3)
-    batch = windows.draw(500, 0.0, 20, seeded())
+    batch = windows.draw(500, 20, seeded())
     origins = (batch.y[:, -1] + 1).long().unique().tolist()
     assert origins == list(range(4, 20))
     assert windows.count == len(origins)
-    recent = Windows(y.repeat(1, 5), observed.repeat(1, 5), Seasons(1), 3)
-    assert recent.draw(300, 1.0, 20, seeded()).observed[:, -80:].all()
 
 
 @pytest.mark.parametrize("held", [56, 60, 61, 100])
@@ -292,7 +293,7 @@ def test_adaptation_learns_what_its_panel_does():
     how = Adaptation(steps=40, batch=64, drawn=0, mix=0.0, lr=1e-2)
     network = small()
     (found,) = adapt([network], windows, how=how)
-    batch = windows.draw(256, 0.0, 20, seeded(9))
+    batch = windows.draw(256, 20, seeded(9))
     with torch.no_grad():
         before, after = (loss(n, batch, generator=seeded()) for n in (network, found))
     assert after < 0.8 * before
@@ -344,7 +345,7 @@ def test_what_adaptation_makes_worse_is_left_as_it_was():
     wild = Adaptation(steps=3, batch=16, drawn=0, mix=0.0, lr=20.0)
     found = adapted(given, y, observed, Seasons(12), 12, how=wild)
     assert found.share == 0
-    assert found.losses[0.5] > found.losses[0.0] < found.losses[1.0]
+    assert found.losses[0.0] < min(found.losses[share] for share in (0.25, 0.5, 0.75))
     assert found.networks[0] is given[0]
 
 

@@ -92,9 +92,7 @@ class OutputFormat:
 
     def _pandas_id(self, ids: np.ndarray) -> pd.Series:
         if self.id == "category":
-            known = [] if self.categories is None else list(self.categories)
-            new = [id for id in pd.unique(ids) if id not in set(known)]
-            return pd.Series(pd.Categorical(ids, [*known, *new], ordered=self.ordered))
+            return pd.Series(pd.Categorical(ids, self._levels(ids), ordered=self.ordered))
         try:
             return pd.Series(ids).astype(pd.api.types.pandas_dtype(self.id))
         except (ValueError, TypeError, OverflowError):  # other identifiers than in training
@@ -115,9 +113,12 @@ class OutputFormat:
 
     def _polars_id(self, ids: np.ndarray) -> Any:
         if self.id == "Enum":
-            known = self.categories or ()
-            return nw.Enum([*known, *(id for id in pd.unique(ids) if id not in set(known))])
+            return nw.Enum(self._levels(ids))
         return getattr(nw, self.id)
+
+    def _levels(self, ids: np.ndarray) -> list[Any]:
+        """Categories of training, then those of identifiers that it did not have."""
+        return list(dict.fromkeys([*(self.categories or ()), *pd.unique(ids)]))
 
     def _cast(self, name: str, stamps: np.ndarray) -> nw.Expr:
         column = nw.col(name)

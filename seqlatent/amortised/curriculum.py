@@ -79,8 +79,13 @@ def _prior() -> StructuralPrior:
         start=Sometimes(0.4, Signed(LogUniform(0.01, 0.6))),
         scale=Sometimes(0.6, LogUniform(0.003, 0.3)),
     )
+    season = Season(
+        drift=Sometimes(0.75, LogUniform(0.01, 0.6)),
+        growth=Sometimes(0.5, LogUniform(0.005, 0.05)),
+        break_rate=Sometimes(0.1, 0.1),
+    )
     return StructuralPrior(
-        components=(Level(), slope, Autoregression(), Season(), LongSeason()),
+        components=(Level(), slope, Autoregression(), season, LongSeason()),
         observation=Observation(
             weights=weights,
             offset=0.0,

@@ -131,7 +131,9 @@ class Network(nn.Module):
     @staticmethod
     def _series(past: Past, folded: "_Folded") -> Tensor:
         """What the trunk reads ``(B, W)``."""
-        z, o, origin = past.z, past.observed.to(past.z.dtype), past.origin
+        z, o = past.z, past.observed.to(past.z.dtype)
+        # where zero lies tells nothing of a series that goes below it
+        origin = torch.where(past.lower, past.origin, 0.0)
         steps, m = z.shape[1], past.seasons.short
         squash = torch.asinh
         recent, seen = z[:, -RECENT:], o[:, -RECENT:]
@@ -144,8 +146,9 @@ class Network(nn.Module):
         total = o.sum(1, keepdim=True).clamp_min(1)
         level = z + origin
         near = 1e-6 * (1 + origin.abs())
-        zeros = ((level.abs() < near) * o).sum(1, keepdim=True) / total
+        zeros = ((level.abs() < near) * o).sum(1, keepdim=True) / total * past.lower
         least = torch.where(past.observed, level, torch.inf).amin(1, keepdim=True)
+        least = torch.where(past.lower, least, 0.0)
         rough = folded.deviation[:, -3 * folded.width :].abs().sum(1, keepdim=True) / o[
             :, -3 * folded.width :
         ].sum(1, keepdim=True).clamp_min(1)
@@ -158,7 +161,7 @@ class Network(nn.Module):
             squash(rough),
             squash(moves.sum(1, keepdim=True) / both.sum(1, keepdim=True).clamp_min(1)),
             zeros,
-            (least < -near).to(z.dtype),
+            (~past.lower).to(z.dtype),
             squash(least.clamp(-1e3, 1e3)),
             squash(moves.amax(1, keepdim=True)),
             past.whole.to(z.dtype),

@@ -12,6 +12,8 @@ from seqlatent.amortised.quantiles import LEVELS, QuantileFunction
 
 __all__ = ["loss"]
 
+_FARTHEST = 4.0  # normal scores that count as any beyond them
+_WIDE = 0.02  # range of normal scores that is more than one of them
 _OUTER = (0.3, 0.5)  # weights of the two outermost quantiles on each side, which few values tell of
 
 
@@ -33,7 +35,7 @@ def loss(
         network: The network.
         batch: Pasts and what followed.
         dependence: Weight of the copula.
-        generator: Draws the normal scores of values at zero, where they are an atom.
+        generator: Draws the normal scores of whole numbers and of values at a floor.
     """
     past = past_of(batch.y, batch.observed, batch.seasons)
     y = ((batch.future - past.shift) / past.unit).to(next(network.parameters()).dtype)
@@ -43,8 +45,8 @@ def loss(
     marginal = quantile_loss(raw.knots, y, past, batch.seen)
     if not dependence:
         return marginal
-    x = normal_scores(raw, y, past, generator)
     with torch.autocast(y.device.type, enabled=False):
+        x = normal_scores(raw, y, past, batch.seen, generator)
         joint = copula.log_density(x, raw.loadings, batch.seen)
     return marginal - dependence * (joint / batch.seen.sum(1).clamp_min(1)).mean()
 
@@ -71,13 +73,28 @@ def quantile_loss(
 
 
 def normal_scores(
-    raw: Raw, y: Tensor, past: Past, generator: torch.Generator | None = None
+    raw: Raw,
+    y: Tensor,
+    past: Past,
+    seen: Bool[Tensor, "B H"],
+    generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Normal scores of values, without gradients; drawn where they are those of an atom."""
+    """Normal scores of values, without gradients.
+
+    Where values are whole numbers or a floor, they are drawn between those of half a unit on both
+    sides, as the copula says.
+    """
     with torch.no_grad():
-        x = QuantileFunction(raw.knots).scores(y)
-        at_zero = past.lower & (y <= -past.origin + 1e-5 * (1 + past.origin.abs()))
-        unit = torch.rand(x.shape, generator=generator).to(x)
-        atom = torch.special.ndtr(x) * unit
-        x = torch.where(at_zero, torch.special.ndtri(atom.clamp_min(1e-6)), x)
-        return x.clamp(-4, 4)
+        function = QuantileFunction(raw.knots)
+        x = function.scores(y).clamp(-_FARTHEST, _FARTHEST)
+        half = torch.where(past.whole, 0.5 / past.unit, 0.0).to(y)
+        low = torch.where(past.whole, function.scores(y - half), x)
+        high = torch.where(past.whole, function.scores(y + half, last=True), x)
+        zero = past.lower & (y <= -past.origin + 1e-5 * (1 + past.origin.abs()))
+        low = torch.where(zero, -_FARTHEST, low)
+        high = torch.where(zero, torch.maximum(x, high), high)
+        wide = ((high - low > _WIDE) & seen).any(1).nonzero()[:, 0]
+        if len(wide):
+            drawn = copula.between(low[wide], high[wide], raw.loadings[wide], seen[wide], generator)
+            x[wide] = drawn
+        return x

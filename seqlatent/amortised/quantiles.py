@@ -75,9 +75,12 @@ class QuantileFunction:
         knots = middle + (self.knots - middle) * factor[:, None]
         return QuantileFunction(knots, self.floor, self.whole)
 
-    def scores(self, y: Float[Tensor, "B H"]) -> Float[Tensor, "B H"]:
-        """Normal scores at which the values lie, of the distribution without floor or units."""
-        return self._piece(y)[0]
+    def scores(self, y: Float[Tensor, "B H"], last: bool = False) -> Float[Tensor, "B H"]:
+        """Normal scores at which the values lie, of the distribution without floor or units.
+
+        Where quantiles are equal a value has many, of which this is the first or the ``last``.
+        """
+        return self._piece(y, right=last)[0]
 
     def _piece(self, y: Tensor, right: bool = False) -> tuple[Tensor, Tensor]:
         """Scores of values, and by how much the value grows with the score there.
