@@ -254,6 +254,20 @@ def test_scores_of_counts_are_probabilities_and_their_transform_is_drawn():
 # --- adaptation --------------------------------------------------------------------------------
 
 
+def test_networks_are_adapted_where_they_are_told_to(monkeypatch):
+    asked = []
+
+    def seen(*given, device, **options):
+        asked.append(device)
+        return real(*given, **options)
+
+    real = engines.adapted
+    monkeypatch.setattr(engines, "adapted", seen)
+    engine = amortised()
+    engine.fit(make_panel(waves()), replace(FitOptions((4,), SEED), device="meta"))
+    assert asked == ["meta"]
+
+
 def test_networks_are_adapted_to_the_panel_and_those_given_are_left_alone():
     engine: Any = amortised()
     before = {k: x.clone() for k, x in engine.own[0].state_dict().items()}

@@ -272,6 +272,16 @@ def test_adapted_networks_are_others_and_the_given_ones_stay():
         assert not any(p.requires_grad for p in (*one[i].parameters(), *given[i].parameters()))
 
 
+@pytest.mark.gpu
+def test_networks_adapt_on_an_accelerator_and_come_back():
+    y, observed = pulses()
+    rows = Windows(y, observed, Seasons(12), 12)
+    found = [adapt([small()], rows, how=FAST, device=device)[0] for device in ("cpu", "cuda")]
+    for here, there in zip(*(network.parameters() for network in found), strict=True):
+        assert there.device.type == "cpu"
+        torch.testing.assert_close(here, there, rtol=0.05, atol=0.02)
+
+
 def test_adaptation_ends_where_it_is_told_to():
     y, observed = panel()
     windows = Windows(y, observed, Seasons(12), HORIZON)

@@ -101,6 +101,7 @@ def adapt(
     how: Adaptation = Adaptation(),
     curriculum: Curriculum | None = None,
     seed: int = 0,
+    device: str | torch.device = "cpu",
     going_on: Callable[[int, int], bool] = lambda step, steps: True,
 ) -> list[Network]:
     """Copies of networks, adapted to a panel.
@@ -111,13 +112,14 @@ def adapt(
         how: Steps, rate, mixture.
         curriculum: What drawn series come from.
         seed: Seed of windows and drawn series.
+        device: Where to compute; windows and series are drawn, and networks returned, on the CPU.
         going_on: Told the number of a step and of all; where it says no, no more are made.
     """
     steps = min(how.steps, 4 * windows.count // max(windows.horizon, 1))
     curriculum = Curriculum() if curriculum is None else curriculum
     adapted = []
     for k, network in enumerate(networks):
-        network = copy.deepcopy(network).requires_grad_(True).train()
+        network = copy.deepcopy(network).to(device).requires_grad_(True).train()
         generator = torch.Generator().manual_seed(seed + 104729 * k)
         optimiser = torch.optim.AdamW(network.parameters(), how.lr)
         for step in range(steps):
@@ -126,15 +128,15 @@ def adapt(
             for group in optimiser.param_groups:
                 group["lr"] = how.lr * min(1, (step + 1) / 20) * max(0.1, 1 - step / steps)
             own = windows.draw(how.batch, curriculum.leads, generator)
-            value = loss(network, own, generator=generator)
+            value = loss(network, own.to(device), generator=generator)
             if how.mix:
                 drawn = curriculum.draw(generator, windows.seasons, how.drawn, own.leads.tolist())
-                value = value + how.mix * loss(network, drawn, generator=generator)
+                value = value + how.mix * loss(network, drawn.to(device), generator=generator)
             optimiser.zero_grad()
             value.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
-        adapted.append(network.eval().requires_grad_(False))
+        adapted.append(network.eval().requires_grad_(False).to("cpu"))
     return adapted
 
 
@@ -169,6 +171,7 @@ def adapted(
     *,
     how: Adaptation = Adaptation(),
     seed: int = 0,
+    device: str | torch.device = "cpu",
     going_on: Callable[[int, int], bool] = lambda step, steps: True,
 ) -> Adapted:
     """Adapts networks to a panel as far as held-out blocks say that it pays.
@@ -184,6 +187,7 @@ def adapted(
         horizon: Leads that will be asked for.
         how: Steps, rate, mixture, blocks.
         seed: Seed of all that is drawn.
+        device: Where to take steps.
         going_on: Told the number of a step and of all; where it says no, no more are made.
 
     References:
@@ -194,7 +198,7 @@ def adapted(
     if not blocks or not how.steps:
         return Adapted(list(networks), 0.0, (1.0,) * _THIRDS, {})
     told = _Told(going_on)
-    trial = adapt(networks, past, how=how, seed=seed, going_on=told)
+    trial = adapt(networks, past, how=how, seed=seed, device=device, going_on=told)
     losses = {}
     for share in SHARES:
         between = _between(networks, trial, share)
@@ -206,7 +210,9 @@ def adapted(
     if not share:
         return Adapted(list(networks), 0.0, width, losses)
     told.before = told.steps
-    final = trial if told.stopped else adapt(networks, whole, how=how, seed=seed + 1, going_on=told)
+    final = trial
+    if not told.stopped:
+        final = adapt(networks, whole, how=how, seed=seed + 1, device=device, going_on=told)
     return Adapted(_between(networks, final, share), share, width, losses)
 
 

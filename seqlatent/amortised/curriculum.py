@@ -65,6 +65,11 @@ class Batch(NamedTuple):
     leads: Int[Tensor, " H"]
     seasons: Seasons
 
+    def to(self, device: str | torch.device) -> "Batch":
+        """The same elsewhere."""
+        moved = {k: v.to(device) for k, v in self._asdict().items() if isinstance(v, Tensor)}
+        return self._replace(**moved)
+
 
 def _prior() -> StructuralPrior:
     weights = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from seqlatent.amortised.curriculum import Batch, Curriculum
+from seqlatent.amortised.curriculum import Curriculum
 from seqlatent.amortised.network import Network
 from seqlatent.amortised.objective import loss
 from seqlatent.files import replacing
@@ -98,7 +98,7 @@ class Trainer:
         )
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        batch = _on(self.curriculum.draw(self.generator), self.device)
+        batch = self.curriculum.draw(self.generator).to(self.device)
         kind = torch.device(self.device).type
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.half):
             value = loss(self.network, batch, generator=self.generator)
@@ -131,10 +131,3 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"])
         self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
-
-
-def _on(batch: Batch, device: str) -> Batch:
-    if device == "cpu":
-        return batch
-    moved = {k: v.to(device) for k, v in batch._asdict().items() if isinstance(v, torch.Tensor)}
-    return batch._replace(**moved)

@@ -131,6 +131,7 @@ class Amortised(Engine):
                 self.leads,
                 how=how,
                 seed=fit_options.seed,
+                device=fit_options.device,
                 going_on=steps,
             )
         self.width = found.width
