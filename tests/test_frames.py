@@ -792,6 +792,25 @@ def test_kinds_of_static_features():
     assert json.loads(json.dumps(statics.to_dict()))
 
 
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"target": 3}, "target must be a column name, found 3"),
+        ({"target": None}, "target must be a column name, found None"),
+        ({"target": ["y", 3]}, "target must be a column name, found 3"),
+        ({"future": 3}, "future must be a list of column names, found 3"),
+        ({"past": 2.5}, "past must be a list of column names, found 2.5"),
+        ({"past": "x"}, r"past must be a list .* write \['x'\]"),
+        ({"id": 3}, "id must be a column name, found 3"),
+    ],
+)
+def test_names_of_columns_are_names(given, match):
+    columns = object.__new__(Columns)  # whose types no other check has seen before
+    vars(columns).update(vars(Columns()) | given)
+    with pytest.raises(TypeError, match=match):
+        columns.__post_init__()
+
+
 def test_static_features_do_not_follow_the_order_of_the_series():
     values = np.random.default_rng(0).normal(0, 1e5, 9)
     ids = np.array([*"abcdefghi"], object)

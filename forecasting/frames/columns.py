@@ -1,6 +1,6 @@
 """Columns, the names under which a frame holds series, times, targets and covariates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 __all__ = ["Columns"]
@@ -41,14 +41,20 @@ class Columns:
     def __post_init__(self) -> None:
         for name in ("target", "future", "past"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
-                object.__setattr__(self, name, tuple(value))
+            if value is None or isinstance(value, str):
+                continue
+            if not isinstance(value, Iterable):
+                kind = "a column name" if name == "target" else "a list of column names"
+                raise TypeError(f"{name} must be {kind}, found {value!r}.")
+            object.__setattr__(self, name, tuple(value))
         for name in ("future", "past"):
             if isinstance(getattr(self, name), str):
                 raise TypeError(
                     f"{name} must be a list of column names, found the string "
                     f"{getattr(self, name)!r}; write [{getattr(self, name)!r}]."
                 )
+        if self.target is None:
+            raise TypeError("target must be a column name, found None.")
         target = (self.target,) if isinstance(self.target, str) else tuple(self.target)
         object.__setattr__(self, "targets", target)
         if not target:
