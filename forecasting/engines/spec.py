@@ -106,6 +106,7 @@ class Training:
         steps: Steps that members made, and were to make, in each stage; by their place in memory.
         said: What a trainer left undone for want of time, in words.
         spared: The same, of what leaves a model that is good enough.
+        of_series: What a trainer has to say of single series, by their places in the panel.
     """
 
     model_data: ModelData
@@ -117,6 +118,7 @@ class Training:
     steps: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
     spared: list[str] = field(default_factory=list)
+    of_series: dict[int, str] = field(default_factory=dict)
 
     def affordable(self, members: int) -> tuple[int, Deadline]:
         """How many of the members there is time for, and until when they train."""
@@ -299,7 +301,7 @@ def _read(option: str, value: Any) -> Any:
         return whole(option, value, *_SIZES[option])
     if option == "free_bits":
         return real(option, value, "a number of nats", 0)
-    if option == "calibrate":
+    if option in ("bayes", "calibrate"):
         return flag(option, value)
     if option == "specifications":
         words = isinstance(value, Iterable) and not isinstance(value, str)

@@ -193,7 +193,9 @@ def _learned(table: Table, place: np.ndarray, kinds: dict[str, str], ids: np.nda
     )
     return Statics(
         reals,
-        tuple(float(v[:1].mean() if one else v.mean()) for v, one in zip(values, same, strict=True)),
+        tuple(
+            float(v[:1].mean() if one else v.mean()) for v, one in zip(values, same, strict=True)
+        ),
         tuple(1.0 if one else float(v.std()) for v, one in zip(values, same, strict=True)),
         categories,
         vocabularies,

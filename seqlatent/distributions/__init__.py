@@ -10,6 +10,7 @@ from seqlatent.distributions.divergences import detach, kl_per_dim
 from seqlatent.distributions.empirical import Empirical
 from seqlatent.distributions.masking import masked_log_prob
 from seqlatent.distributions.normals import CovarianceNormal, FactorNormal, diagonal_normal
+from seqlatent.distributions.pareto import pareto_smoothed
 from seqlatent.distributions.probabilities import Cumulative, cumulative
 from seqlatent.distributions.sampling import base_noise, reparametrise, sample, standard_normal
 from seqlatent.distributions.switched import OneHot, Selected, Switched, regime_of
@@ -30,6 +31,7 @@ __all__ = [
     "diagonal_normal",
     "kl_per_dim",
     "masked_log_prob",
+    "pareto_smoothed",
     "regime_of",
     "reparametrise",
     "require_proper",

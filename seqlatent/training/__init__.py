@@ -6,9 +6,11 @@ from seqlatent.training.gradient.descent import NotFinite
 from seqlatent.training.gradient.loop import fit
 from seqlatent.training.gradient.plan import cosine, lbfgs
 from seqlatent.training.history import History
+from seqlatent.training.likelihood.parameter_posterior import posterior_each
 from seqlatent.training.likelihood.per_series import EachHistory, draws_each, fit_each
 from seqlatent.training.likelihood.population_prior import Pool
 from seqlatent.training.likelihood.standard_errors import Estimates, StandardErrors, standard_errors
+from seqlatent.training.likelihood.weighted_draws import ParameterPosterior
 
 __all__ = [
     "Deadline",
@@ -18,6 +20,7 @@ __all__ = [
     "History",
     "NotFinite",
     "Pace",
+    "ParameterPosterior",
     "Pool",
     "StandardErrors",
     "cosine",
@@ -26,5 +29,6 @@ __all__ = [
     "fit",
     "fit_each",
     "lbfgs",
+    "posterior_each",
     "standard_errors",
 ]

@@ -71,6 +71,9 @@ class LatentEngine(Engine):
             self.ensemble = self.ensemble.keep(kept)
         self._steps = self._stepping()
         self._note(panel)
+        for i, text in training.of_series.items():
+            id = plain_id(panel.ids[i])
+            self.notes[id] = "; ".join([*filter(None, [self.notes.get(id)]), text])
 
     def _note(self, panel: Panel) -> None:
         """Says what is not read or done as one may think, and which series do not say their own."""

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from seqlatent.forecasting.engines.structural.report import Stacking, chosen
+from seqlatent.forecasting.engines.structural.drawing import USUAL, Drawing, told
+from seqlatent.forecasting.engines.structural.report import Stacking, chosen, undone
 from seqlatent.forecasting.engines.structural.rows import Rows, prepared
 from seqlatent.forecasting.engines.structural.specifications import (
     Specification,
@@ -35,7 +36,7 @@ from seqlatent.forecasting.engines.structural.trials import (
 from seqlatent.model import LatentModel
 from seqlatent.scales import log_scales
 from seqlatent.sequences import Sequences
-from seqlatent.training import Deadline, EachHistory, draws_each, fit_each
+from seqlatent.training import Deadline, EachHistory, fit_each
 
 __all__ = ["Fitted", "Member", "fit_structural"]
 
@@ -80,6 +81,8 @@ class Fitted:
         nonnegative: Whether all values were at least 0.
         histories: Record of each specification's fit, by its name.
         undone: What was left undone for want of time, in words.
+        untrusted: Series whose parameters some specification draws from normal distributions,
+            though by weights was asked for.
     """
 
     members: tuple[Member, ...]
@@ -90,6 +93,7 @@ class Fitted:
     nonnegative: bool
     histories: dict[str, EachHistory] = field(repr=False)
     undone: tuple[str, ...] = ()
+    untrusted: tuple[int, ...] = ()
 
     @property
     def calibration_factor(self) -> float:
@@ -109,7 +113,8 @@ def fit_structural(
     u: Tensor | None = None,
     specifications: Sequence[str | Specification] | None = None,
     criterion: str = "heldout",
-    draws: int = 2,
+    draws: int | None = None,
+    bayes: bool = False,
     rows: int | None = None,
     sample: int | None = None,
     calibrate: bool = True,
@@ -129,8 +134,10 @@ def fit_structural(
         criterion: What decides on the weight of each specification: ``"heldout"``, the CRPS of
             forecasts of the last two blocks of ``horizon`` steps under parameters fitted without
             them; ``"aic"`` or ``"bic"``, for each series; ``"equal"``, nothing.
-        draws: Models of each specification, whose parameters are drawn from their posteriors; 1 has
-            the modes.
+        draws: Models of each specification, whose parameters are drawn from their posteriors; 2 by
+            default, 16 with ``bayes``. Of normal approximations 1 has the modes.
+        bayes: Whether posteriors are those of the exact likelihood, by weighted draws (see
+            :func:`seqlatent.training.posterior_each`), rather than normal approximations.
         rows: Most rows of a series that are read, the last ones; 400 by default, or two of the
             longest season where the state is large.
         sample: Most series from which the distribution of the parameters is learned, and half of
@@ -172,9 +179,11 @@ def fit_structural(
     rows = usual[0] if rows is None else rows
     # weights and widths come after the last specification
     limit = (Deadline() if deadline is None else deadline).part(0.9)
+    drawing = Drawing(USUAL[bayes] if draws is None else draws, bayes, seed)
     fit = _Fit(
-        prepared(y, season, rows, u=u), usual[1] if sample is None else sample, draws, seed, limit
+        prepared(y, season, rows, u=u), usual[1] if sample is None else sample, drawing, limit
     )
+    draws = drawing.draws
     asked = calibrate or criterion == "heldout"
     if asked:
         fit.hide(horizon)
@@ -187,12 +196,13 @@ def fit_structural(
     return Fitted(
         tuple(fit.members),
         (weights / draws).repeat_interleave(draws, 1),
-        stacking,
+        replace(stacking, posteriors=tuple(fit.posteriors)),
         season,
         rows,
         bool((y[seen] >= 0).all()),
         fit.histories,
-        tuple(_undone(len(fit.specifications), len(wanted), fit.first, asked and fit.cut)),
+        tuple(undone(len(fit.specifications), len(wanted), fit.first, asked and fit.cut)),
+        tuple(sorted(fit.untrusted)),
     )
 
 
@@ -203,8 +213,7 @@ class _Fit:
     Args:
         data: The panel.
         sample: Most series from which the distribution of the parameters is learned.
-        draws: Models of each specification.
-        seed: Seed of sample, points and draws.
+        drawing: How models are drawn.
         limit: By when to stop.
         trials: Series without their end; None where none are hidden.
         specifications: The specifications that were fitted.
@@ -212,14 +221,15 @@ class _Fit:
         histories: Records of their fits, by name.
         forecasts: Their forecasts of what was hidden.
         tells: Whether each series tells a distribution by each of them ``(B,)``.
+        posteriors: How far weighted draws are to be trusted, in words.
+        untrusted: Series where they are not.
         slowest: Most seconds that one took.
         cut: Whether the last one was cut short.
     """
 
     data: Rows
     sample: int
-    draws: int
-    seed: int
+    drawing: Drawing
     limit: Deadline
     trials: Trials | None = None
     specifications: list[Specification] = field(default_factory=list)
@@ -227,6 +237,8 @@ class _Fit:
     histories: dict[str, EachHistory] = field(default_factory=dict)
     forecasts: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     tells: list[Tensor] = field(default_factory=list)
+    posteriors: list[str] = field(default_factory=list)
+    untrusted: set[int] = field(default_factory=set)
     slowest: float = 0.0
     cut: bool = False
 
@@ -238,7 +250,7 @@ class _Fit:
     def hide(self, horizon: int) -> None:
         """Hides ends of some series, on which specifications are judged."""
         judged = 2 * self.sample if self.limit.never else min(2 * self.sample, _JUDGED)
-        self.trials = trials_of(self.data, horizon, judged, self.seed)
+        self.trials = trials_of(self.data, horizon, judged, self.drawing.seed)
 
     def add(
         self, specification: Specification, model: LatentModel, horizon: int, spare: float
@@ -263,23 +275,26 @@ class _Fit:
             # what a few series say of the distribution of their parameters is soon learned
             stages=5 if len(self.data.y) >= 16 else 2,
             points=POINTS,
-            seed=self.seed,
+            seed=self.drawing.seed,
             deadline=until.part(0.6) if self.trials is not None and first else until,
         )
         self.cut = history.stopped == "time"
         forecasts = None
         if self.trials is not None and not self.cut:
-            forecasts = forecasts_of(
-                specification, self.trials, history, self.draws, self.seed, until
-            )
+            judged = self.drawing.judged()
+            forecasts = forecasts_of(specification, self.trials, history, judged, until)
             self.cut = forecasts is None
         if self.cut and not first:
             return False
-        drawn = draws_each(model, batch, history, self.draws, seed=self.seed)
+        drawn = self.drawing(model, batch, history, until)
         self.specifications.append(specification)
         self.histories[specification.name] = history
-        self.members += [Member(specification, m) for m in drawn]
-        self.tells.append(self._tells(specification, drawn, horizon))
+        self.members += [Member(specification, m) for m in drawn.models]
+        self.tells.append(self._tells(specification, drawn.models, horizon))
+        if self.drawing.bayes:
+            self.posteriors.append(told(specification.name, drawn))
+            if drawn.trusted is not None:
+                self.untrusted |= set((~drawn.trusted).nonzero()[:, 0].tolist())
         if forecasts is None:
             self.trials = None
         else:
@@ -345,23 +360,6 @@ class _Fit:
     @property
     def _blocks(self) -> list[Block]:
         return [] if self.trials is None else blocks_of(self.trials, self.forecasts)
-
-
-def _undone(made: int, wanted: int, history: EachHistory, blind: bool) -> list[str]:
-    """What was left undone for want of time, in words."""
-    said = (
-        [f"stopped by time_limit after {made} of {wanted} specifications"] if made < wanted else []
-    )
-    reached, series = int((history.rounds > 0).sum()), len(history.rounds)
-    if reached < series:
-        said.append(
-            f"time_limit: fitted {reached} of {series} series, others use the distribution of all"
-        )
-    elif history.stopped == "time":
-        said.append("stopped by time_limit before the parameters had converged")
-    if blind and made == 1:
-        said.append("widths are not calibrated")
-    return said
 
 
 def _check(y: Tensor, criterion: str) -> None:

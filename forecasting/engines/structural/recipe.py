@@ -10,6 +10,7 @@ import torch
 from seqlatent.forecasting.arguments import chosen
 from seqlatent.forecasting.engines.engine import OutOfTime
 from seqlatent.forecasting.engines.spec import DataSummary, Members, Spec, Training, register
+from seqlatent.forecasting.engines.structural.drawing import USUAL
 from seqlatent.forecasting.engines.structural.fit import fit_structural
 from seqlatent.forecasting.engines.structural.specifications import (
     Specification,
@@ -43,6 +44,7 @@ class Pooled:
         wanted: Forms in words, None for the usual ones.
         criterion: What decides on their weights.
         draws: Models of each specification.
+        bayes: Whether their parameters are drawn by the exact likelihood.
         rows: Most rows of a series that are read; None lets the seasons decide.
         calibrate: Whether widths are calibrated on held-out blocks.
     """
@@ -50,6 +52,7 @@ class Pooled:
     wanted: tuple[str, ...] | None
     criterion: str
     draws: int
+    bayes: bool
     rows: int | None
     calibrate: bool
 
@@ -106,6 +109,7 @@ class Pooled:
             specifications=self.specifications(data_summary),
             criterion=self.criterion,
             draws=self.draws,
+            bayes=self.bayes,
             rows=most,
             calibrate=self.calibrate,
             seed=training.fit_options.seed,
@@ -124,6 +128,8 @@ class Pooled:
             usual=self.wanted is None,
         )
         training.summary["stacking"] = replace(fitted.stacking, left_out=absent).to_dict()
+        text = "weights of its parameters are not to be trusted: some are drawn from normal ones"
+        training.of_series.update(dict.fromkeys(fitted.untrusted, text))
         weights = np.zeros((data_summary.series, len(models)))
         made = [member.model for member in fitted.members]
         weights[:, : len(made)] = fitted.weights.numpy()
@@ -140,7 +146,8 @@ def structural(
     specifications: Any = "auto",
     *,
     criterion: Any = "heldout",
-    draws: int = 2,
+    draws: int | None = None,
+    bayes: bool = False,
     rows: int | None = None,
     calibrate: bool = True,
 ) -> Spec:
@@ -161,8 +168,12 @@ def structural(
         criterion: What decides on the weight of each specification: ``"heldout"``, ``"aic"``,
             ``"bic"`` or ``"equal"``; see
             :func:`seqlatent.forecasting.engines.structural.fit_structural`.
-        draws: Models of each specification, whose parameters are drawn; 1 has the most probable
-            ones.
+        draws: Models of each specification, whose parameters are drawn: 2 by default, of which a
+            single one has the most probable ones; 16 with ``bayes``.
+        bayes: Whether parameters are drawn from their posterior by the exact likelihood, with
+            weights whose quality (k-hat) ``Forecaster.report`` tells, rather than from a normal
+            approximation of it. What is uncertain about the parameters is then in all forecasts,
+            components and imputations; that costs time in proportion to ``draws``.
         rows: Most rows of a series that are read, the last ones; None lets the seasons decide.
         calibrate: Whether the widths are multiplied by what held-out blocks ask for.
 
@@ -182,7 +193,9 @@ def structural(
     wanted = tuple(words) or None
     for text in wanted or ():
         specification_of(text)
-    pooled = Pooled(wanted, criterion, draws, rows, calibrate)
+    pooled = Pooled(
+        wanted, criterion, USUAL[bayes] if draws is None else draws, bayes, rows, calibrate
+    )
     return Spec(
         "structural",
         pooled.build,

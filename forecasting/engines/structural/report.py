@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seqlatent.forecasting.engines.structural.specifications import Specification
 from seqlatent.forecasting.engines.structural.stacking import Heldout
+from seqlatent.training import EachHistory
 
 __all__ = ["Stacking", "chosen"]
 
@@ -26,6 +27,8 @@ class Stacking:
         left_out: Why other specifications were not compared.
         calibration_factor: Factor of all standard deviations that the held-out blocks asked for.
         basis: From how much data, in words.
+        posteriors: How far draws of the parameters by weights are to be trusted, a line for each
+            specification; none where they are no such draws.
 
     Example:
         >>> from seqlatent.forecasting.engines.structural import Stacking
@@ -43,6 +46,7 @@ class Stacking:
     left_out: tuple[str, ...] = ()
     calibration_factor: float = 1.0
     basis: str = ""
+    posteriors: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         head = ("specification", "weight", *self.scores, "why")
@@ -70,6 +74,7 @@ class Stacking:
                 f"all widths are multiplied by {self.calibration_factor:.2f}, so that 80 % cover "
                 "80 %"
             )
+        lines += [f"posterior of the parameters, {line}" for line in self.posteriors]
         return "\n".join([*lines, *(f"left out: {why}" for why in self.left_out)])
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,3 +149,20 @@ def chosen(
         factor,
         basis,
     )
+
+
+def undone(made: int, wanted: int, history: EachHistory, blind: bool) -> list[str]:
+    """What was left undone for want of time, in words."""
+    said = (
+        [f"stopped by time_limit after {made} of {wanted} specifications"] if made < wanted else []
+    )
+    reached, series = int((history.rounds > 0).sum()), len(history.rounds)
+    if reached < series:
+        said.append(
+            f"time_limit: fitted {reached} of {series} series, others use the distribution of all"
+        )
+    elif history.stopped == "time":
+        said.append("stopped by time_limit before the parameters had converged")
+    if blind and made == 1:
+        said.append("widths are not calibrated")
+    return said

@@ -7,12 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from seqlatent.forecasting.engines.structural.drawing import Drawing
 from seqlatent.forecasting.engines.structural.rows import Rows, at, hidden, length, without_end
 from seqlatent.forecasting.engines.structural.specifications import Specification
 from seqlatent.forecasting.engines.structural.stacking import Block
 from seqlatent.model import LatentModel, moments
 from seqlatent.sequences import Sequences
-from seqlatent.training import Deadline, EachHistory, draws_each, fit_each
+from seqlatent.training import Deadline, EachHistory, fit_each
 
 __all__ = []
 
@@ -66,8 +67,7 @@ def forecasts_of(
     specification: Specification,
     trials: Trials,
     history: EachHistory,
-    draws: int,
-    seed: int,
+    drawing: Drawing,
     deadline: Deadline,
 ) -> tuple[Tensor, Tensor] | None:
     """Means and variances ``(D, K, B, H)`` of what follows, under parameters of what was.
@@ -77,14 +77,13 @@ def forecasts_of(
     rows = trials.rows
     model, batch = specification.model(len(rows.y)), rows.sequences(specification.log)
     trial = fit_each(
-        model, batch, pool=history.pool, points=POINTS // 4, seed=seed, deadline=deadline
+        model, batch, pool=history.pool, points=POINTS // 4, seed=drawing.seed, deadline=deadline
     )
     if trial.stopped == "time":
         return None
-    mean, variance = ahead(
-        draws_each(model, batch, trial, draws, seed=seed), batch, rows, trials.y.shape[-1]
-    )
-    shape = (draws, *trials.y.shape)
+    drawn = drawing(model, batch, trial, deadline)
+    mean, variance = ahead(drawn.models, batch, rows, trials.y.shape[-1])
+    shape = (drawing.draws, *trials.y.shape)
     return mean.reshape(shape), variance.reshape(shape)
 
 

@@ -67,7 +67,7 @@ class Problems:
 
     def __init__(self, tables: Tables, data: Sequences, bound: Pool | Signed) -> None:
         self.tables, self.data, self.bound = tables, data, bound
-        self.row = _rows(data, tables.series)
+        self.row = rows_of_codes(data, tables.series)
         self.length = data.last + 1
         self.cells = max(int(data.observed.sum()), 1)
 
@@ -147,7 +147,7 @@ class Problems:
         return torch.where(out.isfinite(), out, -1e30)
 
 
-def _rows(data: Sequences, series: int) -> Tensor:
+def rows_of_codes(data: Sequences, series: int) -> Tensor:
     """The row of each series, which no other one has."""
     if not data.codes.shape[1]:
         raise ValueError(
