@@ -44,7 +44,7 @@ def test_shapes_and_weights_are_those_of_arviz(kind, size):
 
 @pytest.mark.parametrize("k", [0.2, 0.5, 0.9])
 def test_a_long_sample_tells_the_shape_and_the_scale(k):
-    u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
+    u = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
     x = 3.0 * ((-k * (1 - u).log()).expm1() / k).sort().values
     shape, scale = pareto_shape(x)
     assert shape.item() == pytest.approx(k, abs=0.01)

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -57,7 +56,9 @@ class _Sampled:
         self.log_evidence = raw.logsumexp(0) - math.log(len(raw))
 
     @classmethod
-    def of(cls, densities: Densities, index: Tensor, proposal: SplitStudent, u: Tensor) -> Self:
+    def of(
+        cls, densities: Densities, index: Tensor, proposal: SplitStudent, u: Tensor
+    ) -> "_Sampled":
         """Draws of one proposal."""
         theta = proposal.at(u)
         return cls(densities, index, [proposal], theta, densities(theta, index))
@@ -144,7 +145,7 @@ def posterior_each(
     value = history.evidence + pool.log_prob(mode)
     value = torch.where(value.isfinite(), value, densities(mode[None])[0])
     first = SplitStudent.around(densities, mode, value, history.cov)
-    u = _points(_ROUNDS * draws, mode.shape[1] + 1, seed).to(mode)[:, None].split(draws)
+    u = _points(_ROUNDS * draws, mode.shape[1] + 1, seed, mode)[:, None].split(draws)
     everyone = torch.arange(len(mode), device=mode.device)
     found = _Sampled.of(densities, everyone, first, u[0])
     theta, log_weights = found.thinned(draws)
@@ -163,7 +164,10 @@ def posterior_each(
     theta[:, lost] = _normal(first.select(lost), u[0])
     log_weights[:, lost], rounds[lost] = -math.log(draws), 0
     parameters = pool.parameters(theta)
-    return ParameterPosterior(model, parameters, log_weights, *told, rounds, densities.row)
+    shape, effective, evidence = told
+    return ParameterPosterior(
+        model, parameters, log_weights, shape, effective, evidence, rounds, densities.row
+    )
 
 
 def _next(found: _Sampled, i: int) -> SplitStudent:
@@ -179,7 +183,8 @@ def _normal(proposal: SplitStudent, u: Tensor) -> Tensor:
     return proposal.centre + (proposal.axes @ x[..., None])[..., 0]
 
 
-def _points(n: int, size: int, seed: int) -> Tensor:
-    """Points that fill the unit cube evenly."""
+def _points(n: int, size: int, seed: int, like: Tensor) -> Tensor:
+    """Points ``(n, size)`` that fill the unit cube evenly, of the type of another tensor."""
     engine = torch.quasirandom.SobolEngine(size, scramble=True, seed=seed)
-    return engine.draw(n, dtype=torch.float64).clamp(_INSIDE, 1 - _INSIDE)
+    least = max(_INSIDE, torch.finfo(like.dtype).eps)
+    return engine.draw(n, dtype=torch.float64).to(like).clamp(least, 1 - least)

@@ -18,7 +18,7 @@ _DEGREES = 8.0  # of freedom
 _AWAY, _LEAST, _MOST = (1.0, 2.0, 4.0), 0.3, 3.0
 _FLAT = 0.25  # least curvature, that of the prior being 1
 _STEP = 0.5  # of a difference of gradients, in deviations
-_INSIDE, _BISECTIONS = 1e-12, 60
+_BISECTIONS = 60
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ class SplitStudent:
         left = side < below
         # the distance from the centre on the side that a coordinate fell to
         p = torch.where(left, 1 - side / below, (side - below) / (1 - below))
-        x = torch.special.ndtri((0.5 + 0.5 * p).clamp_max(1 - _INSIDE)) * radius
+        most = 1 - torch.finfo(u.dtype).eps
+        x = torch.special.ndtri((0.5 + 0.5 * p).clamp_max(most)) * radius
         x = x * torch.where(left, -self.low, self.high)
         return self.centre + (self.axes @ x[..., None])[..., 0]
 

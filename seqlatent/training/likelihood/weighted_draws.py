@@ -207,8 +207,8 @@ class ParameterPosterior:
             size = len(index)
             place = torch.arange(size, device=owner.device)
             belief = wide.belief(many, end=end).select((owner[:, index] * size + place).reshape(-1))
-            known = {"u": _often(u, index, n), "t": _often(t, index, n)}
-            y = wide.forecast(belief, horizon, n=1, generator=generator, **known).y[0]
+            u_many, t_many = (_often(x, index, n) for x in (u, t))
+            y = wide.forecast(belief, horizon, n=1, u=u_many, t=t_many, generator=generator).y[0]
             return y.reshape(n, size, *y.shape[1:])
 
         return torch.cat(self._in_parts(data, drawn), 1)
