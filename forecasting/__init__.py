@@ -19,6 +19,7 @@ from seqlatent.forecasting.frames.columns import Columns
 if TYPE_CHECKING:
     from seqlatent.forecasting import metrics, plots
     from seqlatent.forecasting.engines.amortised.engine import Amortised
+    from seqlatent.forecasting.engines.amortised.own import amortise
     from seqlatent.forecasting.engines.engine import Engine, FitOptions
     from seqlatent.forecasting.engines.latent.stages import SequentialTraining
     from seqlatent.forecasting.engines.latent.training import WindowTraining
@@ -49,6 +50,7 @@ __all__ = [
     "TimeError",
     "Training",
     "WindowTraining",
+    "amortise",
     "metrics",
     "plots",
     "register",
@@ -68,6 +70,7 @@ _HOMES = {
     "Spec": "engines.spec",
     "Training": "engines.spec",
     "WindowTraining": "engines.latent.training",
+    "amortise": "engines.amortised.own",
     "register": "engines.registry",
     "spec_of": "engines.latent.recipes",
 }

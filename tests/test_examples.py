@@ -14,6 +14,7 @@ EXAMPLES = {
     "nile.py": ["--out", "nile.png"],
     "own_model.py": [],
     "own_forecaster.py": [],
+    "own_prior.py": [],
     "three_inferences.py": [],
     "jsb_chorales.py": ["--quiet"],
     "covariates.py": ["--out", "covariates.png"],

@@ -13,6 +13,8 @@ from seqlatent.amortised.forecast import Forecast, forecast
 from seqlatent.amortised.network import Network, Raw
 from seqlatent.amortised.past import Past, Seasons, context_of, past_of
 from seqlatent.amortised.quantiles import LEVELS, SCORES, QuantileFunction
+from seqlatent.amortised.refused import require_moving
+from seqlatent.amortised.rehearsal import Rehearsal
 from seqlatent.amortised.training import Trainer
 from seqlatent.amortised.weights import card, load_networks, weights_hash
 
@@ -29,6 +31,7 @@ __all__ = [
     "Past",
     "QuantileFunction",
     "Raw",
+    "Rehearsal",
     "Seasons",
     "Trainer",
     "Windows",
@@ -40,6 +43,7 @@ __all__ = [
     "forecast",
     "load_networks",
     "past_of",
+    "require_moving",
     "weights_hash",
     "with_added",
     "with_effects",

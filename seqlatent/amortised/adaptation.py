@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from seqlatent.amortised.network import Network
 from seqlatent.amortised.objective import loss
 from seqlatent.amortised.past import Seasons, context_of, past_of
 from seqlatent.amortised.quantiles import LEVELS, QuantileFunction
+from seqlatent.amortised.rehearsal import Source
 
 __all__ = ["Adaptation", "Adapted", "Windows", "adapt", "adapted"]
 
@@ -99,7 +101,7 @@ def adapt(
     windows: Windows,
     *,
     how: Adaptation = Adaptation(),
-    curriculum: Curriculum | None = None,
+    curriculum: Source | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
     going_on: Callable[[int, int], bool] = lambda step, steps: True,
@@ -110,7 +112,7 @@ def adapt(
         networks: The networks, which stay as they are.
         windows: Windows of the panel.
         how: Steps, rate, mixture.
-        curriculum: What drawn series come from.
+        curriculum: What drawn series come from; that of the weights of the package by default.
         seed: Seed of windows and drawn series.
         device: Where to compute; windows and series are drawn, and networks returned, on the CPU.
         going_on: Told the number of a step and of all; where it says no, no more are made.
@@ -170,6 +172,7 @@ def adapted(
     horizon: int,
     *,
     how: Adaptation = Adaptation(),
+    curriculum: Source | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
     going_on: Callable[[int, int], bool] = lambda step, steps: True,
@@ -186,6 +189,7 @@ def adapted(
         seasons: Season lengths.
         horizon: Leads that will be asked for.
         how: Steps, rate, mixture, blocks.
+        curriculum: What drawn series come from; that of the weights of the package by default.
         seed: Seed of all that is drawn.
         device: Where to take steps.
         going_on: Told the number of a step and of all; where it says no, no more are made.
@@ -198,7 +202,8 @@ def adapted(
     if not blocks or not how.steps:
         return Adapted(list(networks), 0.0, (1.0,) * _THIRDS, {})
     told = _Told(going_on)
-    trial = adapt(networks, past, how=how, seed=seed, device=device, going_on=told)
+    steps = partial(adapt, networks, how=how, curriculum=curriculum, device=device, going_on=told)
+    trial = steps(past, seed=seed)
     losses = {}
     for share in SHARES:
         between = _between(networks, trial, share)
@@ -212,7 +217,7 @@ def adapted(
     told.before = told.steps
     final = trial
     if not told.stopped:
-        final = adapt(networks, whole, how=how, seed=seed + 1, device=device, going_on=told)
+        final = steps(whole, seed=seed + 1)
     return Adapted(_between(networks, final, share), share, width, losses)
 
 

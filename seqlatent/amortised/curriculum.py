@@ -10,8 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seqlatent.amortised.past import Seasons, context_of
+from seqlatent.amortised.refused import require_finite
 from seqlatent.prior import (
     Autoregression,
+    Drawn,
     Level,
     LogUniform,
     LongSeason,
@@ -25,7 +27,7 @@ from seqlatent.prior import (
     Uniform,
 )
 
-__all__ = ["SEASONS", "Batch", "Curriculum"]
+__all__ = ["SEASONS", "Batch", "Curriculum", "cut"]
 
 SEASONS: dict[Seasons, float] = {
     Seasons(1): 3,
@@ -111,12 +113,15 @@ class Curriculum:
         seasons: How often each pair of season lengths comes.
         batch: Series of a batch, half as many of those whose past is long.
         leads: Most leads of a batch, which are drawn among those of its horizon.
+        horizon: Farthest lead; None for one that suits the seasons, and a few times as far in some
+            batches.
     """
 
     prior: StructuralPrior = field(default_factory=_prior)
     seasons: dict[Seasons, float] = field(default_factory=lambda: dict(SEASONS))
     batch: int = 512
     leads: int = 20
+    horizon: int | None = None
 
     def draw_seasons(self, generator: torch.Generator) -> Seasons:
         """Season lengths of a batch."""
@@ -140,24 +145,18 @@ class Curriculum:
             seasons: Season lengths; drawn by default.
             batch: Number of series.
             leads: Steps ahead; drawn by default.
+
+        Raises:
+            ValueError: If the prior draws what is no number.
         """
         seasons = self.draw_seasons(generator) if seasons is None else seasons
         context = context_of(seasons)
         if batch is None:
             batch = self.batch if context <= 200 else self.batch // 2
         ahead = self._leads(seasons, generator) if leads is None else torch.tensor(leads)
-        steps = context + int(ahead.max())
-        near = Uniform(max(context - 24, 0) / steps, (context - 1) / steps)
-        prior = self.prior.replace(
-            observation=_replaced(self.prior.observation, place=near),
-        )
-        lengths = [m for m in seasons if m > 1]
-        drawn = prior.sample(batch, steps, season_lengths=lengths, generator=generator)
-        length = _lengths(batch, context, seasons.short, generator)
-        observed = drawn.observed[:, :context] & (
-            torch.arange(context) >= context - length[:, None]
-        )
-        observed[:, -1] = True
+        drawn = self.drawn(generator, seasons, batch, int(ahead.max()))
+        require_finite(drawn)
+        observed = cut(drawn.observed[:, :context], seasons, generator)
         future = drawn.y[:, context - 1 + ahead]
         return Batch(
             drawn.y[:, :context],
@@ -168,11 +167,26 @@ class Curriculum:
             seasons,
         )
 
+    def drawn(self, generator: torch.Generator, seasons: Seasons, series: int, ahead: int) -> Drawn:
+        """Series of all that is read and so many steps more, with what they are made of."""
+        context = context_of(seasons)
+        steps = context + ahead
+        near = Uniform(max(context - 24, 0) / steps, (context - 1) / steps)
+        prior = self.prior.replace(observation=_replaced(self.prior.observation, place=near))
+        lengths = [m for m in seasons if m > 1]
+        return prior.sample(series, steps, season_lengths=lengths, generator=generator)
+
+    def farthest(self, seasons: Seasons) -> int:
+        """The farthest lead that is drawn with some seasons."""
+        if self.horizon is not None:
+            return self.horizon
+        return 128 if seasons.short == 1 else min(max(4 * seasons.short, 24), 512)
+
     def _leads(self, seasons: Seasons, generator: torch.Generator) -> Tensor:
         m = seasons.short
-        usual = 14 if m == 1 else min(max(2 * m, 10), 48)
-        most = 128 if m == 1 else min(max(4 * m, 24), 512)
-        far = float(torch.rand(1, generator=generator))
+        usual = self.horizon or (14 if m == 1 else min(max(2 * m, 10), 48))
+        most = self.farthest(seasons)
+        far = 1.0 if self.horizon else float(torch.rand(1, generator=generator))
         if far < 0.2:
             unit = float(torch.rand(1, generator=generator))
             usual = int(usual * (most / usual) ** unit)
@@ -183,6 +197,15 @@ class Curriculum:
 
 def _replaced(observation: Observation, **changes: object) -> Observation:
     return Observation(**{**vars(observation), **changes})  # type: ignore[arg-type]
+
+
+def cut(observed: Tensor, seasons: Seasons, generator: torch.Generator) -> Tensor:
+    """What is seen of pasts of many lengths, which end with a value."""
+    batch, context = observed.shape
+    length = _lengths(batch, context, seasons.short, generator)
+    observed = observed & (torch.arange(context) >= context - length[:, None])
+    observed[:, -1] = True
+    return observed
 
 
 def _lengths(batch: int, context: int, m: int, generator: torch.Generator) -> Tensor:

@@ -13,6 +13,7 @@ from seqlatent.amortised.curriculum import Curriculum
 from seqlatent.amortised.network import Network
 from seqlatent.amortised.objective import loss
 from seqlatent.files import replacing
+from seqlatent.training import Deadline, Pace
 
 __all__ = ["Trainer"]
 
@@ -29,7 +30,7 @@ class Trainer:
         device: Where to compute; series are drawn on the CPU.
         half: Whether products of matrices are computed in bfloat16, which takes two thirds of the
             time on processors that have it.
-        network: Sizes of the network.
+        network: Sizes of the network, or a network whose copy is trained on.
 
     Attributes:
         network: The network that is trained.
@@ -48,14 +49,17 @@ class Trainer:
         average: float = 0.998,
         device: str = "cpu",
         half: bool = True,
-        network: dict[str, int] | None = None,
+        network: dict[str, int] | Network | None = None,
     ) -> None:
         self.curriculum = Curriculum() if curriculum is None else curriculum
         self.steps, self.seed, self.lr, self.average = steps, seed, lr, average
         self.device, self.half = device, half
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.network = Network(**(network or {})).to(device)
+        if isinstance(network, Network):
+            self.network = copy.deepcopy(network).to(device).requires_grad_(True).train()
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.network = Network(**(network or {})).to(device)
         self.generator = torch.Generator().manual_seed(seed + 1)
         self.averaged = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr, weight_decay=1e-4)
@@ -68,6 +72,7 @@ class Trainer:
         *,
         every: int = 500,
         report: Callable[["Trainer"], Any] = lambda trainer: None,
+        deadline: Deadline | None = None,
     ) -> Network:
         """Trains to the end and returns the averaged network.
 
@@ -75,13 +80,21 @@ class Trainer:
             checkpoint: File that the run is kept in, and goes on from where it is there.
             every: Steps between checkpoints and reports.
             report: Called at each.
+            deadline: By when the run ends, if the steps are not done before: the rate falls by the
+                part of the time or of the steps that is spent, whichever is more.
         """
+        deadline = Deadline() if deadline is None else deadline
         if checkpoint is not None and checkpoint.exists():
             self._restore(torch.load(checkpoint, weights_only=True))
-        while self.step < self.steps:
+        pace, in_time = Pace(deadline), True
+        while in_time and self.step < self.steps:
             begun = time.process_time()
             for _ in range(min(every, self.steps - self.step)):
-                self._step()
+                in_time = pace.reaches()
+                if not in_time:
+                    break
+                spent = 0.0 if deadline.never else deadline.spent / deadline.total
+                self._step(max(spent, self.step / self.steps))
             self.seconds += time.process_time() - begun
             if checkpoint is not None:
                 with replacing(checkpoint) as draft:
@@ -91,8 +104,8 @@ class Trainer:
         network.load_state_dict(self.averaged)
         return network.eval()
 
-    def _step(self) -> None:
-        done = self.step / self.steps
+    def _step(self, done: float) -> None:
+        """One step, when a part of the training is done."""
         rate = (
             self.lr * min(1, (self.step + 1) / 300) * max(0.01, (1 + math.cos(math.pi * done)) / 2)
         )

@@ -1,6 +1,13 @@
 """Priors over structural latent series that can be drawn from, with the truth beside each draw."""
 
-from seqlatent.prior.components import Autoregression, ComponentPrior, Level, Season, Slope
+from seqlatent.prior.components import (
+    Autoregression,
+    ComponentPrior,
+    Cycle,
+    Level,
+    Season,
+    Slope,
+)
 from seqlatent.prior.grid import Grid, Part
 from seqlatent.prior.hyper import Hyper, LogUniform, Scalar, Signed, Sometimes, Uniform
 from seqlatent.prior.missing import Missing
@@ -13,6 +20,7 @@ __all__ = [
     "KINDS",
     "Autoregression",
     "ComponentPrior",
+    "Cycle",
     "Drawn",
     "Grid",
     "Hyper",

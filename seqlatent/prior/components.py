@@ -11,7 +11,7 @@ from seqlatent.prior.grid import Grid, Part
 from seqlatent.prior.hyper import LogUniform, Scalar, Signed, Sometimes, Uniform
 from seqlatent.recurrence import linear_recurrence
 
-__all__ = ["Autoregression", "ComponentPrior", "Level", "Season", "Slope"]
+__all__ = ["Autoregression", "ComponentPrior", "Cycle", "Level", "Season", "Slope"]
 
 
 class ComponentPrior(ABC):
@@ -123,6 +123,40 @@ class Autoregression(ComponentPrior):
         shocks = (scale * grid.normal())[..., None]
         path = linear_recurrence(coefficient[..., None], shocks)[..., 0]
         return Part(path, {"coefficient": coefficient, "scale": scale})
+
+
+@dataclass(frozen=True)
+class Cycle(ComponentPrior):
+    r"""A stochastic cycle, a damped oscillation that shocks keep going, from its stationary law.
+
+    .. math:: \psi_t = \rho R(2 \pi / p)\, \psi_{t-1} + s \sqrt{1 - \rho^2}\, \varepsilon_t
+
+    with a rotation R in the plane; the component is the first coordinate of :math:`\psi_t`.
+
+    Args:
+        period: Steps of a cycle :math:`p`, which need be no season and no whole number.
+        damping: :math:`\rho`; at 1 the cycle is a wave that goes on unchanged.
+        amplitude: Standard deviation :math:`s` of the component.
+        name: What it is called.
+
+    References:
+        Forecasting, Structural Time Series Models (Harvey, 1989), chapter 2.3.3.
+    """
+
+    period: Scalar = LogUniform(4.0, 60.0)
+    damping: Scalar = Uniform(0.8, 1.0)
+    amplitude: Scalar = LogUniform(0.3, 10.0)
+    name: str = "cycle"
+
+    def sample(self, grid: Grid) -> Part:
+        period, damping = grid.scalar(self.period), grid.scalar(self.damping)
+        amplitude = grid.scalar(self.amplitude)
+        # seen from a frame that turns with it, the state is two autoregressions
+        shocks = (1 - damping**2).clamp_min(0).sqrt()[..., None] * grid.normal(grid.steps, 2)
+        turned = linear_recurrence(damping[..., None], shocks, grid.normal(2))
+        angle = 2 * math.pi * torch.arange(1, grid.steps + 1) / period
+        path = amplitude * (turned[..., 0] * angle.cos() - turned[..., 1] * angle.sin())
+        return Part(path, {"period": period, "damping": damping, "amplitude": amplitude})
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from seqlatent.amortised import (
     Adaptation,
     Forecast,
     Network,
+    Rehearsal,
     Seasons,
     adapted,
     context_of,
@@ -22,11 +23,12 @@ from seqlatent.forecasting.engines import unread
 from seqlatent.forecasting.engines.amortised import covariates, packing, scoring, windows
 from seqlatent.forecasting.engines.amortised.covariates import Covariates, PerTarget
 from seqlatent.forecasting.engines.amortised.predictor import Pool, Predictor
+from seqlatent.forecasting.engines.amortised.progress import Steps
 from seqlatent.forecasting.engines.amortised.windows import State
 from seqlatent.forecasting.engines.engine import Engine, FitOptions, Marginals, Packed, Scores
+from seqlatent.forecasting.errors import ArgumentError
 from seqlatent.forecasting.frames.identifiers import decoded, encoded
 from seqlatent.forecasting.frames.panel import Future, Panel
-from seqlatent.training import Pace
 
 __all__ = ["Amortised"]
 
@@ -48,6 +50,9 @@ class Amortised(Engine):
         horizon: Leads that the networks adapt to; None for two seasons, and no more than a quarter
             of the rows of a series. Any others may be asked for.
         networks: Networks of one's own; None for those that ship with the package.
+        rehearsal: Drawn series that networks of one's own learned from, which stand beside those of
+            the panel when they are adapted, and whose seasons are those that may be asked for; None
+            for series of the prior of the package.
 
     Example:
         >>> import pandas as pd
@@ -68,6 +73,7 @@ class Amortised(Engine):
         adapt: bool | Adaptation = True,
         horizon: int | None = None,
         networks: Sequence[Network] | None = None,
+        rehearsal: Rehearsal | None = None,
     ) -> None:
         if not isinstance(adapt, bool | Adaptation):
             raise TypeError(
@@ -86,7 +92,12 @@ class Amortised(Engine):
                 "networks must be one or more of seqlatent.amortised.Network, found "
                 f"{networks!r}; give None for those of the package."
             )
-        self.adapt, self.horizon = adapt, horizon
+        if not isinstance(rehearsal, Rehearsal | None):
+            raise TypeError(
+                "rehearsal must be a seqlatent.amortised.Rehearsal or None, found "
+                f"{type(rehearsal).__name__}; write Rehearsal.of(curriculum, ...)."
+            )
+        self.adapt, self.horizon, self.rehearsal = adapt, horizon, rehearsal
         self.own = None if networks is None else tuple(networks)
         self.networks: tuple[Network, ...] | None = None  # adapted to the panel
         self.width: tuple[float, ...] = (1.0,)
@@ -95,7 +106,9 @@ class Amortised(Engine):
 
     def unfitted(self) -> "Amortised":
         """Another with the same options that has learned nothing."""
-        return type(self)(adapt=self.adapt, horizon=self.horizon, networks=self.own)
+        return type(self)(
+            adapt=self.adapt, horizon=self.horizon, networks=self.own, rehearsal=self.rehearsal
+        )
 
     # --- fit ---------------------------------------------------------------------------------
 
@@ -105,6 +118,7 @@ class Amortised(Engine):
         self.width, self.leads, self.targets = (1.0,), 1, panel.y.shape[1]
         self.effects = ()
         seasons = Seasons.of(fit_options.season_lengths)
+        self._require_seasons(seasons)
         self.summary = {"weights": None if self.own else weights_hash()}
         if self.adapt:
             self._adapt(panel, seasons, fit_options)
@@ -122,7 +136,7 @@ class Amortised(Engine):
                 self._base, y, observed, u, seasons, self.leads, how.blocks
             )
             self.summary["effects"] = covariates.summary(self.effects)
-        with _Steps(fit_options) as steps:
+        with Steps(fit_options) as steps:
             found = adapted(
                 self._base,
                 y,
@@ -130,6 +144,7 @@ class Amortised(Engine):
                 seasons,
                 self.leads,
                 how=how,
+                curriculum=self.rehearsal,
                 seed=fit_options.seed,
                 device=fit_options.device,
                 going_on=steps,
@@ -148,6 +163,18 @@ class Amortised(Engine):
         elif not found.losses and how.steps:
             few = "too few rows to adapt to and to hold out, so that the networks are as they were"
             self.notes[None] = few
+
+    def _require_seasons(self, seasons: Seasons) -> None:
+        """Refuses seasons that networks of one's own were not trained on."""
+        if self.rehearsal is None or seasons == self.rehearsal.seasons:
+            return
+        known, asked = (list(dict.fromkeys(m for m in s if m)) for s in (self.rehearsal.seasons, seasons))
+        raise ArgumentError(
+            f"these networks have learned from series of season_length={known}, found {asked}, "
+            f"given or by the frequency; write Forecaster(..., season_length={known}), or train "
+            f"others: amortise(prior, season_length={asked}).",
+            name="season_length",
+        )
 
     @property
     def _base(self) -> tuple[Network, ...]:
@@ -279,11 +306,13 @@ class Amortised(Engine):
         tensors |= packing.networks_to_tensors("own", self.own or ())
         tensors |= packing.networks_to_tensors("adapted", self.networks or ())
         tensors |= covariates.effects_to_tensors(self.effects)
+        tensors |= packing.rehearsal_to_tensors(self.rehearsal)
         config: dict[str, Any] = {
             "adapt": packing.adapt_to_dict(self.adapt),
             "horizon": self.horizon,
             "own": None if self.own is None else [network.config for network in self.own],
             "adapted": [network.config for network in self.networks] if self.networks else None,
+            "rehearsal": None if self.rehearsal is None else self.rehearsal.leads,
             "seasons": list(self.predictor.seasons),
             "targets": self.targets,
             "width": list(self.width),
@@ -305,7 +334,9 @@ class Amortised(Engine):
             for name in ("own", "adapted")
         )
         adapt = packing.adapt_from_dict(config["adapt"])
-        engine = cls(adapt=adapt, horizon=config["horizon"], networks=own)
+        seasons = Seasons(*config["seasons"])
+        kept = packing.rehearsal_of(config.get("rehearsal"), seasons, tensors)
+        engine = cls(adapt=adapt, horizon=config["horizon"], networks=own, rehearsal=kept)
         engine.networks, engine.targets = found, config["targets"]
         engine.width, engine.leads = tuple(config["width"]), config["leads"]
         engine.effects = covariates.effects_of_tensors(config["effects"], tensors)
@@ -315,45 +346,8 @@ class Amortised(Engine):
         if shipped and engine.summary["weights"] != weights_hash():
             said = [engine.notes.get(None), packing.CHANGED]
             engine.notes[None] = "; ".join(dict.fromkeys(filter(None, said)))
-        engine._ready(Seasons(*config["seasons"]), packing.pool_of(tensors))
+        engine._ready(seasons, packing.pool_of(tensors))
         return engine
-
-
-class _Steps:
-    """Says whether one more step of adaptation is made, and shows how many were.
-
-    Attributes:
-        left: Steps that were made and all of them, where there was no time for one; else None.
-    """
-
-    def __init__(self, fit_options: FitOptions) -> None:
-        self.left: tuple[int, int] | None = None
-        self._pace, self._shown, self._bar = Pace(fit_options.deadline), fit_options.progress, None
-
-    def __enter__(self) -> "_Steps":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __call__(self, step: int, steps: int) -> bool:
-        if self.left is not None:
-            return False
-        if not self._pace.reaches():
-            self.left = step, steps
-            return False
-        if self._shown:
-            self._show(step, steps)
-        return True
-
-    def _show(self, step: int, steps: int) -> None:
-        from tqdm.auto import tqdm
-
-        if self._bar is None or step < self._bar.n:  # once before the last blocks, once on all
-            self.__exit__()
-            self._bar = tqdm(total=steps)
-        self._bar.update(step + 1 - self._bar.n)
 
 
 def _usual(seasons: Seasons, lengths: np.ndarray) -> int:

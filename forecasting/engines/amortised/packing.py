@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqlatent.amortised import Adaptation, Network
+from seqlatent.amortised import Adaptation, Network, Rehearsal, Seasons
 from seqlatent.forecasting.engines.amortised.predictor import Pool
 
 __all__ = []
@@ -18,6 +18,8 @@ CHANGED = (
     "those of then"
 )
 """What is to be noted where forecasts come from other networks than before."""
+
+_KEPT = ("y", "observed", "future")
 
 
 def adapt_to_dict(adapt: bool | Adaptation) -> Any:
@@ -65,3 +67,20 @@ def pool_of(tensors: Mapping[str, Tensor]) -> Pool:
     return Pool(
         **{k.removeprefix(start): x.numpy() for k, x in tensors.items() if k.startswith(start)}
     )
+
+
+def rehearsal_to_tensors(rehearsal: Rehearsal | None) -> dict[str, Tensor]:
+    """Drawn series by their names."""
+    if rehearsal is None:
+        return {}
+    return {f"rehearsal.{name}": getattr(rehearsal, name) for name in _KEPT}
+
+
+def rehearsal_of(
+    leads: int | None, seasons: Seasons, tensors: Mapping[str, Tensor]
+) -> Rehearsal | None:
+    """Reads what :func:`rehearsal_to_tensors` gave; no leads where there was none."""
+    if leads is None:
+        return None
+    y, observed, future = (tensors[f"rehearsal.{name}"] for name in _KEPT)
+    return Rehearsal(y, observed, future, seasons, leads)
