@@ -158,9 +158,23 @@ def innovated(columns: Columns, panel: Panel, found: Mapping[str, np.ndarray]) -
 
 
 def diagnosed(
-    columns: Columns, panel: Panel, found: Mapping[str, np.ndarray], lags: int | None, season: int
+    columns: Columns,
+    panel: Panel,
+    found: Mapping[str, np.ndarray],
+    usual: Mapping[str, tuple[np.ndarray, np.ndarray] | None],
+    lags: int | None,
+    season: int,
 ) -> Data:
-    """One row per series, model, target and test, and per number of lags."""
+    """One row per series, model, target and test, and per number of lags.
+
+    Args:
+        columns: Names of the columns.
+        panel: The rows.
+        found: Innovations of each model ``(R, D)``.
+        usual: Of models that learned from others, how far series lie from these, and p-values.
+        lags: Most lags; None for what suits the season and each series.
+        season: Steps of a season.
+    """
     made: list[tuple[Any, ...]] = []
     for i, (start, stop) in enumerate(zip(panel.offsets[:-1], panel.offsets[1:], strict=True)):
         for alias, x in found.items():
@@ -170,7 +184,11 @@ def diagnosed(
                 if most is None:
                     most = 2 * season if season > 1 else 10
                     most = max(1, min(most, int((~np.isnan(series)).sum()) // 5))
-                made += [(i, alias, target, *check) for check in innovations.checks(series, most)]
+                checks = innovations.checks(series, most)
+                if (told := usual[alias]) is not None:
+                    n = int((~np.isnan(panel.y[start:stop, d])).sum())
+                    checks.append(innovations.Check("prior", 0, n, *(x[i, d] for x in told)))
+                made += [(i, alias, target, *check) for check in checks]
     index, *rest = zip(*made, strict=True)
     data: Data = {columns.id: panel.ids[np.array(index)]}
     for name, values in zip(DIAGNOSED, rest, strict=True):

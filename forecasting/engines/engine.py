@@ -231,6 +231,15 @@ class Engine(ABC):
 
         return ndtri(np.clip(self.score(panel, seed).pit, tiny, 1 - tiny))
 
+    def typicality(self, panel: Panel) -> tuple[np.ndarray, np.ndarray] | None:
+        """How usual series are among those that it learned from before it saw any panel.
+
+        Returns:
+            How far each series lies from these, and the part of these that are as far ``(N, D)``,
+            NaN where there are too few rows to tell; None where it learned from no others.
+        """
+        return None
+
     def completed(
         self, panel: Panel, levels: Sequence[float], n: int, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:

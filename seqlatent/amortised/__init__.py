@@ -16,11 +16,13 @@ from seqlatent.amortised.quantiles import LEVELS, SCORES, QuantileFunction
 from seqlatent.amortised.refused import require_moving
 from seqlatent.amortised.rehearsal import Rehearsal
 from seqlatent.amortised.training import Trainer
+from seqlatent.amortised.typicality import TYPICAL_ROWS, Typicality, shipped_typicality
 from seqlatent.amortised.weights import card, load_networks, weights_hash
 
 __all__ = [
     "LEVELS",
     "SCORES",
+    "TYPICAL_ROWS",
     "Adaptation",
     "Adapted",
     "Batch",
@@ -34,6 +36,7 @@ __all__ = [
     "Rehearsal",
     "Seasons",
     "Trainer",
+    "Typicality",
     "Windows",
     "adapt",
     "adapted",
@@ -44,6 +47,7 @@ __all__ = [
     "load_networks",
     "past_of",
     "require_moving",
+    "shipped_typicality",
     "weights_hash",
     "with_added",
     "with_effects",

@@ -14,7 +14,7 @@ from seqlatent.amortised.refused import require_finite
 
 __all__ = ["Rehearsal", "Source"]
 
-_SERIES = 1024
+_SERIES = 2048
 
 
 class Source(Protocol):

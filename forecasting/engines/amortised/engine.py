@@ -1,6 +1,6 @@
 """Amortised, networks that have learned from drawn series, adapted to the panel or as they are."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -14,13 +14,15 @@ from seqlatent.amortised import (
     Network,
     Rehearsal,
     Seasons,
+    Typicality,
     adapted,
     context_of,
     load_networks,
+    shipped_typicality,
     weights_hash,
 )
 from seqlatent.forecasting.engines import unread
-from seqlatent.forecasting.engines.amortised import covariates, packing, scoring, windows
+from seqlatent.forecasting.engines.amortised import covariates, packing, scoring, usual, windows
 from seqlatent.forecasting.engines.amortised.covariates import Covariates, PerTarget
 from seqlatent.forecasting.engines.amortised.predictor import Pool, Predictor
 from seqlatent.forecasting.engines.amortised.progress import Steps
@@ -103,6 +105,7 @@ class Amortised(Engine):
         self.width: tuple[float, ...] = (1.0,)
         self.leads, self.targets = 1, 0
         self.effects: PerTarget = ()
+        self._test: Typicality | None = None
 
     def unfitted(self) -> "Amortised":
         """Another with the same options that has learned nothing."""
@@ -124,6 +127,8 @@ class Amortised(Engine):
             self._adapt(panel, seasons, fit_options)
         self._ready(seasons, Pool.of(panel))
         self._note(panel, fit_options.season_lengths)
+        if panel.batch * self.targets <= usual.NOTED and not fit_options.deadline.passed:
+            self._said(usual.remarks(panel, self.typicality(panel)))
 
     def _adapt(self, panel: Panel, seasons: Seasons, fit_options: FitOptions) -> None:
         """Adapts the networks as far as there is time."""
@@ -168,7 +173,9 @@ class Amortised(Engine):
         """Refuses seasons that networks of one's own were not trained on."""
         if self.rehearsal is None or seasons == self.rehearsal.seasons:
             return
-        known, asked = (list(dict.fromkeys(m for m in s if m)) for s in (self.rehearsal.seasons, seasons))
+        known, asked = (
+            list(dict.fromkeys(m for m in s if m)) for s in (self.rehearsal.seasons, seasons)
+        )
         raise ArgumentError(
             f"these networks have learned from series of season_length={known}, found {asked}, "
             f"given or by the frequency; write Forecaster(..., season_length={known}), or train "
@@ -224,12 +231,11 @@ class Amortised(Engine):
         text = "; ".join(filter(None, said))
         if text:
             self.notes[None] = text
-        count = np.add.reduceat(~np.isnan(panel.y), panel.offsets[:-1], 0, dtype=np.int64)
-        for i, d in np.argwhere(count < 2):
-            target = f"target {d + 1}: " if self.targets > 1 else ""
-            few = "one value: it moves" if count[i, d] else "no value: it stands and moves"
-            id = panel.ids[i : i + 1].tolist()[0]
-            text = f"{target}{few} as the other series do"
+        self._said(usual.short(panel))
+
+    def _said(self, remarks: Iterable[tuple[Any, str]]) -> None:
+        """Adds to what is noted of series."""
+        for id, text in remarks:
             self.notes[id] = "; ".join(filter(None, [self.notes.get(id), text]))
 
     # --- state -------------------------------------------------------------------------------
@@ -298,6 +304,17 @@ class Amortised(Engine):
     def score(self, panel: Panel, seed: int) -> Scores:
         self._require(panel)
         return Scores(*scoring.scores(self.predictor, panel, seed))
+
+    def typicality(self, panel: Panel) -> tuple[np.ndarray, np.ndarray] | None:
+        self._require(panel)
+        seasons = self.predictor.seasons
+        if self.own is None:
+            return usual.tested(shipped_typicality(seasons), panel)
+        if self.rehearsal is None:  # nobody says what its networks learned from
+            return None
+        if self._test is None:
+            self._test = Typicality(self.own, self.rehearsal)
+        return usual.tested(self._test, panel)
 
     # --- files -------------------------------------------------------------------------------
 
