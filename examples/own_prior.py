@@ -64,7 +64,7 @@ def main() -> None:
     """Looks at draws, trains on them, and forecasts tanks that were not drawn before."""
     drawn = TANK.sample(3, 30, generator=torch.Generator().manual_seed(0))
     print("draws first:", *(row.round().int().tolist() for row in drawn.y), sep="\n")
-    engine = amortise(TANK, horizon=HORIZON, adapt=False, **({"steps": 20} if FAST else {}))
+    engine = amortise(TANK, horizon=HORIZON, adapt=False, steps=20 if FAST else None)
 
     y = TANK.sample(SERIES, ROWS + HORIZON, generator=torch.Generator().manual_seed(1)).y
     past = y[:, :ROWS].double().numpy()

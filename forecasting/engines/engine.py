@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from seqlatent.forecasting.engines.contributions import Contributions
 
 __all__ = ["Engine", "FitOptions", "Marginals", "OutOfTime", "Packed", "Scores", "Smoothed"]
-
-
-_E = TypeVar("_E", bound="Engine")
 
 
 class OutOfTime(Exception):
@@ -156,7 +153,7 @@ class Engine(ABC):
     notes: dict[Any, str]
     summary: dict[str, Any]
 
-    def __new__(cls: type[_E], *args: Any, **options: Any) -> _E:
+    def __new__(cls, *args: Any, **options: Any) -> "Engine":
         # an engine of one's own has them too, whatever its __init__ does
         engine = super().__new__(cls)
         engine.notes, engine.summary = {}, {}

@@ -105,7 +105,8 @@ def amortise(
     with Bar(progress, steps, deadline) as bar:
         network = trainer.run(every=_EVERY, report=bar, deadline=deadline)
     own = [network.requires_grad_(False)]
-    return Amortised(adapt=adapt, networks=own, rehearsal=rehearsal)
+    engine: Any = Amortised(adapt=adapt, networks=own, rehearsal=rehearsal)
+    return engine
 
 
 _ENDLESS = 10**9  # steps that no deadline leaves time for
