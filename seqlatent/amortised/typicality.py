@@ -27,6 +27,7 @@ TYPICAL_ROWS = LENGTHS[-1]
 _NEIGHBOURS = 5
 _RIDGE = 0.1  # of the covariance of features, some of which hardly vary beside the others
 _FARTHEST = 12.0  # usual deviations of a feature that count as any beyond them
+_MAPPED = 90  # last values that are compared two by two
 _SOME = 256  # series at a time
 
 
@@ -258,6 +259,7 @@ def _map(z: Tensor, d: Tensor, observed: Tensor, seasons: Seasons) -> Tensor:
 
     By one value, and by two; where there is a season, than its last value if that is better.
     """
+    z, d, observed = z[:, -_MAPPED:], d[:, 1 - _MAPPED :], observed[:, -_MAPPED:]
     naive = _typical((d[:, 1:]).abs(), observed[:, 1:-1] & observed[:, 2:])
     m = seasons.short
     if 1 < m < z.shape[1] // 2:
