@@ -1,7 +1,7 @@
 """How parameters of a fit are drawn: from normal approximations, or from their posteriors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ __all__ = ["USUAL", "Drawing", "Drawn"]
 
 USUAL = {False: 2, True: 16}  # models of each specification, with and without weights
 _JUDGED = 4  # models that forecast what was hidden: scores of mixtures cost their square
+_FEW = 32  # weighted draws for which these stand
 
 
 class Drawn(NamedTuple):
@@ -40,17 +41,19 @@ class Drawing:
         bayes: Whether parameters are drawn by their exact likelihood, rather than from the normal
             distributions that the search for the modes ended with.
         seed: Seed of the draws.
+        points: Weighted draws of each posterior, for which the models stand.
     """
 
     draws: int
     bayes: bool = False
     seed: int = 0
+    points: int = 128
 
     def judged(self) -> "Drawing":
         """The same with no more models than a trial is worth."""
-        return Drawing(
-            min(self.draws, _JUDGED) if self.bayes else self.draws, self.bayes, self.seed
-        )
+        if not self.bayes:
+            return self
+        return replace(self, draws=min(self.draws, _JUDGED), points=_FEW)
 
     def __call__(
         self, model: LatentModel, batch: Sequences, history: EachHistory, deadline: Deadline
@@ -60,7 +63,7 @@ class Drawing:
         if not self.bayes or (not deadline.never and deadline.left < history.seconds):
             models = draws_each(model, batch, history, self.draws, seed=self.seed)
             return Drawn(models, None, None)
-        found = posterior_each(model, batch, history, seed=self.seed)
+        found = posterior_each(model, batch, history, draws=self.points, seed=self.seed)
         models = found.models(self.draws, seed=self.seed)
         return Drawn(models, found.shape, found.rounds > 0)
 
