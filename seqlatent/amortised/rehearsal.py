@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,6 +17,7 @@ __all__ = ["Rehearsal", "Source"]
 _SERIES = 2048
 
 
+@runtime_checkable
 class Source(Protocol):
     """What drawn series come from: a :class:`Curriculum`, or those that it once drew.
 
