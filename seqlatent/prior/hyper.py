@@ -41,8 +41,8 @@ class Uniform(Hyper):
         high: The greatest.
     """
 
-    low: float
-    high: float
+    low: float | int
+    high: float | int
 
     def __post_init__(self) -> None:
         if not -math.inf < self.low <= self.high < math.inf:
@@ -64,8 +64,8 @@ class LogUniform(Hyper):
         high: The greatest.
     """
 
-    low: float
-    high: float
+    low: float | int
+    high: float | int
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.high < math.inf:
@@ -103,7 +103,7 @@ class Sometimes(Hyper):
         otherwise: What it is for the others.
     """
 
-    probability: float
+    probability: float | int
     value: Scalar
     otherwise: Scalar = 0.0
 

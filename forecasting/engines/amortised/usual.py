@@ -32,7 +32,7 @@ def remarks(panel: Panel, found: tuple[np.ndarray, np.ndarray] | None) -> Iterat
     if found is None:
         return
     p = found[1]
-    for i, d in np.argwhere(p <= _RARE):  # none where it is NaN
+    for i, d in np.argwhere(p <= _RARE).tolist():  # none where it is NaN
         text = (
             f"unlike what the networks learned from: {p[i, d]:.1%} of that is as far from the rest"
         )
@@ -42,7 +42,7 @@ def remarks(panel: Panel, found: tuple[np.ndarray, np.ndarray] | None) -> Iterat
 def short(panel: Panel) -> Iterator[tuple[Any, str]]:
     """Series of fewer than two values."""
     count = np.add.reduceat(~np.isnan(panel.y), panel.offsets[:-1], 0, dtype=np.int64)
-    for i, d in np.argwhere(count < 2):
+    for i, d in np.argwhere(count < 2).tolist():
         few = "one value: it moves" if count[i, d] else "no value: it stands and moves"
         yield _id(panel, i), f"{_target(panel, d)}{few} as the other series do"
 

@@ -176,13 +176,11 @@ def fit_structural(
         **allowed,
     )
     usual = reading(wanted)
-    rows = usual[0] if rows is None else rows
+    rows, sample = (a if b is None else b for a, b in zip(usual, (rows, sample), strict=True))
     # weights and widths come after the last specification
     limit = (Deadline() if deadline is None else deadline).part(0.9)
     drawing = Drawing(USUAL[bayes] if draws is None else draws, bayes, seed)
-    fit = _Fit(
-        prepared(y, season, rows, u=u), usual[1] if sample is None else sample, drawing, limit
-    )
+    fit = _Fit(prepared(y, season, rows, u=u), sample, drawing, limit)
     draws = drawing.draws
     asked = calibrate or criterion == "heldout"
     if asked:
