@@ -9,7 +9,7 @@ import torch
 from trained import shared
 
 from seqlatent import zoo
-from seqlatent.amortised import Adaptation, Network
+from seqlatent.amortised import Adaptation, Curriculum, Network, Rehearsal, Seasons
 from seqlatent.forecasting import Amortised, Forecaster, Spec
 from seqlatent.forecasting.engines.latent.recipes import (
     deep_markov,
@@ -46,18 +46,26 @@ def own(context=None):
     )
 
 
-def amortised() -> Amortised:
+def amortised(rehearsal: Rehearsal | None = None) -> Amortised:
     """Networks without any training, adapted by a few steps."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Network(width=16, depth=1, head_width=8, head_depth=1, factors=2)
     how = Adaptation(steps=3, lr=0.1, batch=16, drawn=8)
-    return Amortised(adapt=how, horizon=3, networks=[network])
+    return Amortised(adapt=how, horizon=3, networks=[network], rehearsal=rehearsal)
+
+
+def rehearsed() -> Amortised:
+    """The same beside series that are kept, of a prior that is not at hand any more."""
+    generator = torch.Generator().manual_seed(0)
+    kept = Rehearsal.of(Curriculum(horizon=3), Seasons(SEASON), generator, series=256)
+    return amortised(kept)
 
 
 ENGINES = {
     "structural": lambda: structural(["damped", "log level"], draws=2, criterion="equal"),
     "short_structural": lambda: structural(["damped"], draws=1, criterion="equal", rows=16),
+    "bayes": lambda: structural(["damped"], draws=2, criterion="equal", bayes=True),
     "deep_state": lambda: deep_state(steps=3, hidden_dim=4),
     "srnn": lambda: srnn(members=1, steps=3, hidden_dim=8),
     "srnn_latent": lambda: srnn(members=1, steps=3, latent_dim=2, hidden_dim=8),
@@ -69,6 +77,7 @@ ENGINES = {
     "own": own,
     "short_own": lambda: own(context=12),
     "amortised": amortised,
+    "rehearsed": rehearsed,
     "naive": lambda: "naive",
     "seasonal_naive": lambda: "seasonal_naive",
     "ets": lambda: "ets",
@@ -81,10 +90,12 @@ BASELINES = ("naive", "seasonal_naive", "ets", "theta", "sarimax")
 EXACT = (
     "structural",
     "short_structural",
+    "bayes",
     "deep_state",
     "own",
     "short_own",
     "amortised",
+    "rehearsed",
     *BASELINES,
 )
 """Engines whose forecasts are known in closed form, in double precision."""

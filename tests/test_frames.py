@@ -792,6 +792,25 @@ def test_kinds_of_static_features():
     assert json.loads(json.dumps(statics.to_dict()))
 
 
+class Counted(str):
+    """Text that counts how often it is looked up."""
+
+    hashed = 0
+
+    def __hash__(self):
+        Counted.hashed += 1
+        return str.__hash__(self)
+
+
+def test_categories_are_looked_up_a_few_times_each():
+    ids = np.array([Counted(i) for i in range(500)], object)
+    kept = OutputFormat(id="category", categories=tuple(ids[:400]))
+    Counted.hashed = 0
+    found = kept.frame({"unique_id": ids})["unique_id"]
+    assert Counted.hashed < 20 * len(ids)  # against a set that is made anew for each: 200,000
+    assert found.tolist() == found.cat.categories.tolist() == ids.tolist()
+
+
 @pytest.mark.parametrize(
     ("given", "match"),
     [

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from engines import ENGINES
+from engines import ENGINES, EXACT
 from random_frames import AHEAD, case
 
 from seqlatent.forecasting import (
@@ -179,11 +179,7 @@ def update_is_forecast(name, one, model, found, x, again, counts, about):
     if expected is None or moved is None:
         return
     # particles: the same rows and a sound forecast; their law of moments has a test of its own
-    rtol = (
-        1e-6
-        if name in (*CHEAP, "sarimax", "amortised", "own", "structural", "deep_state")
-        else np.inf
-    )
+    rtol = 1e-6 if name in EXACT else np.inf
     later = moved.predict(AHEAD, **plain)
     sound(later, model.aliases[0], about)
     agree(later, expected, one.columns, model.aliases[0], about, rtol)

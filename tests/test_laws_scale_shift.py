@@ -11,8 +11,6 @@ from seqlatent.forecasting.engines.latent.recipes import structural
 
 MODELS = {**ENGINES, "structural": lambda: structural(["damped"], draws=2, criterion="equal")}
 """The same, of which none takes logarithms."""
-NEAR_ZERO = ("amortised",)
-"""Models that are told how far from zero a series is, for growth and counts are no walks."""
 
 
 @cache
@@ -39,7 +37,7 @@ def test_a_panel_in_another_unit_has_its_forecast_in_that_unit(name, unit):
 
 
 @pytest.mark.parametrize("offset", [-1e5, -1e9])
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in NEAR_ZERO])
+@pytest.mark.parametrize("name", MODELS)
 def test_a_panel_elsewhere_has_its_forecast_there(name, offset):
     """Offsets of up to 1e9 steps, which leave the data seven digits of a step."""
     expected, found = forecast(name, centred=True), forecast(name, 1.0, offset, centred=True)
