@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,9 @@ from seqlatent.inference import Kalman
 from seqlatent.model import LatentModel, moments, per_series
 from seqlatent.objectives import evidence
 from seqlatent.sequences import Sequences
-from seqlatent.training import Pool, draws_each, fit_each, posterior_each
+from seqlatent.training import Pool, draws_each, fit_each, posterior_each, posterior_in_parts
+from seqlatent.training.likelihood import parameter_posterior
+from seqlatent.training.likelihood.population_prior import unbounded
 from seqlatent.transitions import (
     AR,
     DampedTrend,
@@ -211,8 +214,6 @@ def test_without_rows_the_posterior_is_the_prior():
 
 
 def test_series_whose_weights_cannot_be_trusted_are_drawn_from_a_normal_distribution(monkeypatch):
-    from seqlatent.training.likelihood import parameter_posterior
-
     data = panel(2, 30)
     model, history = fitted("level", data)
     first = posterior_each(model, data, history)
@@ -273,3 +274,39 @@ def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="n must be an integer of at least 1"):
         posterior.models(0)
     assert len(draws_each(model, data, history, 2)) == 2
+
+
+def test_posteriors_of_some_series_at_a_time_are_those_of_all(monkeypatch):
+    data = panel(7, 25, holes=0.1)
+    model, history = fitted("damped", data)
+    whole = posterior_each(model, data, history, draws=64)
+    monkeypatch.setattr(parameter_posterior, "_PAIRS", 3 * 64)
+    split = posterior_each(model, data, history, draws=64)
+    for name in ("theta", "log_weights", "shape", "effective", "log_evidence"):
+        expected = getattr(whole, name)
+        torch.testing.assert_close(getattr(split, name), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(split.rounds, whole.rounds)
+    assert torch.equal(split.row, whole.row)
+    for index, part in posterior_in_parts(model, data, history, draws=64):
+        assert len(index) <= 3
+        expected = whole.representatives(8, seed=1)[:, index]
+        torch.testing.assert_close(part.representatives(8, seed=1), expected, rtol=1e-5, atol=1e-5)
+        few, least = data.select(index), whole.moments(data, 2)[0][:, index]
+        torch.testing.assert_close(part.moments(few, 2)[0], least, rtol=1e-4, atol=1e-4)
+
+
+def test_quantiles_of_parameters_are_those_of_quadrature(small):
+    data, model, history, theta, _ = small
+    levels = [0.025, 0.1, 0.5, 0.9, 0.975]
+    found = posterior_each(model, data, history, draws=8192).marginals(levels)
+    parameters = history.pool.parameters(theta)
+    torch.testing.assert_close(unbounded(parameters, history.pool.centre), theta)
+    for b in range(2):
+        w, _, _ = on_grid(small, b)
+        for p in range(2):
+            x, inverse = parameters[:, p].unique(return_inverse=True)
+            below = torch.zeros_like(x).index_add(0, inverse, w).cumsum(0)
+            # a cell of the grid holds what lies half a step around it
+            edges = torch.cat([(x[1:] + x[:-1]) / 2, x[-1:]])
+            at = np.interp(found[:, b, p].numpy(), edges.numpy(), below.numpy())
+            np.testing.assert_allclose(at, levels, atol=5e-3)

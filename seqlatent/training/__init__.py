@@ -6,7 +6,7 @@ from seqlatent.training.gradient.descent import NotFinite
 from seqlatent.training.gradient.loop import fit
 from seqlatent.training.gradient.plan import cosine, lbfgs
 from seqlatent.training.history import History
-from seqlatent.training.likelihood.parameter_posterior import posterior_each
+from seqlatent.training.likelihood.parameter_posterior import posterior_each, posterior_in_parts
 from seqlatent.training.likelihood.per_series import EachHistory, draws_each, fit_each
 from seqlatent.training.likelihood.population_prior import Pool
 from seqlatent.training.likelihood.standard_errors import Estimates, StandardErrors, standard_errors
@@ -30,5 +30,6 @@ __all__ = [
     "fit_each",
     "lbfgs",
     "posterior_each",
+    "posterior_in_parts",
     "standard_errors",
 ]

@@ -9,13 +9,17 @@ from torch import Tensor
 
 from seqlatent.model import LatentModel
 from seqlatent.sequences import Sequences
-from seqlatent.training import Deadline, EachHistory, draws_each, posterior_each
+from seqlatent.training import Deadline, EachHistory, draws_each, posterior_in_parts
+from seqlatent.training.likelihood.population_prior import unbounded
+from seqlatent.training.likelihood.weighted_draws import written
 
 __all__ = ["USUAL", "Drawing", "Drawn"]
 
 USUAL = {False: 2, True: 16}  # models of each specification, with and without weights
 _JUDGED = 4  # models that forecast what was hidden: scores of mixtures cost their square
 _FEW = 32  # weighted draws for which these stand
+# Levels at which quantiles of weighted draws are kept: those of usual intervals, and the median.
+_LEVELS = (0.005, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.995)
 
 
 class Drawn(NamedTuple):
@@ -25,11 +29,16 @@ class Drawn(NamedTuple):
         models: The models, of equal weight.
         shape: k-hat of the posterior of each series ``(B,)``; None where nothing was weighted.
         trusted: Whether the parameters of each series are draws by weights ``(B,)``.
+        score: Normal scores of some levels ``(K,)``, ascending.
+        vectors: Quantiles of the vectors of each series at these ``(K, B, P)``, linear in the
+            scores between and beyond them.
     """
 
     models: Sequence[LatentModel]
     shape: Tensor | None
     trusted: Tensor | None
+    score: Tensor
+    vectors: Tensor
 
 
 @dataclass(frozen=True)
@@ -62,10 +71,25 @@ class Drawing:
         # weighted draws take less time than the fit did
         if not self.bayes or (not deadline.never and deadline.left < history.seconds):
             models = draws_each(model, batch, history, self.draws, seed=self.seed)
-            return Drawn(models, None, None)
-        found = posterior_each(model, batch, history, draws=self.points, seed=self.seed)
-        models = found.models(self.draws, seed=self.seed)
-        return Drawn(models, found.shape, found.rounds > 0)
+            deviation = history.cov.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
+            score = deviation.new_tensor([-1.0, 1.0])
+            return Drawn(models, None, None, score, history.mode + score[:, None, None] * deviation)
+        return self._weighted(model, batch, history)
+
+    def _weighted(self, model: LatentModel, batch: Sequences, history: EachHistory) -> Drawn:
+        """Models that stand for weighted draws, which are let go again part by part."""
+        assert history.pool is not None
+        drawn, vectors, shape, trusted = [], [], [], []
+        for _, found in posterior_in_parts(
+            model, batch, history, draws=self.points, seed=self.seed
+        ):
+            drawn.append(found.representatives(self.draws, seed=self.seed))
+            vectors.append(unbounded(found.marginals(_LEVELS), history.pool.centre))
+            shape.append(found.shape)
+            trusted.append(found.rounds > 0)
+        models = written(model, batch.codes[:, 0], torch.cat(drawn, 1))
+        score = torch.special.ndtri(torch.tensor(_LEVELS, dtype=torch.float64))
+        return Drawn(models, torch.cat(shape), torch.cat(trusted), score, torch.cat(vectors, 1))
 
 
 def told(name: str, drawn: Drawn) -> str:

@@ -1,7 +1,8 @@
 """Posteriors of the parameters of each series, by importance sampling with the exact likelihood."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from seqlatent.model import LatentModel
 from seqlatent.sequences import Sequences
 from seqlatent.training.likelihood.many_parameters import Densities
 from seqlatent.training.likelihood.per_series import EachHistory
+from seqlatent.training.likelihood.population_prior import Pool
 from seqlatent.training.likelihood.proposals import SplitStudent
 from seqlatent.training.likelihood.weighted_draws import (
     ParameterPosterior,
@@ -18,11 +20,12 @@ from seqlatent.training.likelihood.weighted_draws import (
     systematic,
 )
 
-__all__ = ["posterior_each"]
+__all__ = ["posterior_each", "posterior_in_parts"]
 
 _TRUSTED = 0.7  # largest shape of the tail of weights that are of use
 _INSIDE = 1e-9  # least distance of a probability from 0 and 1
 _ROUNDS = 3
+_PAIRS = 2**17  # of a series and a draw that are held at once; a pair takes about 1 KiB
 
 
 @dataclass
@@ -133,13 +136,70 @@ def posterior_each(
         Pareto Smoothed Importance Sampling (Vehtari et al., 2024).
         Adaptive Multiple Importance Sampling (Cornuet et al., 2012).
     """
+    mode = history.mode
+    theta = mode.new_empty(draws, *mode.shape)
+    log_weights = mode.new_empty(draws, len(mode))
+    told = mode.new_empty(3, len(mode))
+    rounds = torch.ones(len(mode), dtype=torch.long, device=mode.device)
+    row = torch.empty_like(rounds)
+    for at, part in posterior_in_parts(model, data, history, draws=draws, seed=seed):
+        theta[:, at], log_weights[:, at] = part.theta, part.log_weights
+        told[:, at] = torch.stack([part.shape, part.effective, part.log_evidence])
+        rounds[at], row[at] = part.rounds, part.row
+    return ParameterPosterior(model, theta, log_weights, *told, rounds, row)
+
+
+def posterior_in_parts(
+    model: LatentModel, data: Sequences, history: EachHistory, *, draws: int = 128, seed: int = 0
+) -> Iterator[tuple[Tensor, ParameterPosterior]]:
+    """The posteriors of :func:`posterior_each`, of some series after the other.
+
+    The draws of a series do not depend on which others come with it, so that what is not kept of a
+    part takes no memory when the next one comes, however many series there are.
+
+    Args:
+        model: The model that was fitted, which is left as it is.
+        data: The series.
+        history: What :func:`fit_each` returned.
+        draws: How many.
+        seed: Seed of the points.
+
+    Yields:
+        Which series, and their posteriors.
+
+    Raises:
+        ValueError: If the fit had no prior, or there are not 8 draws or more.
+
+    Example:
+        >>> from seqlatent.model import per_series
+        >>> from seqlatent.training import fit_each
+        >>> model = per_series(seqlatent.zoo.structural(), 3)
+        >>> y = torch.randn(3, 30, 1).cumsum(1)
+        >>> data = Sequences.of(y, codes=torch.arange(3)[:, None])
+        >>> history = fit_each(model, data)
+        >>> [len(index) for index, _ in posterior_in_parts(model, data, history)]
+        [3]
+    """
     check_count("draws", draws, least=8)
-    pool = history.pool
-    if pool is None:
+    if history.pool is None:
         raise ValueError(
             "a posterior needs the prior that fit_each learned or was given, found a history "
             "without a pool; fit with pooled=True."
         )
+    everyone = torch.arange(len(history.mode), device=history.mode.device)
+    for index in everyone.split(max(1, _PAIRS // draws)):
+        part = replace(
+            history,
+            mode=history.mode[index],
+            cov=history.cov[index],
+            evidence=history.evidence[index],
+        )
+        yield index, _together(model, data.select(index), part, history.pool, draws, seed)
+
+
+def _together(
+    model: LatentModel, data: Sequences, history: EachHistory, pool: Pool, draws: int, seed: int
+) -> ParameterPosterior:
     densities = Densities(model, data, pool)
     mode = history.mode
     value = history.evidence + pool.log_prob(mode)
@@ -163,10 +223,8 @@ def posterior_each(
     lost = (told[0] > _TRUSTED).nonzero()[:, 0]
     theta[:, lost] = _normal(first.select(lost), u[0])
     log_weights[:, lost], rounds[lost] = -math.log(draws), 0
-    parameters = pool.parameters(theta)
-    shape, effective, evidence = told
     return ParameterPosterior(
-        model, parameters, log_weights, shape, effective, evidence, rounds, densities.row
+        model, pool.parameters(theta), log_weights, *told, rounds, densities.row
     )
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "bounded", "unbounded"]
 
 _REACH = 6.0
 
@@ -42,7 +42,7 @@ class Pool:
 
     def parameters(self, theta: Float[Tensor, "*B P"]) -> Float[Tensor, "*B P"]:
         """The parameters of a model."""
-        return self.centre + _REACH * ((theta - self.centre) / _REACH).tanh()
+        return bounded(theta, self.centre)
 
     def slope(self, theta: Float[Tensor, "*B P"]) -> Float[Tensor, "*B P"]:
         """Derivatives of the parameters."""
@@ -96,3 +96,16 @@ class Pool:
         away, shift = theta - mean, (self.mean - mean)[:, None]
         spread = away.mT @ away + cov.sum(0) + weight * (self.cov + shift @ shift.mT)
         return replace(self, mean=mean, cov=(spread + spread.mT) / (2 * total))
+
+
+def bounded(theta: Float[Tensor, "*B P"], centre: Float[Tensor, "*B P"]) -> Float[Tensor, "*B P"]:
+    """Vectors within the reach of a centre."""
+    return centre + _REACH * ((theta - centre) / _REACH).tanh()
+
+
+def unbounded(
+    bounded: Float[Tensor, "*B P"], centre: Float[Tensor, "*B P"]
+) -> Float[Tensor, "*B P"]:
+    """The vectors of which these are within the reach of a centre."""
+    edge = 1 - torch.finfo(bounded.dtype).eps  # what lies beyond rounds to the end
+    return centre + _REACH * ((bounded - centre) / _REACH).clamp(-edge, edge).atanh()

@@ -18,7 +18,7 @@ from seqlatent.training.likelihood.natural_parameters import natural
 from seqlatent.training.likelihood.parameter_vectors import Vectors
 from seqlatent.training.likelihood.series_problems import Tables
 
-__all__ = ["ParameterPosterior"]
+__all__ = ["ParameterPosterior", "written"]
 
 _BISECTIONS = 60
 _PAIRS = 4096  # of a series and a draw that are filtered at once
@@ -84,6 +84,25 @@ class ParameterPosterior:
 
         found = self._in_parts(data, read)
         return {name: torch.cat([part[name] for part in found], 1) for name in found[0]}
+
+    def marginals(self, levels: Sequence[float]) -> Float[Tensor, "Q B P"]:
+        """Quantiles of each parameter as the model holds it, between the middles of the weights.
+
+        Args:
+            levels: Levels in (0, 1).
+        """
+        order = self.theta.argsort(0)
+        theta = self.theta.gather(0, order)
+        weights = self.log_weights.exp()[..., None].expand_as(theta).gather(0, order)
+        middle = weights.cumsum(0) - weights / 2
+        found = []
+        for level in check_levels(levels):
+            above = (middle < level).sum(0).clamp(1, len(theta) - 1)[None]
+            low, high = (theta.gather(0, above + i)[0] for i in (-1, 0))
+            start, end = (middle.gather(0, above + i)[0] for i in (-1, 0))
+            width = (end - start).clamp_min(torch.finfo(theta.dtype).tiny)
+            found.append(low + (high - low) * ((level - start) / width).clamp(0, 1))
+        return torch.stack(found)
 
     def moments(
         self,
@@ -161,10 +180,9 @@ class ParameterPosterior:
         """
         found = self.predictive(data, horizon, u=u, t=t, end=end)
         parts = found.component_distribution
-        level = torch.tensor(levels, dtype=found.mean.dtype, device=found.mean.device)
-        if not bool(((level > 0) & (level < 1)).all()):
-            raise ValueError(f"levels must lie in (0, 1), found {tuple(levels)}.")
-        level = level.reshape(-1, *[1] * found.mean.ndim)
+        level = torch.tensor(
+            check_levels(levels), dtype=found.mean.dtype, device=found.mean.device
+        ).reshape(-1, *[1] * found.mean.ndim)
         each = parts.mean + parts.stddev * torch.special.ndtri(level)[..., None]
         low, high = each.amin(-1), each.amax(-1)
         for _ in range(_BISECTIONS):
@@ -243,18 +261,22 @@ class ParameterPosterior:
             n: How many.
             seed: Seed of one uniform number, which places all of them.
         """
+        return written(self.model, self.row, self.representatives(n, seed=seed))
+
+    def representatives(self, n: int, *, seed: int = 0) -> Float[Tensor, "n B P"]:
+        """Draws of equal weight that stand for the weighted ones: the rows of :meth:`models`.
+
+        Args:
+            n: How many.
+            seed: Seed of one uniform number, which places all of them.
+        """
         check_count("n", n)
         weights, order = self.log_weights.exp(), self._order(n)
         generator = torch.Generator().manual_seed(seed)
         start = torch.rand((), generator=generator, dtype=torch.float64).to(self.theta)
         place = systematic(weights.gather(0, order), n, start.expand(weights.shape[1]))
-        series = torch.arange(weights.shape[1], device=order.device)
-        found = []
-        for one in order.gather(0, place):
-            drawn = copy.deepcopy(self.model)
-            Tables(drawn).write(self.row, self.theta[one, series])
-            found.append(drawn)
-        return found
+        chosen = order.gather(0, place)[..., None].expand(-1, -1, self.theta.shape[-1])
+        return self.theta.gather(0, chosen)
 
     def _order(self, parts: int) -> Int[Tensor, "S B"]:
         """Draws in an order in which those of so many parts of it are alike."""
@@ -290,6 +312,18 @@ class ParameterPosterior:
         return found
 
 
+def written(
+    model: LatentModel, row: Int[Tensor, " B"], theta: Float[Tensor, "n B P"]
+) -> list[LatentModel]:
+    """Copies of a model, with a draw of the parameters of each series in its row."""
+    found = []
+    for one in theta:
+        drawn = copy.deepcopy(model)
+        Tables(drawn).write(row, one)
+        found.append(drawn)
+    return found
+
+
 def _often(x: Tensor | None, index: Tensor, times: int) -> Tensor | None:
     """What is known of the future of some series, as often as they come."""
     return None if x is None else x[index].repeat(times, *[1] * (x.ndim - 1))
@@ -308,6 +342,13 @@ def systematic(weights: Float[Tensor, "S B"], n: int, start: Float[Tensor, " B"]
     return torch.searchsorted(bounds.mT.contiguous(), place.mT.contiguous()).mT.clamp_max(
         len(weights) - 1
     )
+
+
+def check_levels(levels: Sequence[float]) -> list[float]:
+    found = [float(level) for level in levels]
+    if not all(0 < level < 1 for level in found):
+        raise ValueError(f"levels must lie in (0, 1), found {tuple(levels)}.")
+    return found
 
 
 def check_count(name: str, value: int, least: int = 1) -> None:
