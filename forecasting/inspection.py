@@ -18,17 +18,11 @@ from seqlatent.forecasting.arguments import (
     seed_of,
     whole,
 )
-from seqlatent.forecasting.engines.engine import Engine, Scores
-from seqlatent.forecasting.engines.latent.residuals import burnt
-from seqlatent.forecasting.features.seasons import seasons
-from seqlatent.forecasting.fitted import Fitted
+from seqlatent.forecasting.diagnosis import Diagnosis
 from seqlatent.forecasting.frames.checks import check_values
-from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.frames.names import check_words
-from seqlatent.forecasting.frames.panel import Panel
-from seqlatent.forecasting.frames.read import OutputFormat
 from seqlatent.forecasting.last_rows import LastRows
-from seqlatent.forecasting.memory_limits import check_draws, check_forecasts, check_lags
+from seqlatent.forecasting.memory_limits import check_draws, check_forecasts
 from seqlatent.forecasting.threads import on_threads
 
 if TYPE_CHECKING:
@@ -37,26 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["Inspection"]
 
 
-class Inspection:
-    """What a fitted forecaster says of rows that are there: states, residuals, missing values.
+class Inspection(Diagnosis):
+    """What a fitted forecaster says of rows that are there: states, parameters, missing values.
 
-    It is one part of :class:`Forecaster`, which sets the attributes.
-
-    Attributes:
-        columns: Names of the columns.
-        season_length: Steps of each season; None for what suits ``freq``.
-        freq: Frequency of the time stamps; None to infer it.
-        seed: Seed of everything random.
-        threads: Threads while a call lasts; None leaves them as they are.
+    It is one part of :class:`Forecaster`.
     """
-
-    columns: Columns
-    season_length: tuple[int, ...] | None
-    freq: str | int | None
-    seed: int
-    threads: int | None
-    _fitted: Fitted | None
-    _observers: dict[str, Engine]  # the models that looked at other rows last, with their notes
 
     @on_threads
     def smooth(self, df: Any = None, *, level: Any = (80, 95), static_df: Any = None) -> Any:
@@ -171,82 +150,82 @@ class Inspection:
         return output_format.frame(_stacked(parts))
 
     @on_threads
-    def innovations(
+    def parameters(
         self,
         df: Any = None,
         *,
-        burn: Any = None,
+        level: Any = (80, 95),
+        specifications: Any = False,
         static_df: Any = None,
         seed: Any = None,
     ) -> Any:
-        """How far each observation fell from what was foreseen one step before, standardised.
+        """Parameters of each series and how uncertain they are: scales, dampings, coefficients.
 
-        They are the normal scores of the one-step predictions, and independent standard normal
-        numbers if the model is right: of one linear Gaussian model the standardised innovations of
-        the Kalman filter, of a mixture and of any other model ``Phi^-1(PIT)``, randomised for
-        counts.
+        Of ``structural`` the most probable values, and bands of normal approximations on the scale
+        of their logarithms; with ``bayes=True`` quantiles of draws by the exact likelihood. They
+        are what the rows of training say; later rows do not change them, and the factor of the
+        widths that ``report`` tells is not in them.
+
+        A ``scale`` is a standard deviation in the units of the data, of what moves a component in
+        one step or of the noise; ``initial_scale`` is how far from zero its first state is likely
+        to lie. Where a specification describes logarithms, it is the standard deviation of these
+        times the geometric mean of the series. All other parameters have no unit, but a ``period``,
+        which is in steps.
 
         Args:
-            df: Rows to read; those of training by default, which the model has seen.
-            burn: First observations of each series that are left out. None leaves out as many as
-                there are coordinates of the first state that are diffuse.
+            df: Series to tell of; those of training by default. Of ``structural`` only their
+                identifiers count, and there must not be new ones.
+            level: Levels of the bands, in percent.
+            specifications: Whether each specification tells its own parameters, rather than the
+                mixture of those that have a parameter.
             static_df: Static features of series that are new.
             seed: Seed of what is random; the forecaster's own by default.
 
         Returns:
-            The rows as they came, with a column ``Model-innovation``, which is NaN where nothing
-            was observed or the row is left out.
+            One row per series and ``parameter``, as ``"slope.damping"``: in the column of a model
+            the median, in ``Model-lo-80``, ``Model-hi-80``, ... the bands, given that the series
+            has the parameter, and in ``Model-probability`` how probable that is: the weight of the
+            specifications that do. NaN where a model does not know the parameter.
+
+        Raises:
+            TypeError: If no model has parameters of each series.
+            DataError: If a series is new to a model that has only those of its training.
+
+        Example:
+            >>> import pandas as pd
+            >>> from seqlatent.forecasting import Forecaster, spec_of
+            >>> y = [5.0, 6.1, 5.2, 6.4, 7.0, 6.6, 7.9, 8.3, 7.7, 9.0]
+            >>> df = pd.DataFrame({"unique_id": "a", "ds": range(10), "y": y})
+            >>> forecaster = Forecaster(spec_of("structural", specifications=["level"])).fit(df)
+            >>> found = forecaster.parameters(level=80)
+            >>> found["parameter"].tolist()
+            ['level.scale', 'noise.scale']
+            >>> found.columns[2:].tolist()
+            ['structural', 'structural-lo-80', 'structural-hi-80', 'structural-probability']
         """
+        specifications = flag("specifications", specifications)
+        check_words(self.columns, "parameters", results.PARAMETERS)
+        levels = levels_of(level)
         panel, output_format = self._rows(df, static_df)
+        seed = self.seed if seed is None else seed_of(seed)
+        engines, order = self._reading(), panel.order
+        told = {alias: e for alias, e in engines.items() if e.parametric}
+        found = {
+            alias: e.parameters(
+                panel.select(order), _ends(levels), seed, specifications=specifications
+            )
+            for alias, e in (told or engines).items()
+        }
         return output_format.frame(
-            results.innovated(self.columns, panel, self._innovated(panel, burn, seed))
+            results.parameters(
+                self.columns,
+                panel.ids,
+                np.argsort(order),
+                found,
+                levels,
+                specifications=specifications,
+            )
         )
-
-    @on_threads
-    def diagnose(
-        self,
-        df: Any = None,
-        lags: Any = None,
-        *,
-        pooled: Any = False,
-        burn: Any = None,
-        static_df: Any = None,
-        seed: Any = None,
-    ) -> Any:
-        """Tests of the innovations: are they independent, normal and alike at all times.
-
-        Args:
-            df: Rows to read; those of training by default.
-            lags: Lags up to which whiteness is tested, fewer than the longest series has rows;
-                None takes two seasons, or 10 without a season, and at most a fifth of the
-                observations.
-            pooled: Whether the tests of all series are drawn together.
-            burn: As in :meth:`innovations`.
-            static_df: Static features of series that are new.
-            seed: Seed of what is random.
-
-        Returns:
-            One row per series, model and ``test`` (``mean``, ``variance``, ``normality``,
-            ``heteroskedasticity``, and ``whiteness`` up to each ``lag``), with ``statistic`` and
-            ``p_value``, NaN where there are too few observations. A model that learned from series
-            of a prior has a row more, ``prior``: how far the series lies from these, and the part
-            of them that lie as far; of series like them 1 in 100 has a ``p_value`` of 0.01. With
-            ``pooled`` one row per model and test: how many ``series`` there are, their
-            ``share_below_05``, which is about 0.05 if the model is right, and ``uniform_p``, the
-            p-value of Kolmogorov and Smirnov's test that their p-values are uniform.
-        """
-        check_words(self.columns, "diagnose", results.DIAGNOSED)
-        pooled = flag("pooled", pooled)
-        lags = None if lags is None else whole("lags", lags, "a number of steps")
-        panel, output_format = self._rows(df, static_df)
-        if lags is not None:
-            check_lags(panel, lags)
-        season = next(iter(self._season_lengths(panel)), 1)
-        innovated = self._innovated(panel, burn, seed)
-        series, _ = panel.ordered()
-        usual = {alias: engine.typicality(series) for alias, engine in self._observers.items()}
-        data = results.diagnosed(self.columns, panel, innovated, usual, lags, season)
-        return output_format.frame(results.summarised(data) if pooled else data)
 
     @on_threads
     def impute(
@@ -303,28 +282,6 @@ class Inspection:
         draws = engine.impute(series, n, seed)[:, rows]
         return output_format.frame(results.imputed(self.columns, panel, draws, complete))
 
-    @on_threads
-    def score(self, df: Any, *, static_df: Any = None) -> Any:
-        """Scores how each row was predicted from the rows before it, and from them alone.
-
-        ``Model-log_score`` is the log density (or probability) of the row, larger is better;
-        ``Model-pit`` the probability of a smaller value, uniform where the model is calibrated.
-
-        Args:
-            df: Rows to score; nothing is fitted again.
-            static_df: Static features of series that are new.
-
-        Returns:
-            The rows as they came.
-        """
-        panel, output_format = self._require_fitted().read(df, static_df)
-        series, rows = panel.ordered()
-        scores = {
-            a: Scores(*(x[rows] for x in e.score(series, self.seed)))
-            for a, e in self._reading().items()
-        }
-        return output_format.frame(results.scored(self.columns, panel, scores))
-
     def report(self, model: str | None = None) -> "Stacking":
         """What an automatic model chose and why: scores and shares, a table when printed.
 
@@ -349,45 +306,6 @@ class Inspection:
                 f"{', '.join(map(repr, found)) or 'none'}; found {model!r}."
             )
         return Stacking.from_dict(found[model])
-
-    @property
-    def _seen(self) -> Panel | None:
-        return None if self._fitted is None else self._fitted.panel
-
-    def _season_lengths(self, panel: Panel) -> tuple[int, ...]:
-        return seasons(panel, self.season_length, self.freq)
-
-    def _require_fitted(self) -> Fitted:
-        if self._fitted is None:
-            raise RuntimeError("the forecaster is not fitted; call fit(df) first, or load(folder).")
-        return self._fitted
-
-    def _rows(self, df: Any, static_df: Any = None) -> tuple[Panel, OutputFormat]:
-        """The rows of a frame, or those of training."""
-        fitted = self._require_fitted()
-        if df is not None:
-            return fitted.read(df, static_df)
-        if fitted.panel is None:
-            raise ValueError(
-                "df must be given where the forecaster was updated or loaded, for it keeps no rows "
-                "then; pass the rows to look at."
-            )
-        return fitted.panel, fitted.output_format
-
-    def _reading(self) -> dict[str, Engine]:
-        """The models to look at other rows with, which note of those what they have to."""
-        self._observers = self._require_fitted().observers()
-        return self._observers
-
-    def _innovated(self, panel: Panel, burn: Any, seed: Any) -> dict[str, np.ndarray]:
-        burn = None if burn is None else whole("burn", burn, "a number of observations", 0)
-        seed = self.seed if seed is None else seed_of(seed)
-        series, rows = panel.ordered()
-        found = {alias: e.innovations(series, seed)[rows] for alias, e in self._reading().items()}
-        return {
-            alias: burnt(panel, found[alias], e.burn if burn is None else burn)
-            for alias, e in self._require_fitted().engines.items()
-        }
 
 
 def _ends(levels: Sequence[float | int]) -> list[float]:

@@ -12,6 +12,7 @@ from seqlatent.forecasting.engines.contributions import Contributions
 from seqlatent.forecasting.engines.engine import Scores, Smoothed
 from seqlatent.forecasting.engines.latent import residuals as innovations
 from seqlatent.forecasting.engines.latent.components import named
+from seqlatent.forecasting.engines.parameters import Parameters, in_order
 from seqlatent.forecasting.frames.columns import Columns
 from seqlatent.forecasting.frames.output_format import as_given
 from seqlatent.forecasting.frames.panel import Panel
@@ -19,6 +20,7 @@ from seqlatent.forecasting.frames.panel import Panel
 __all__ = [
     "COMPONENTS",
     "DIAGNOSED",
+    "PARAMETERS",
     "SMOOTHED",
     "Data",
     "columns_to_dict",
@@ -29,6 +31,7 @@ __all__ = [
     "head",
     "imputed",
     "innovated",
+    "parameters",
     "parts",
     "scored",
     "smoothed",
@@ -40,6 +43,7 @@ Data = dict[str, np.ndarray]
 # Columns of ours in the frames of some verbs, beside identifiers, stamps and bands.
 SMOOTHED = ("target", "model", "kind", "name", "mean")
 COMPONENTS = ("target", "model", "specification", "component", "scale", "mean")
+PARAMETERS = ("target", "specification", "parameter")
 DIAGNOSED = ("model", "target", "test", "lag", "n", "statistic", "p_value")
 
 
@@ -149,6 +153,54 @@ def _contributed(
         bands[f"lo-{level:g}"] = found.quantiles[pick, 2 * k, rows, target]
         bands[f"hi-{level:g}"] = found.quantiles[pick, 2 * k + 1, rows, target]
     return data, bands, pick
+
+
+def parameters(
+    columns: Columns,
+    ids: np.ndarray,
+    place: np.ndarray,
+    found: Mapping[str, Sequence[Parameters]],
+    levels: Sequence[int | float],
+    *,
+    specifications: bool,
+) -> Data:
+    """One row per series, target, specification and parameter that a model knows.
+
+    Args:
+        columns: Names of the columns.
+        ids: The series ``(N,)``.
+        place: Where each of them is in what was found ``(N,)``.
+        found: What each model says.
+        levels: Levels of the bands.
+        specifications: Whether each specification says its own.
+    """
+    keys: dict[str, list[str]] = {}
+    for one in (one for each in found.values() for one in each):
+        keys.setdefault(one.specification, []).extend(one.names)
+    keys = {specification: list(in_order(names)) for specification, names in keys.items()}
+    rows = [(specification, name) for specification, names in keys.items() for name in names]
+    at = {key: i for i, key in enumerate(rows)}
+    shape = (len(ids), len(columns.targets), len(rows))
+    values: Data = {}
+    for alias, each in found.items():
+        own = [alias, *(f"{alias}-{end}-{x:g}" for x in levels for end in ("lo", "hi"))]
+        own.append(f"{alias}-probability")
+        table = np.full((len(own), *shape), np.nan)
+        for one in each:
+            k = [at[one.specification, name] for name in one.names]
+            told = np.concatenate(
+                [one.median[:, None], one.quantiles, one.probability[:, None]], axis=1
+            )[:, :, place]
+            table[..., k] = told.transpose(1, 2, 3, 0)
+        values |= dict(zip(own, table, strict=True))
+    i, d, k = np.nonzero(np.logical_or.reduce([~np.isnan(values[alias]) for alias in found]))
+    data = {columns.id: ids[i]}
+    if len(columns.targets) > 1:
+        data["target"] = _names(columns.targets)[d]
+    if specifications:
+        data["specification"] = _names([row[0] for row in rows])[k]
+    data["parameter"] = _names([row[1] for row in rows])[k]
+    return data | {name: table[i, d, k] for name, table in values.items()}
 
 
 def innovated(columns: Columns, panel: Panel, found: Mapping[str, np.ndarray]) -> Data:

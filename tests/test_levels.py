@@ -51,6 +51,8 @@ ROOMS = (
     ("last_rows", "memory_limits", "results"),
     ("metrics", "plots"),
     ("fitted",),
+    ("observing",),
+    ("diagnosis",),
     ("backtest", "inspection", "persistence"),
     ("forecaster",),
     ("cli",),

@@ -63,6 +63,7 @@ VERBS = {
     "diagnose": lambda model, df: model.diagnose(),
     "impute": lambda model, df: model.impute(df.assign(y=df.y.where(df.y != 3))),
     "components": lambda model, df: model.components(),
+    "parameters": lambda model, df: model.parameters(),
     "cross_validation": lambda model, df: model.cross_validation(df, 2),
     "update": lambda model, df: model.update(df.assign(ds=df.ds + pd.Timedelta("30D"))),
 }
@@ -87,12 +88,12 @@ def test_every_verb_runs_on_as_many_as_were_asked_for(verb, monkeypatch):
     watched = ("fit", "start", "update", "marginals", "paths", "score", "impute", "select")
     for name in watched:
         monkeypatch.setattr(kind, name, looking(getattr(kind, name)))
-    for name in ("smooth", "components", "innovations"):
+    for name in ("smooth", "components", "parameters", "innovations"):
         monkeypatch.setattr(Engine, name, looking(getattr(Engine, name)))
     try:
         model.fit(df) if verb == "fit" else VERBS[verb](model, df)
-    except (NotImplementedError, TypeError):  # a baseline has neither states nor components
-        assert verb in ("smooth", "components")
+    except (NotImplementedError, TypeError):  # a baseline has no states, parts or parameters
+        assert verb in ("smooth", "components", "parameters")
     assert seen
     assert set(seen) == {2}
     assert torch.get_num_threads() == 3

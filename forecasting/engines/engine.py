@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from seqlatent.forecasting.engines import nested, sampled
+from seqlatent.forecasting.engines.parameters import Parameters
 from seqlatent.forecasting.frames.identifiers import decoded, encoded
 from seqlatent.forecasting.frames.panel import Future, Panel
 from seqlatent.training import Deadline
@@ -118,6 +119,7 @@ class Engine(ABC):
         notes: What could not be done as asked, by series; None is all of them.
         summary: What it found out, as plain values for JSON.
         named: Whether it has named components.
+        parametric: Whether it has parameters of each series, with names.
         burn: First observations of a series that are foreseen by a vague first state alone.
         stopped: What the deadline left undone in all series alike, in words.
         doubtful: Whether that leaves open whether it is better than a naive forecast.
@@ -144,6 +146,7 @@ class Engine(ABC):
     alias: str = ""
     samples: int = 200
     named: bool = False
+    parametric: bool = False
     burn: int = 0
     stopped: str = ""
     doubtful: bool = False
@@ -219,6 +222,19 @@ class Engine(ABC):
         raise TypeError(
             f"components need a structural model, found {type(self).__name__}; use 'structural' or "
             "'deep_state', or a Spec whose transition is a Sum([LocalLevel(), ...])."
+        )
+
+    def parameters(
+        self, panel: Panel, levels: Sequence[float], seed: int, *, specifications: bool
+    ) -> list[Parameters]:
+        """Posteriors of the parameters of each series, and their quantiles.
+
+        One for all, or one of each specification. Scales are standard deviations in the units of
+        the data.
+        """
+        raise TypeError(
+            f"parameters need a model that has some of each series, found "
+            f"{self.alias or type(self).__name__}; use 'structural'."
         )
 
     def innovations(self, panel: Panel, seed: int) -> np.ndarray:

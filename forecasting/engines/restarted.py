@@ -18,6 +18,7 @@ from seqlatent.forecasting.engines.engine import (
     Scores,
     Smoothed,
 )
+from seqlatent.forecasting.engines.parameters import Parameters
 from seqlatent.forecasting.frames.panel import Future, Panel
 
 __all__ = []
@@ -65,6 +66,7 @@ class Restarted(Engine):
     notes: Any = _OfEngine()
     summary: Any = _OfEngine()
     named: Any = _OfEngine()
+    parametric: Any = _OfEngine()
     burn: Any = _OfEngine()
     stopped: Any = _OfEngine()
     doubtful: Any = _OfEngine()
@@ -123,6 +125,11 @@ class Restarted(Engine):
         self, panel: Panel, future: Future | None, levels: Sequence[float], **options: Any
     ) -> tuple[Panel, list[Contributions]]:
         return self.engine.components(panel, future, levels, **options)
+
+    def parameters(
+        self, panel: Panel, levels: Sequence[float], seed: int, **options: Any
+    ) -> list[Parameters]:
+        return self.engine.parameters(panel, levels, seed, **options)
 
     def innovations(self, panel: Panel, seed: int) -> np.ndarray:
         return self.engine.innovations(panel, seed)

@@ -14,6 +14,7 @@ from seqlatent import emissions
 from seqlatent.emissions import Emission
 from seqlatent.forecasting.arguments import flag, real, whole
 from seqlatent.forecasting.engines.engine import FitOptions
+from seqlatent.forecasting.engines.parameters import Marginals
 from seqlatent.forecasting.errors import ArgumentError, FolderError
 from seqlatent.forecasting.features.windows import ModelData
 from seqlatent.forecasting.values import scalar, several
@@ -107,6 +108,8 @@ class Training:
         said: What a trainer left undone for want of time, in words.
         spared: The same, of what leaves a model that is good enough.
         of_series: What a trainer has to say of single series, by their places in the panel.
+        marginals: Where it leaves the posteriors of the parameters of each series, a mixture of
+            specifications.
     """
 
     model_data: ModelData
@@ -119,6 +122,7 @@ class Training:
     said: list[str] = field(default_factory=list)
     spared: list[str] = field(default_factory=list)
     of_series: dict[int, str] = field(default_factory=dict)
+    marginals: list[Marginals] = field(default_factory=list)
 
     def affordable(self, members: int) -> tuple[int, Deadline]:
         """How many of the members there is time for, and until when they train."""

@@ -10,12 +10,13 @@ __all__ = ["check_names", "check_words"]
 
 # What is put behind the name of a model, or of a target.
 DERIVED = re.compile(
-    r"(?:-(?:lo|hi)-\d[\d.e+-]*|-mean|-median|-log_score|-pit|-innovation|_ql\d[\d.e+-]*)$"
+    r"(?:-(?:lo|hi)-\d[\d.e+-]*|-mean|-median|-log_score|-pit|-innovation|-probability"
+    r"|_ql\d[\d.e+-]*)$"
 )
 # Of these, what no covariate is called.
 OURS = re.compile(r"(?:-(?:lo|hi)-\d[\d.e+-]*|-log_score|-pit|-innovation|_ql\d[\d.e+-]*)$")
 # Columns of ours in frames of forecasts and scores, beside those of models.
-OWN = ("target", "y", "metric", "step")
+OWN = ("target", "y", "metric", "step", "specification", "parameter")
 
 
 def check_names(columns: Columns, aliases: Sequence[str]) -> None:

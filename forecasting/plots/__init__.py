@@ -9,6 +9,7 @@ from seqlatent.forecasting.plots.diagnostics import diagnostics
 from seqlatent.forecasting.plots.fan import fan, fans
 from seqlatent.forecasting.plots.horizon import horizon_scores
 from seqlatent.forecasting.plots.latent import components, latents
+from seqlatent.forecasting.plots.parameters import parameters
 from seqlatent.forecasting.plots.spaghetti import spaghetti
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "fans",
     "horizon_scores",
     "latents",
+    "parameters",
     "pit_histogram",
     "reliability",
     "spaghetti",

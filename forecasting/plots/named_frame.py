@@ -23,7 +23,9 @@ DEFAULT = Columns()
 # Which target a row is about, in frames of several targets.
 TARGET = "target"
 
-DERIVED = re.compile(r"(.+?)(?:-(?:lo|hi)-\d+(?:\.\d+)?|-mean|-median|-pit|-log_score|_ql0?\.\d+)")
+DERIVED = re.compile(
+    r"(.+?)(?:-(?:lo|hi)-\d+(?:\.\d+)?|-mean|-median|-pit|-log_score|-probability|_ql0?\.\d+)"
+)
 INTERVAL = re.compile(r"(.+)-(lo|hi)-(\d+(?:\.\d+)?)")
 QUANTILE = re.compile(r"(.+)_ql(0?\.\d+)")
 

@@ -55,7 +55,13 @@ def new_axes(size: Sequence[float | int]) -> "Axes":
 
 
 def grid(
-    count: int, *, across: int, panel: Sequence[float | int], axes: Any = None, sharex: bool = False
+    count: int,
+    *,
+    across: int,
+    panel: Sequence[float | int],
+    axes: Any = None,
+    sharex: bool = False,
+    ratios: Sequence[float] | None = None,
 ) -> tuple[np.ndarray, "Figure | None"]:
     """Axes for a number of panels ``(count,)``, and their figure if it is new.
 
@@ -73,7 +79,7 @@ def grid(
     down = -(-count // across)
     size = (panel[0] * across, panel[1] * down + 0.6)
     figure = Figure(figsize=size, dpi=120, layout="constrained")
-    made = figure.subplots(down, across, squeeze=False, sharex=sharex).ravel()
+    made = figure.subplots(down, across, squeeze=False, sharex=sharex, height_ratios=ratios).ravel()
     for spare in made[count:]:
         spare.remove()
     return made[:count], figure

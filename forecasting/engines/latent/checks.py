@@ -7,7 +7,7 @@ import torch
 
 from seqlatent.emissions.emission import support_in_words
 from seqlatent.forecasting.engines.spec import Spec
-from seqlatent.forecasting.errors import TargetError, TimeError
+from seqlatent.forecasting.errors import DataError, TargetError, TimeError
 from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.forecasting.frames.ranges import SINGLE, out_of_range, range_of
 from seqlatent.model import LatentModel
@@ -37,6 +37,21 @@ def check_rows(spec: Spec, model: LatentModel, panel: Panel) -> None:
     """
     _check_range(spec, panel)
     _check_support(model, panel)
+
+
+def check_known(spec: Spec, panel: Panel, known: np.ndarray) -> None:
+    """Makes sure that a model was fitted on all series, by their places there.
+
+    Raises:
+        DataError: If it was not; it names the first one.
+    """
+    if (known < 0).any():
+        i = int(np.argmin(known))
+        raise DataError(
+            f"{panel.name(i)} is new, and {spec.name} has parameters of the series that it was "
+            "fitted on alone; leave it out, or fit on its rows too.",
+            id=panel.ids[i],
+        )
 
 
 def _check_targets(spec: Spec, models: Sequence[LatentModel], panel: Panel) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqlatent.forecasting.engines import contributions, mixture
+from seqlatent.forecasting.engines import contributions, mixture, parameters
 from seqlatent.forecasting.engines.engine import (
     Engine,
     FitOptions,
@@ -43,6 +43,7 @@ class LatentEngine(Engine):
     Attributes:
         ensemble: The members, and how they read a panel; without any before the fit.
         kept: Which of the members that the spec builds were trained, where not all were.
+        posteriors: Of the parameters of each series of training by each specification.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -50,6 +51,7 @@ class LatentEngine(Engine):
         self.samples = spec.samples
         self.ensemble = Ensemble(spec)
         self.kept: list[int] | None = None
+        self.posteriors: tuple[parameters.Marginals, ...] = ()
 
     def fit(self, panel: Panel, fit_options: FitOptions) -> None:
         self.time_index = panel.time_index
@@ -63,6 +65,7 @@ class LatentEngine(Engine):
         found = trained(self, self.spec.train, ensemble.models, training, panel)
         self.stopped, self.doubtful = found.stopped, found.doubtful
         self.with_history, self.summary = found.with_history, training.summary
+        self.posteriors = tuple(training.marginals)
         models = tuple(model.eval().requires_grad_(False) for model in found.models)
         weights = ensemble.weights if found.weights is None else found.weights
         self.ensemble = replace(ensemble, models=models, weights=weights)
@@ -316,6 +319,26 @@ class LatentEngine(Engine):
             )
         return found.panel, [contributions.pooled(found, self.ensemble.transforms, levels)]
 
+    @property
+    def parametric(self) -> bool:  # type: ignore[override]
+        """Whether the trainer left posteriors of the parameters of each series."""
+        return bool(self.posteriors)
+
+    def parameters(
+        self, panel: Panel, levels: Sequence[float], seed: int, *, specifications: bool
+    ) -> list[parameters.Parameters]:
+        if not self.posteriors:
+            raise TypeError(
+                f"parameters need a model that has some of each series, found {self.spec.name}; "
+                "use 'structural'."
+            )
+        _, known = self.ensemble.told(panel)
+        checks.check_known(self.spec, panel, known)
+        found = [one.select(torch.from_numpy(known)) for one in self.posteriors]
+        if specifications:
+            return list(parameters.by_specification(found, levels))
+        return [parameters.pooled(found, levels)]
+
     def innovations(self, panel: Panel, seed: int) -> np.ndarray:
         if not self.ensemble.kalman:
             return super().innovations(panel, seed)
@@ -335,7 +358,7 @@ class LatentEngine(Engine):
         return posterior.score(self.ensemble, panel, seed)
 
     def packed(self) -> Packed:
-        config, tensors = packing.packed(self.ensemble)
+        config, tensors = packing.packed(self.ensemble, self.posteriors)
         config |= {
             "spec": self.spec.to_dict(),
             "summary": self.summary,
@@ -353,6 +376,7 @@ class LatentEngine(Engine):
         engine.time_index = TimeIndex.from_dict(config["time_index"])
         engine.notes = {decoded(code): text for code, text in config["notes"]}
         engine.ensemble = packing.unpacked(packed, engine.spec, engine.kept)
+        engine.posteriors = packing.posteriors(packed)
         engine._steps = engine._stepping()
         return engine
 

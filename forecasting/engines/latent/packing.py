@@ -1,11 +1,13 @@
 """Packing: an ensemble as plain values and tensors, as a folder holds it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
 from seqlatent.forecasting.engines.engine import Packed
 from seqlatent.forecasting.engines.latent.ensemble import Ensemble
+from seqlatent.forecasting.engines.parameters import Marginals
 from seqlatent.forecasting.engines.series_state import within
 from seqlatent.forecasting.engines.spec import DataSummary, Spec
 from seqlatent.forecasting.errors import FolderError
@@ -15,8 +17,8 @@ from seqlatent.forecasting.frames.identifiers import decoded, encoded
 __all__ = []
 
 
-def packed(ensemble: Ensemble) -> Packed:
-    """All that an ensemble has learned."""
+def packed(ensemble: Ensemble, posteriors: Sequence[Marginals]) -> Packed:
+    """All that an ensemble has learned, and the posteriors of its parameters."""
     arrays = {"weights": ensemble.weights, "since": ensemble.since}
     for kind, units in ensemble.units.items():
         arrays |= {f"shift.{kind}": units.shift, f"scale.{kind}": units.scale}
@@ -28,8 +30,21 @@ def packed(ensemble: Ensemble) -> Packed:
         "inputs": ensemble.inputs.to_dict(),
         "members": len(ensemble.models),
         "ids": [encoded(id) for id in ensemble.places],
+        "posteriors": [],
     }
+    for i, one in enumerate(posteriors):
+        words, numbers = one.packed()
+        config["posteriors"].append(words)
+        tensors |= {f"posterior-{i}.{k}": v for k, v in numbers.items()}
     return Packed(config, tensors)
+
+
+def posteriors(found: Packed) -> tuple[Marginals, ...]:
+    """Posteriors of the parameters that :func:`packed` was given; of older folders none."""
+    return tuple(
+        Marginals.unpacked(words, within(f"posterior-{i}.", found.tensors))
+        for i, words in enumerate(found.config.get("posteriors", []))
+    )
 
 
 def unpacked(found: Packed, spec: Spec, kept: list[int] | None) -> Ensemble:

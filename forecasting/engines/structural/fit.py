@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from seqlatent.forecasting.engines.parameters import Marginals
 from seqlatent.forecasting.engines.structural.drawing import USUAL, Drawing, told
+from seqlatent.forecasting.engines.structural.named import marginals_of
 from seqlatent.forecasting.engines.structural.report import Stacking, chosen, undone
 from seqlatent.forecasting.engines.structural.rows import Rows, prepared
 from seqlatent.forecasting.engines.structural.specifications import (
@@ -83,6 +85,7 @@ class Fitted:
         undone: What was left undone for want of time, in words.
         untrusted: Series whose parameters some specification draws from normal distributions,
             though by weights was asked for.
+        marginals: Posteriors of the parameters by each specification, without the factor of widths.
     """
 
     members: tuple[Member, ...]
@@ -94,6 +97,7 @@ class Fitted:
     histories: dict[str, EachHistory] = field(repr=False)
     undone: tuple[str, ...] = ()
     untrusted: tuple[int, ...] = ()
+    marginals: tuple[Marginals, ...] = field(default=(), repr=False)
 
     @property
     def calibration_factor(self) -> float:
@@ -201,6 +205,7 @@ def fit_structural(
         fit.histories,
         tuple(undone(len(fit.specifications), len(wanted), fit.first, asked and fit.cut)),
         tuple(sorted(fit.untrusted)),
+        tuple(replace(m, weight=w) for m, w in zip(fit.marginals, weights.mT, strict=True)),
     )
 
 
@@ -221,6 +226,7 @@ class _Fit:
         tells: Whether each series tells a distribution by each of them ``(B,)``.
         posteriors: How far weighted draws are to be trusted, in words.
         untrusted: Series where they are not.
+        marginals: Posteriors of the parameters by each specification.
         slowest: Most seconds that one took.
         cut: Whether the last one was cut short.
     """
@@ -237,6 +243,7 @@ class _Fit:
     tells: list[Tensor] = field(default_factory=list)
     posteriors: list[str] = field(default_factory=list)
     untrusted: set[int] = field(default_factory=set)
+    marginals: list[Marginals] = field(default_factory=list)
     slowest: float = 0.0
     cut: bool = False
 
@@ -289,6 +296,7 @@ class _Fit:
         self.histories[specification.name] = history
         self.members += [Member(specification, m) for m in drawn.models]
         self.tells.append(self._tells(specification, drawn.models, horizon))
+        self.marginals.append(marginals_of(specification, model, self.data, drawn, history.pool))
         if self.drawing.bayes:
             self.posteriors.append(told(specification.name, drawn))
             if drawn.trusted is not None:

@@ -130,6 +130,7 @@ class Pooled:
         training.summary["stacking"] = replace(fitted.stacking, left_out=absent).to_dict()
         text = "weights of its parameters are not to be trusted: some are drawn from normal ones"
         training.of_series.update(dict.fromkeys(fitted.untrusted, text))
+        training.marginals.extend(fitted.marginals)
         weights = np.zeros((data_summary.series, len(models)))
         made = [member.model for member in fitted.members]
         weights[:, : len(made)] = fitted.weights.numpy()

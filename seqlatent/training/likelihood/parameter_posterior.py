@@ -146,7 +146,8 @@ def posterior_each(
         theta[:, at], log_weights[:, at] = part.theta, part.log_weights
         told[:, at] = torch.stack([part.shape, part.effective, part.log_evidence])
         rounds[at], row[at] = part.rounds, part.row
-    return ParameterPosterior(model, theta, log_weights, *told, rounds, row)
+    shape, effective, evidence = told
+    return ParameterPosterior(model, theta, log_weights, shape, effective, evidence, rounds, row)
 
 
 def posterior_in_parts(
@@ -223,8 +224,10 @@ def _together(
     lost = (told[0] > _TRUSTED).nonzero()[:, 0]
     theta[:, lost] = _normal(first.select(lost), u[0])
     log_weights[:, lost], rounds[lost] = -math.log(draws), 0
+    shape, effective, evidence = told
+    parameters = pool.parameters(theta)
     return ParameterPosterior(
-        model, pool.parameters(theta), log_weights, *told, rounds, densities.row
+        model, parameters, log_weights, shape, effective, evidence, rounds, densities.row
     )
 
 
