@@ -3,6 +3,7 @@
     export SEQLATENT_DATA=../shared/data
     python benchmarks/bayes.py                         # the last block of the training part
     python benchmarks/bayes.py --tasks m3_yearly --origins 2 --series 100
+    python benchmarks/bayes.py --forecaster --origins 1 2     # the whole mixture, all series
 
 Origin k forecasts the k-th last block of a horizon of the training part from what lies before it.
 One specification of the structural model at a time; its parameters by maximum likelihood of each
@@ -10,6 +11,10 @@ series, most probable under a distribution that is learned from all, drawn from 
 approximations of the posteriors (2 on opposite sides, and 64), and drawn by weights (128, or 16
 that stand for them). CRPS of each mixture in usual seasonal differences of the series, over that of
 maximum likelihood; seconds are of this processor.
+
+With --forecaster the engine as a whole, all specifications with their weights and widths: losses of
+``structural(bayes=True)`` over those of ``structural`` (mean of nine quantiles, each series in the
+units of the data, and in seasonal differences of its own), coverage of 80 % and seconds of both.
 """
 
 import argparse
@@ -20,9 +25,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from origins import block
+from scoreboard import LEVELS, SEASONS
 from torch import Tensor
 
 from seqlatent.datasets import tasks
+from seqlatent.forecasting import Forecaster, spec_of
 from seqlatent.forecasting.engines.structural import Specification
 from seqlatent.forecasting.engines.structural.rows import Rows, prepared
 from seqlatent.model import LatentModel, moments
@@ -112,6 +119,64 @@ def measure(rows: Rows, y: Tensor, trend: str, seed: int) -> dict[str, float]:
     }
 
 
+def whole(task: object, origin: int, seed: int) -> dict[str, float]:
+    """One line of the table of whole engines."""
+    past, future = block(task, origin)  # type: ignore[arg-type]
+    lag, levels = task.season, np.array(LEVELS)  # type: ignore[attr-defined]
+    season = SEASONS.get(task.name, lag)  # type: ignore[attr-defined]
+    y = future["y"].to_numpy(float)
+    each = past.groupby("unique_id")["y"]
+    unit = each.apply(lambda y: y.diff(lag).abs().mean()).reindex(future["unique_id"]).to_numpy()
+    moves = unit > 0
+    losses, covers, seconds = [], [], []
+    for bayes in (False, True):
+        spec = spec_of("structural", bayes=bayes)
+        began = time.process_time()
+        model = Forecaster(spec, freq=task.freq, season_length=season, seed=seed)  # type: ignore
+        found = model.fit(past).predict(task.horizon, quantiles=list(LEVELS))  # type: ignore
+        seconds.append(time.process_time() - began)
+        found = future.merge(found, on=["unique_id", "ds"], how="left", validate="1:1")
+        q = found[[f"structural_ql{level:g}" for level in LEVELS]].to_numpy(float)
+        error = y[:, None] - q
+        loss = 2 * np.maximum(levels * error, (levels - 1) * error).mean(1)
+        losses.append((loss.sum(), (loss[moves] / unit[moves]).mean()))
+        covers.append(float(((y >= q[:, 0]) & (y <= q[:, -1])).mean()))
+    return {
+        "loss": losses[1][0] / losses[0][0],
+        "in differences": losses[1][1] / losses[0][1],
+        "covers": covers[0],
+        "bayes covers": covers[1],
+        "s": seconds[0],
+        "bayes s": seconds[1],
+    }
+
+
+def compared(names: Sequence[str], origins: Sequence[int], seed: int) -> None:
+    """Prints a line for each task and origin of the whole engines, and means over all."""
+    lines: list[dict[str, float]] = []
+    for task in tasks():
+        for origin in origins if task.name in names else ():
+            line = whole(task, origin, seed)
+            if not lines:
+                print(f"| task | origin | {' | '.join(line)} |")
+                print("|---" * (2 + len(line)) + "|")
+            lines.append(line)
+            cells = " | ".join(f"{x:.3g}" for x in line.values())
+            print(f"| {task.name} | {origin} | {cells} |", flush=True)
+    loss, own, ratio = (
+        float(np.exp(np.mean([np.log(f(line)) for line in lines])))
+        for f in (
+            lambda line: line["loss"],
+            lambda line: line["in differences"],
+            lambda line: line["bayes s"] / line["s"],
+        )
+    )
+    print(
+        f"structural(bayes=True) has {loss:.3f} times the loss of structural, {own:.3f} times in "
+        f"seasonal differences, in {ratio:.1f} times its time."
+    )
+
+
 def main() -> None:
     """Prints a line for each task, origin and specification, and means over all."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -120,8 +185,12 @@ def main() -> None:
     parser.add_argument("--origins", nargs="+", type=int, default=[1])
     parser.add_argument("--series", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--forecaster", action="store_true", help="the engine as a whole")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.forecaster:
+        compared(given.tasks, given.origins, given.seed)
+        return
     lines: list[dict[str, float]] = []
     for task in tasks():
         for origin in given.origins if task.name in given.tasks else ():

@@ -12,7 +12,7 @@ from seqlatent.training.likelihood.population_prior import bounded, unbounded
 
 __all__ = ["KINDS", "Marginals", "Parameters", "by_specification", "in_order", "pooled"]
 
-_BISECTIONS = 50
+_BISECTIONS = 18
 _LEAST = 1e-9  # distance of quantiles of draws that are the same
 
 
@@ -74,24 +74,14 @@ class Marginals:
         parts = {"unit": self.unit[index], "weight": self.weight[index]}
         return replace(self, vectors=self.vectors[:, index], **parts)
 
-    def quantiles(self, p: int, score: Tensor) -> Tensor:
-        """Quantiles of a parameter at normal scores ``(Q,)`` as a model holds it ``(Q, N)``.
+    def curve(self, p: int) -> "Curve":
+        """The distribution of a parameter of each series, as a model holds it.
 
         Scales are logarithms, in the units of the data.
         """
-        found = _piecewise(score[:, None], self.score[:, None, None], self._vectors(p))
-        return bounded(found, self.centre[p]) + self._unit(p)
-
-    def below(self, p: int, x: Tensor) -> Tensor:
-        """Probability that a parameter lies below values ``(Q, N)``, as a model holds it."""
-        vectors = unbounded(x - self._unit(p), self.centre[p])
-        return torch.special.ndtr(_piecewise(vectors, self._vectors(p), self.score[:, None, None]))
-
-    def _vectors(self, p: int) -> Tensor:
-        return self.vectors[:, None, :, p].double()
-
-    def _unit(self, p: int) -> Tensor | float:
-        return self.unit.log() if self.kinds[p] == "scale" else 0.0
+        unit = self.unit.log() if self.kinds[p] == "scale" else torch.zeros_like(self.unit)
+        vectors = self.vectors[:, :, p].double().mT.contiguous()
+        return Curve(self.score.expand_as(vectors).contiguous(), vectors, self.centre[p], unit)
 
     def packed(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Plain values and tensors, as a folder holds them."""
@@ -117,6 +107,33 @@ class Marginals:
         )
 
 
+class Curve(NamedTuple):
+    """Distributions of one parameter, by their quantiles at some normal scores.
+
+    Attributes:
+        score: The scores ``(N, K)``.
+        vectors: Quantiles there, before they are bounded ``(N, K)``.
+        centre: Centre of the bounds.
+        unit: What is added to what is bounded ``(N,)``.
+    """
+
+    score: Tensor
+    vectors: Tensor
+    centre: Tensor
+    unit: Tensor
+
+    def quantiles(self, score: Tensor) -> Tensor:
+        """Quantiles at other normal scores ``(Q,)``, of each series ``(N, Q)``."""
+        wanted = score.expand(len(self.score), -1).contiguous()
+        found = _piecewise(wanted, self.score, self.vectors)
+        return bounded(found, self.centre) + self.unit[:, None]
+
+    def below(self, x: Tensor) -> Tensor:
+        """Probability of what is less than values ``(N, Q)``."""
+        vectors = unbounded(x - self.unit[:, None], self.centre)
+        return torch.special.ndtr(_piecewise(vectors, self.vectors, self.score))
+
+
 def pooled(found: Sequence[Marginals], levels: Sequence[float]) -> Parameters:
     """The mixture of specifications by their weights, of those that have a parameter.
 
@@ -128,12 +145,14 @@ def pooled(found: Sequence[Marginals], levels: Sequence[float]) -> Parameters:
     points = torch.tensor([0.5, *levels], dtype=torch.float64)
     values, probability = [], []
     for name in names:
-        own = [(one, one.names.index(name)) for one in found if name in one.names]
-        weight = torch.stack([one.weight for one, _ in own])
+        own = [one for one in found if name in one.names]
+        place = [one.names.index(name) for one in own]
+        weight = torch.stack([one.weight for one in own])
         total = weight.sum(0)
-        mixed = _mixed(own, weight / total.clamp_min(torch.finfo(total.dtype).tiny), points)
-        one, p = own[0]
-        values.append(torch.where(total > 0, KINDS[one.kinds[p]](mixed), torch.nan))
+        share = weight / total.clamp_min(torch.finfo(total.dtype).tiny)
+        curves = [one.curve(p) for one, p in zip(own, place, strict=True)]
+        mixed = KINDS[own[0].kinds[place[0]]](_mixed(curves, share, points))
+        values.append(torch.where(total[:, None] > 0, mixed, torch.nan))
         probability.append(total.clamp_max(1.0))
     return _gathered("", names, values, probability)
 
@@ -149,8 +168,9 @@ def by_specification(found: Sequence[Marginals], levels: Sequence[float]) -> Ite
     for one in found:
         names = in_order(one.names)
         places = [one.names.index(name) for name in names]
+        there = (one.weight > 0)[:, None]
         values = [
-            torch.where(one.weight > 0, KINDS[one.kinds[p]](one.quantiles(p, score)), torch.nan)
+            torch.where(there, KINDS[one.kinds[p]](one.curve(p).quantiles(score)), torch.nan)
             for p in places
         ]
         yield _gathered(one.specification, names, values, [one.weight] * len(names))
@@ -174,30 +194,34 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(once, key=key))
 
 
-def _mixed(own: Sequence[tuple[Marginals, int]], weight: Tensor, points: Tensor) -> Tensor:
-    """Quantiles ``(Q, N)`` of a mixture, as a model holds the parameter."""
-    score = torch.special.ndtri(points)
-    each = torch.stack([one.quantiles(p, score) for one, p in own])
-    if len(own) == 1:
+def _mixed(curves: Sequence[Curve], weight: Tensor, points: Tensor) -> Tensor:
+    """Quantiles ``(N, Q)`` of mixtures with weights ``(F, N)``, as a model holds the parameter."""
+    each = torch.stack([curve.quantiles(torch.special.ndtri(points)) for curve in curves])
+    if len(curves) == 1:
         return each[0]
-    used = (weight > 0)[:, None]
+
+    def below(x: Tensor) -> Tensor:
+        parts = (w[:, None] * c.below(x) for w, c in zip(weight, curves, strict=True))
+        return torch.stack(list(parts)).sum(0)
+
+    used = (weight > 0)[..., None]
     low = torch.where(used, each, torch.inf).amin(0)
     high = torch.where(used, each, -torch.inf).amax(0)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        below = sum(w * one.below(p, middle) for w, (one, p) in zip(weight, own, strict=True))
-        under = below < points[:, None]
+        under = below(middle) < points
         low, high = torch.where(under, middle, low), torch.where(under, high, middle)
-    return (low + high) / 2
+    # what is left is so short that the distribution function is a line there
+    start, end = below(low), below(high)
+    width = (end - start).clamp_min(torch.finfo(end.dtype).tiny)
+    return low + (high - low) * ((points - start) / width).clamp(0, 1)
 
 
 def _piecewise(x: Tensor, at: Tensor, to: Tensor) -> Tensor:
-    """A function that is linear between given points ``(K, ...)`` and goes on beyond them."""
-    slope = to.diff(dim=0) / at.diff(dim=0).clamp_min(_LEAST)
-    found = to[0] + slope[0] * (x - at[0])
-    for k in range(1, len(slope)):
-        found = torch.where(x > at[k], to[k] + slope[k] * (x - at[k]), found)
-    return found
+    """Functions of ``x (N, Q)``, linear between points ``(N, K)`` and on beyond the last two."""
+    above = torch.searchsorted(at, x.contiguous()).clamp(1, at.shape[-1] - 1)
+    a0, a1, b0, b1 = (y.gather(-1, above + i) for y in (at, to) for i in (-1, 0))
+    return b0 + (x - a0) * (b1 - b0) / (a1 - a0).clamp_min(_LEAST)
 
 
 def _gathered(
@@ -206,6 +230,6 @@ def _gathered(
     values: Sequence[Tensor],
     probability: Sequence[Tensor],
 ) -> Parameters:
-    every = torch.stack(list(values)).numpy()[..., None]
+    every = torch.stack(list(values)).mT.numpy()[..., None]
     share = torch.stack(list(probability)).numpy()[..., None]
     return Parameters(specification, names, every[:, 0], every[:, 1:], share)
