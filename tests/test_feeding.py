@@ -307,7 +307,11 @@ def test_stages_divide_the_time_and_have_seeds_of_their_own():
 
     models = [srnn(latent_dim=0, hidden_dim=4, emission=Normal) for _ in range(2)]
     training = Training(
-        numbers(panel), DataSummary(), slice(0, 0), FitOptions(deadline=Deadline(10.0), seed=3)
+        numbers(panel),
+        DataSummary(),
+        slice(0, 0),
+        FitOptions(deadline=Deadline(10.0), seed=3),
+        panel,
     )
     SequentialTraining([stage, stage], [0.25, 0.75])(models, training)
     assert len({fit_options.seed for fit_options in jobs}) == 4

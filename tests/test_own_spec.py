@@ -224,3 +224,26 @@ def test_options_of_a_registered_name_are_kept_in_the_folder(df, names, tmp_path
     loaded = Forecaster.load(tmp_path / "model")
     assert len(members(loaded)) == 3
     pd.testing.assert_frame_equal(loaded.fit(df).predict(2), fitted.predict(2))
+
+
+def test_each_member_trains_on_what_its_transform_lets_it_see():
+    seen = {}
+
+    def objective(model, sequences):
+        found = sequences.y[sequences.observed].abs()
+        seen.setdefault(id(model), []).append(float(found.max() / found.min()))
+        return evidence(model, sequences)
+
+    def build(data_summary):
+        return [zoo.structural() for _ in range(3)]
+
+    stage = WindowTraining(objective, steps=2, length=fourteen, batch_size=4)
+    df = panel()
+    df["y"] = np.exp(5 + 0.5 * df.groupby("unique_id").cumcount())  # e^{6.5} in a window
+    for train in (stage, SequentialTraining([stage, stage], [0.5, 0.5])):
+        seen.clear()
+        kinds = ["none", "log", "none"]
+        spec = Spec("mine", build, train, calendar=False, transform=lambda _, k=kinds: k)
+        Forecaster(spec).fit(df)
+        ratio = [min(found) for found in seen.values()]
+        assert [x < 50 for x in ratio] == [kind == "log" for kind in kinds]

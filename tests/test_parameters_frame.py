@@ -329,3 +329,24 @@ def test_a_picture_has_an_interval_for_each_model_and_parameter(both):
         plots.parameters(found, id="s1", names=["level"])
     with pytest.raises(ColumnError, match="parameter"):
         plots.parameters(found.drop(columns="parameter"))
+
+
+def test_specifications_tell_the_same_in_whichever_order_they_are_named(df):
+    keys = ["unique_id", "specification", "parameter"]
+    tables, forecasts = [], []
+    for order in (["damped", "log drift"], ["log drift", "damped"]):
+        spec = structural(specifications=order, criterion="equal")
+        # values below one, whose logarithms are negative
+        fitted = Forecaster(spec, freq=1, season_length=1).fit(df.assign(y=df["y"] / 100))
+        tables.append(fitted.parameters(specifications=True).set_index(keys).sort_index())
+        forecasts.append(fitted.predict(3, level=[80]))
+    pd.testing.assert_frame_equal(*tables, rtol=1e-4)
+    alone = Forecaster(structural(specifications=["log drift"]), freq=1, season_length=1)
+    columns = ["structural", "structural-lo-80"]
+    found = alone.fit(df.assign(y=df["y"] / 100)).parameters().set_index("unique_id")
+    expected = tables[0].xs("log drift", level=1).reset_index("parameter")
+    for name in ("level.scale", "noise.scale"):
+        one, other = (x[x["parameter"] == name][columns] for x in (found, expected))
+        np.testing.assert_allclose(one.loc[other.index], other, rtol=1e-4)
+    # draws of the parameters differ, and what 80 % cover by them hardly
+    np.testing.assert_allclose(forecasts[0]["structural"], forecasts[1]["structural"], rtol=0.01)

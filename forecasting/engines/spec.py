@@ -1,7 +1,7 @@
 """Specs, what a forecaster needs to know of a latent model: how to build, feed and train it."""
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import partial, wraps
 from types import MethodType
@@ -17,6 +17,7 @@ from seqlatent.forecasting.engines.engine import FitOptions
 from seqlatent.forecasting.engines.parameters import Marginals
 from seqlatent.forecasting.errors import ArgumentError, FolderError
 from seqlatent.forecasting.features.windows import ModelData
+from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.forecasting.values import scalar, several
 from seqlatent.model import LatentModel
 from seqlatent.spelling import meant
@@ -97,16 +98,18 @@ class Training:
     """What a trainer gets.
 
     Args:
-        model_data: The panel as the model reads it.
+        model_data: The panel as the first model reads it.
         data_summary: What the models were built for.
         flags: Where past covariates and their flags lie in ``u``.
         fit_options: Seed, time limit, progress, device.
+        panel: The rows before any transform.
         summary: Where a trainer leaves what it found, as plain values for JSON.
         each: Seconds that each member costs after training, where there is a deadline; that of the
             fit leaves time for all of them.
         steps: Steps that members made, and were to make, in each stage; by their place in memory.
         said: What a trainer left undone for want of time, in words.
         spared: The same, of what leaves a model that is good enough.
+        views: The panel as each model reads it, by its place in memory.
         of_series: What a trainer has to say of single series, by their places in the panel.
         marginals: Where it leaves the posteriors of the parameters of each series, a mixture of
             specifications.
@@ -116,13 +119,19 @@ class Training:
     data_summary: DataSummary
     flags: slice
     fit_options: FitOptions
+    panel: Panel
     summary: dict[str, Any] = field(default_factory=dict)
     each: float = 0.0
     steps: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
     spared: list[str] = field(default_factory=list)
+    views: Mapping[int, ModelData] = field(default_factory=dict)
     of_series: dict[int, str] = field(default_factory=dict)
     marginals: list[Marginals] = field(default_factory=list)
+
+    def view(self, model: LatentModel) -> ModelData:
+        """The panel as a model reads it, through its transform."""
+        return self.views.get(id(model), self.model_data)
 
     def affordable(self, members: int) -> tuple[int, Deadline]:
         """How many of the members there is time for, and until when they train."""

@@ -57,11 +57,15 @@ class LatentEngine(Engine):
         self.time_index = panel.time_index
         # a rehearsal starts series by the members as they are before training
         self.ensemble = ensemble = Ensemble.of(self.spec, panel, fit_options)
-        past = Past.of(panel, *ensemble.told(panel))
-        model_data = ensemble.model_data(past, ensemble.kinds[0])
-        # errors of training tell series as the frame does
-        model_data = replace(model_data, panel=replace(model_data.panel, ids=panel.ids))
-        training = Training(model_data, ensemble.data_summary, ensemble.inputs.flags, fit_options)
+        views = ensemble.each_view(Past.of(panel, *ensemble.told(panel)), panel.ids)
+        training = Training(
+            views[0],
+            ensemble.data_summary,
+            ensemble.inputs.flags,
+            fit_options,
+            panel,
+            views={id(m): x for m, x in zip(ensemble.models, views, strict=True)},
+        )
         found = trained(self, self.spec.train, ensemble.models, training, panel)
         self.stopped, self.doubtful = found.stopped, found.doubtful
         self.with_history, self.summary = found.with_history, training.summary
@@ -75,8 +79,8 @@ class LatentEngine(Engine):
         self._steps = self._stepping()
         self._note(panel)
         for i, text in training.of_series.items():
-            id = plain_id(panel.ids[i])
-            self.notes[id] = "; ".join([*filter(None, [self.notes.get(id)]), text])
+            series = plain_id(panel.ids[i])
+            self.notes[series] = "; ".join([*filter(None, [self.notes.get(series)]), text])
 
     def _note(self, panel: Panel) -> None:
         """Says what is not read or done as one may think, and which series do not say their own."""

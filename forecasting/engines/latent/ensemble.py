@@ -210,6 +210,12 @@ class Ensemble:
             self.inputs.flags,
         )
 
+    def each_view(self, past: Past, ids: np.ndarray) -> list[ModelData]:
+        """Rows as each member reads them, under identifiers for the errors of training."""
+        found = {kind: self.model_data(past, kind) for kind in self.views}
+        found = {k: replace(x, panel=replace(x.panel, ids=ids)) for k, x in found.items()}
+        return [found[kind] for kind in self.kinds]
+
     def covariates(self, panel: Panel) -> np.ndarray:
         """Covariates of every row that the members read ``(R, U)``."""
         held = panel if self.spec.past else replace(panel, past=panel.past[:, :0])

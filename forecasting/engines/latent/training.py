@@ -54,15 +54,19 @@ class WindowTraining:
         fit_options = training.fit_options
         data_summary = training.data_summary
         horizon = 0 if self.horizon is None else self.horizon(data_summary)
-        windows = Windows(
-            training.model_data,
-            self.length(data_summary),
-            self.batch_size,
-            horizon=horizon,
-            full=self.full,
-        )
         objective = partial(self.objective, horizon=horizon) if horizon else self.objective
         count, deadline = training.affordable(len(models))
+        seen = {id(view): view for view in map(training.view, models[:count])}
+        every = {
+            place: Windows(
+                view,
+                self.length(data_summary),
+                self.batch_size,
+                horizon=horizon,
+                full=self.full,
+            )
+            for place, view in seen.items()
+        }
         for i, model in enumerate(models[:count]):
             mine = deadline.part(1 / (count - i))
             rate = self.learning_rate
@@ -73,7 +77,7 @@ class WindowTraining:
                 made = self._train(
                     model,
                     objective,
-                    windows,
+                    every[id(training.view(model))],
                     rate,
                     seed,
                     mine,

@@ -92,17 +92,18 @@ class Pooled:
         ]
 
     def __call__(self, models: Sequence[LatentModel], training: Training) -> Members:
-        data_summary, model_data, each = training.data_summary, training.model_data, training.each
+        # values, not logarithms of them, whichever specification comes first
+        data_summary, panel, each = training.data_summary, training.panel, training.each
         deadline = training.fit_options.deadline
         if deadline.left + (len(models) - self.draws) * each <= 0:
             raise OutOfTime(
                 f"time_limit is too short: to filter {data_summary.series} series takes "
                 f"{self.draws * each:.2g} s for one specification"
             )
-        most = min(self.read(data_summary), int(model_data.panel.lengths.max()))
-        u = np.nan_to_num(leading(model_data.panel, model_data.u, most))
+        most = min(self.read(data_summary), int(panel.lengths.max()))
+        u = np.nan_to_num(leading(panel, training.model_data.u, most))
         fitted = fit_structural(
-            torch.from_numpy(leading(model_data.panel, model_data.panel.y, most)[..., 0]),
+            torch.from_numpy(leading(panel, panel.y, most)[..., 0]),
             data_summary.season_lengths or 1,
             steps_ahead(data_summary),
             u=torch.from_numpy(u) if data_summary.covariate_dim else None,
