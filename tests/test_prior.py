@@ -61,7 +61,7 @@ def test_nothing_global_is_touched():
 
 
 def test_a_level_walks_by_its_scale():
-    path, parameters = Level(scale=LogUniform(0.1, 2.0), break_rate=0.0).sample(
+    path, parameters, _ = Level(scale=LogUniform(0.1, 2.0), break_rate=0.0).sample(
         Grid(400, 800, generator=seeded())
     )
     found = path.diff(dim=1).std(1, keepdim=True) / parameters["scale"]
@@ -69,7 +69,7 @@ def test_a_level_walks_by_its_scale():
 
 
 def test_breaks_come_as_often_as_they_are_said_to():
-    path, _ = Level(scale=0.0, break_rate=0.05, break_scale=3.0).sample(
+    path, *_ = Level(scale=0.0, break_rate=0.05, break_scale=3.0).sample(
         Grid(200, 500, generator=seeded())
     )
     steps = path.diff(dim=1)

@@ -125,7 +125,7 @@ class Curriculum:
 
     def draw_seasons(self, generator: torch.Generator) -> Seasons:
         """Season lengths of a batch."""
-        weights = torch.tensor(list(self.seasons.values()))
+        weights = torch.tensor(list(self.seasons.values()), dtype=torch.float64)
         found = list(self.seasons)[int(torch.multinomial(weights, 1, generator=generator))]
         if found.short:
             return found

@@ -10,9 +10,10 @@ from seqlatent.prior.components import (
 )
 from seqlatent.prior.grid import Grid, Part
 from seqlatent.prior.hyper import Hyper, LogUniform, Scalar, Signed, Sometimes, Uniform
+from seqlatent.prior.link import KINDS, Link
 from seqlatent.prior.missing import Missing
 from seqlatent.prior.noise import Noise
-from seqlatent.prior.observation import KINDS, Observation
+from seqlatent.prior.observation import Observation
 from seqlatent.prior.seasons import LongSeason
 from seqlatent.prior.structural import Drawn, StructuralPrior
 
@@ -25,6 +26,7 @@ __all__ = [
     "Grid",
     "Hyper",
     "Level",
+    "Link",
     "LogUniform",
     "LongSeason",
     "Missing",

@@ -50,8 +50,10 @@ class Level(ComponentPrior):
     def sample(self, grid: Grid) -> Part:
         scale, rate = grid.scalar(self.scale), grid.scalar(self.break_rate)
         size = grid.scalar(self.break_scale)
-        path = torch.cumsum(scale * grid.normal() + grid.jumps(rate, size), 1)
-        return Part(path, {"scale": scale, "break_rate": rate, "break_scale": size})
+        steps = scale * grid.normal()
+        breaks = grid.jumps(rate, size)
+        parameters = {"scale": scale, "break_rate": rate, "break_scale": size}
+        return Part(torch.cumsum(steps + breaks, 1), parameters, {"break": breaks})
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Slope(ComponentPrior):
                 "break_rate": rate,
                 "break_scale": size,
             },
+            {"slope": home + damping * away},
         )
 
 

@@ -1,6 +1,8 @@
 """What all parts of a drawn series share: how many, how long, which seasons, one generator."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -18,10 +20,12 @@ class Part(NamedTuple):
     Attributes:
         path: Its values ``(B, T)``.
         parameters: Its parameters by name ``(B,)``.
+        latents: What else it knows of each step ``(B, T)``, by name: breaks, a slope.
     """
 
     path: Tensor
     parameters: dict[str, Tensor]
+    latents: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

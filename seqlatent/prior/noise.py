@@ -10,6 +10,7 @@ from seqlatent.prior.hyper import LogUniform, Scalar, Sometimes
 
 __all__ = ["Noise"]
 
+_QUARTILES = 1.134  # of Student's distribution with three degrees of freedom, beside the normal's
 _FAR = 12.0  # deviations beyond which a heavy tail is cut, so that no draw is all that is seen
 
 
@@ -35,8 +36,11 @@ class Noise:
     outlier_rate: Scalar = Sometimes(0.25, 0.015)
     outlier_scale: Scalar = 6.0
 
-    def sample(self, grid: Grid) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Noise and outliers ``(B, T)``, and the parameters ``(B, 1)``."""
+    def sample(self, grid: Grid) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Noise, outliers and the noise's scale ``(B, T)``, and the parameters ``(B, 1)``.
+
+        The scale of heavy tails is the deviation that normal noise of the same quartiles has.
+        """
         scale, heavy, volatility = (
             grid.scalar(x) for x in (self.scale, self.heavy, self.volatility)
         )
@@ -46,7 +50,8 @@ class Noise:
         if bool((breaks > 0).any()):
             change = grid.jumps(breaks, grid.scalar(self.break_scale))
             walk = walk + torch.cumsum(2 * change, 1).clamp(-4, 4)
-        path = scale * torch.exp(0.5 * walk) * self._standard(grid, heavy)
+        moving = scale * torch.exp(0.5 * walk)
+        path = moving * self._standard(grid, heavy)
         outliers = scale * grid.jumps(rate, size)
         parameters = {
             "scale": scale,
@@ -55,7 +60,8 @@ class Noise:
             "outlier_rate": rate,
             "outlier_scale": size,
         }
-        return path, outliers, parameters
+        quartiles = torch.where(heavy > 0, 0.7 * _QUARTILES, 1.0)
+        return path, outliers, moving * quartiles, parameters
 
     @staticmethod
     def _standard(grid: Grid, heavy: Tensor) -> Tensor:

@@ -8,12 +8,9 @@ from torch import Tensor
 from seqlatent.distributions import sample
 from seqlatent.prior.grid import Grid
 from seqlatent.prior.hyper import LogUniform, Scalar, Sometimes, Uniform
+from seqlatent.prior.link import KINDS, Link
 
-__all__ = ["KINDS", "Observation"]
-
-KINDS = ("real", "growth", "positive", "poisson", "overdispersed", "intermittent", "share")
-"""Kinds of series: x itself, its exponential, x above a floor of zero, counts of two kinds, demand
-with many zeros, a share between 0 and 1."""
+__all__ = ["Observation"]
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,8 @@ class Observation:
         if not sum(self.weights.values()) > 0:
             raise ValueError("weights must name at least one kind with a positive weight.")
 
-    def sample(self, grid: Grid, signal: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Values ``(B, T)``, the number of each series' kind ``(B,)``, parameters ``(B, 1)``."""
+    def sample(self, grid: Grid, signal: Tensor) -> tuple[Tensor, Link, dict[str, Tensor]]:
+        """Values ``(B, T)``, the way to them, parameters ``(B, 1)``."""
         weights = torch.tensor([self.weights.get(kind, 0.0) for kind in KINDS])
         kind = torch.multinomial(weights, grid.series, True, generator=grid.generator)
         rate, mean = grid.scalar(self.rate), grid.scalar(self.mean)
@@ -76,24 +73,16 @@ class Observation:
         dispersion, demand = grid.scalar(self.dispersion), grid.scalar(self.demand)
         offset, whole = grid.scalar(self.offset), grid.scalar(self.whole)
         place = (grid.scalar(self.place) * grid.steps).long().clamp(0, grid.steps - 1)
-        x = signal - torch.gather(signal, 1, place)  # where a series has its usual size
-        y, spread = torch.empty_like(x), x.std(1, correction=0, keepdim=True).clamp_min(1e-3)
-
-        def of(name: str) -> Tensor:
-            return (kind == KINDS.index(name)).nonzero()[:, 0]
-
-        i = of("real")
-        y[i] = signal[i] + offset[i] * spread[i]
-        i = of("growth")
-        y[i] = torch.exp((x[i] * rate[i]).clamp(-6, 6)) / rate[i]
-        i = of("positive")
-        y[i] = (x[i] + (1 + offset[i].clamp_max(5.0)) * spread[i]).clamp_min(0.0)
-        i = of("share")
-        y[i] = torch.sigmoid(x[i] * rate[i].clamp_min(0.02) + torch.logit(demand[i]))
+        spread = signal.std(1, correction=0, keepdim=True).clamp_min(1e-3)
+        real = (kind == KINDS.index("real"))[:, None]
+        shift = torch.where(real, offset, 1 + offset.clamp_max(5.0)) * spread
+        centre = torch.gather(signal, 1, place)  # where a series has its usual size
+        link = Link(kind, centre, shift, rate, count_rate, mean, dispersion, demand)
+        y = link.mean(signal)
         y = torch.where((whole > 0) & (kind[:, None] < KINDS.index("poisson")), y.round(), y)
-        size = torch.exp((x * count_rate).clamp(-3, 3)) * mean
+        size = link.size(signal)
         for name in ("poisson", "overdispersed", "intermittent"):
-            i = of(name)
+            i = (kind == KINDS.index(name)).nonzero()[:, 0]
             y[i] = self._counts(name, size[i], mean[i], dispersion[i], demand[i], grid.generator)
         parameters = {
             "rate": rate,
@@ -102,7 +91,7 @@ class Observation:
             "dispersion": dispersion,
             "demand": demand,
         }
-        return y, kind, parameters
+        return y, link, parameters
 
     @staticmethod
     def _counts(

@@ -11,16 +11,17 @@ from seqlatent.capacity import brief, shortage
 from seqlatent.prior.components import Autoregression, ComponentPrior, Level, Season, Slope
 from seqlatent.prior.grid import Grid
 from seqlatent.prior.hyper import Signed
+from seqlatent.prior.link import KINDS, Link
 from seqlatent.prior.missing import Missing
 from seqlatent.prior.noise import Noise
-from seqlatent.prior.observation import KINDS, Observation
+from seqlatent.prior.observation import Observation
 from seqlatent.prior.seasons import LongSeason
 from seqlatent.sequences import Sequences
 from seqlatent.sizes import whole
 
 __all__ = ["Drawn", "StructuralPrior"]
 
-_HELD = 16  # arrays of the size of the answer that are held while it is drawn
+_HELD = 20  # arrays of the size of the answer that are held while it is drawn
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,10 @@ class Drawn:
         components: Each component at each step ``(B, T)``, by name, on the scale of the signal;
             ``"noise"`` and ``"outliers"`` among them. They add up to the signal.
         signal: What the components add up to ``(B, T)``.
-        kind: Number of each series' kind ``(B,)``, of :data:`KINDS`.
+        link: The way from the signal to values, and the kind of each series.
         parameters: Parameters ``(B,)`` by ``component.parameter``.
+        latents: What else is known of each step ``(B, T)``: breaks by ``component.break``, the
+            gain of the next step by ``slope.slope``, ``noise.scale``.
         u: Covariates ``(B, T, U)`` whose effect is the component ``"effects"``.
         season_lengths: Steps of each season.
     """
@@ -43,8 +46,9 @@ class Drawn:
     observed: Bool[Tensor, "B T"]
     components: Mapping[str, Tensor] = field(repr=False)
     signal: Float[Tensor, "B T"] = field(repr=False)
-    kind: Int[Tensor, " B"] = field(repr=False)
+    link: Link = field(repr=False)
     parameters: Mapping[str, Tensor] = field(repr=False)
+    latents: Mapping[str, Tensor] = field(repr=False)
     u: Float[Tensor, "B T U"] = field(repr=False)
     season_lengths: tuple[int, ...] = ()
 
@@ -52,6 +56,11 @@ class Drawn:
         """The batch object, in which what is not seen is missing."""
         y = self.y.masked_fill(~self.observed, torch.nan)
         return Sequences.of(y[..., None], u=self.u)
+
+    @property
+    def kind(self) -> Int[Tensor, " B"]:
+        """Number of each series' kind, of :data:`KINDS`."""
+        return self.link.kind
 
     @property
     def kinds(self) -> list[str]:
@@ -154,14 +163,15 @@ class StructuralPrior:
             size = torch.cat([grid.scalar(self.effect) for _ in range(u.shape[-1])], 1)
             paths["effects"] = (u @ size[..., None])[..., 0]
             parameters |= {f"effects.{i}": size[:, i] for i in range(u.shape[-1])}
-        paths["noise"], paths["outliers"], own = self.noise.sample(grid)
+        latents = {f"{n}.{k}": v for n, p in parts.items() for k, v in p.latents.items()}
+        paths["noise"], paths["outliers"], latents["noise.scale"], own = self.noise.sample(grid)
         signal = torch.stack(list(paths.values())).sum(0)
-        y, kind, seen = self.observation.sample(grid, signal)
+        y, link, seen = self.observation.sample(grid, signal)
         parameters |= {f"noise.{k}": v for k, v in own.items()}
         parameters |= {f"observation.{k}": v for k, v in seen.items()}
         flat = {k: v.reshape(series) for k, v in parameters.items()}
         observed = self.missing.sample(grid)
-        return Drawn(y, observed, paths, signal, kind, flat, u, lengths)
+        return Drawn(y, observed, paths, signal, link, flat, latents, u, lengths)
 
     def replace(self, **changes: object) -> "StructuralPrior":
         """The same prior with other parts."""
