@@ -4,8 +4,11 @@
     python benchmarks/amortised_weights.py build/amortised --device cuda
     python benchmarks/amortised_weights.py build/amortised --pack     # what is there, as it is
 
+    python benchmarks/amortised_weights.py build/latents --latents    # what series are made of
+
 A run that was stopped goes on from the checkpoints in its folder. At the end the networks, and a
-card of how they were made, are written to ``seqlatent/amortised/weights.safetensors``.
+card of how they were made, are written to ``seqlatent/amortised/weights.safetensors``, those of
+latents to ``seqlatent/amortised/latents/weights.safetensors``.
 """
 
 import argparse
@@ -20,25 +23,34 @@ from pathlib import Path
 import torch
 
 from seqlatent.amortised import Curriculum, Network, Trainer
+from seqlatent.amortised.latents import LatentNetwork, LatentTrainer
 from seqlatent.amortised.weights import pack_networks
 
-WEIGHTS = Path(__file__).parent.parent / "seqlatent" / "amortised" / "weights.safetensors"
+PACKAGE = Path(__file__).parent.parent / "seqlatent" / "amortised"
 SEEDS = (0, 1)
 STEPS = 40_000
+LATENTS = {"seeds": (0,), "steps": 18_000, "batch": 256}
 
 
 def main() -> None:
     """Trains what is not yet trained, and packs it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--one", type=int, help="train this seed in this process")
     parser.add_argument("--pack", action="store_true", help="train nothing")
     parser.add_argument("--scores", type=Path, help="JSON of scores, for the card")
-    parser.add_argument("--out", type=Path, default=WEIGHTS)
+    parser.add_argument("--latents", action="store_true", help="networks of latents")
+    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    if given.latents:
+        given.seeds = given.seeds or LATENTS["seeds"]
+        given.steps = given.steps or LATENTS["steps"]
+        given.out = given.out or PACKAGE / "latents" / "weights.safetensors"
+    given.seeds, given.steps = given.seeds or SEEDS, given.steps or STEPS
+    given.out = given.out or PACKAGE / "weights.safetensors"
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.one is not None:
         train(given)
@@ -64,8 +76,14 @@ def train(given: argparse.Namespace) -> None:
             flush=True,
         )
 
-    trainer = Trainer(steps=given.steps, seed=given.one, device=given.device)
+    kind = LatentTrainer if given.latents else Trainer
+    trainer = kind(curriculum(given), steps=given.steps, seed=given.one, device=given.device)
     trainer.run(_checkpoint(given.folder, given.one), report=report)
+
+
+def curriculum(given: argparse.Namespace) -> Curriculum:
+    """What networks learn from."""
+    return Curriculum(batch=LATENTS["batch"]) if given.latents else Curriculum()
 
 
 def _checkpoint(folder: Path, seed: int) -> Path:
@@ -77,20 +95,20 @@ def pack(given: argparse.Namespace) -> None:
     networks, steps, minutes = [], [], []
     for seed in given.seeds:
         state = torch.load(_checkpoint(given.folder, seed), weights_only=True)
-        network = Network()
+        network = LatentNetwork() if given.latents else Network()
         network.load_state_dict({k: v.cpu() for k, v in state["averaged"].items()})
         networks.append(network)
         steps.append(state["step"])
         minutes.append(round(state["seconds"] / 60, 1))
-    curriculum = Curriculum()
+    learned_from = curriculum(given)
     card = {
         "seeds": list(given.seeds),
         "steps": steps,
         "minutes": minutes,
         "parameters": sum(p.numel() for network in networks for p in network.parameters()),
-        "batch": curriculum.batch,
-        "seasons": {"x".join(map(str, s)): w for s, w in curriculum.seasons.items()},
-        "prior": _plain(curriculum.prior),
+        "batch": learned_from.batch,
+        "seasons": {"x".join(map(str, s)): w for s, w in learned_from.seasons.items()},
+        "prior": _plain(learned_from.prior),
         "torch": torch.__version__,
     }
     if given.scores is not None:

@@ -374,7 +374,7 @@ def test_a_panel_that_tells_too_little_changes_nothing(steps):
 def test_networks_are_packed_in_half_precision():
     some, card = [small(0), small(1, width=24)], {"steps": 3, "prior": ["level"]}
     data = shipped.pack_networks(some, card)
-    found = shipped.unpack_networks(data)
+    found = shipped.unpack_networks(data, Network)
     for one, other in zip(some, found, strict=True):
         assert one.config == other.config
         assert not other.training
@@ -383,7 +383,7 @@ def test_networks_are_packed_in_half_precision():
         ):
             assert back.dtype == torch.float32, name
             torch.testing.assert_close(back, weight, rtol=2**-11, atol=2**-25)
-    again = shipped.unpack_networks(shipped.pack_networks(found, card))
+    again = shipped.unpack_networks(shipped.pack_networks(found, card), Network)
     assert all(same(one, other) for one, other in zip(found, again, strict=True))
     assert not any(p.requires_grad for n in found for p in n.parameters())
 

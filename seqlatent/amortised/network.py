@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from seqlatent.amortised.past import Past, Seasons
 from seqlatent.amortised.quantiles import LEVELS
 
-__all__ = ["Network", "Raw"]
+__all__ = [
+    "MIDDLE",
+    "SERIES",
+    "Block",
+    "Folded",
+    "Network",
+    "Raw",
+    "padded",
+    "series_features",
+]
 
 RECENT = 48  # last values that are read one by one
 BLOCKS = 10  # last seasons whose means are read
@@ -19,6 +28,7 @@ SPANS = 10  # means over the last 1, 2, 4, ... values
 PHASES = 8  # last values of the same phase as a lead
 LONG = 3  # last values of the same phase of the longer season
 NAIVES = 8  # forecasts that the centre is mixed of
+SERIES = 3 * RECENT + 3 * BLOCKS + 2 * SPANS + 12  # numbers that are read of a series
 MIDDLE = len(LEVELS) // 2
 _MOST = 49.0  # bound of the squared size of loadings
 
@@ -35,7 +45,7 @@ class Raw(NamedTuple):
     loadings: Float[Tensor, "B H R"]
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """A residual block that begins as the identity."""
 
     def __init__(self, width: int) -> None:
@@ -95,11 +105,11 @@ class Network(nn.Module):
             "head_depth": head_depth,
             "factors": factors,
         }
-        self.read = nn.Linear(3 * RECENT + 3 * BLOCKS + 2 * SPANS + 12, width)
-        self.trunk = nn.Sequential(*[_Block(width) for _ in range(depth)])
+        self.read = nn.Linear(SERIES, width)
+        self.trunk = nn.Sequential(*[Block(width) for _ in range(depth)])
         self.state = nn.Linear(width, head_width)
         self.lead = nn.Linear(4 * PHASES + 3 * LONG + 10, head_width)
-        self.head = nn.Sequential(*[_Block(head_width) for _ in range(head_depth)])
+        self.head = nn.Sequential(*[Block(head_width) for _ in range(head_depth)])
         self.out = nn.Linear(head_width, NAIVES + len(LEVELS) + 1)
         self.copula = nn.Linear(head_width, factors)
         for last in (self.out, self.copula):
@@ -110,9 +120,9 @@ class Network(nn.Module):
 
     def forward(self, past: Past, leads: Int[Tensor, " H"]) -> Raw:
         """Distribution of some leads, of which the first is 1."""
-        long = _padded(past)
-        blocks = _Folded.of(long)
-        x = self.trunk(self.read(self._series(long, blocks)))
+        long = padded(past)
+        blocks = Folded.of(long)
+        x = self.trunk(self.read(series_features(long, blocks)))
         lead, naive = _leads(long, blocks, leads)
         h = self.head(self.state(F.silu(x))[:, None] + self.lead(lead))
         h = F.silu(h)
@@ -128,60 +138,8 @@ class Network(nn.Module):
         loadings = loadings * torch.rsqrt(1 + size / _MOST)
         return Raw(torch.cat([middle - down, middle, middle + up], -1), loadings)
 
-    @staticmethod
-    def _series(past: Past, folded: "_Folded") -> Tensor:
-        """What the trunk reads ``(B, W)``."""
-        z, o = past.z, past.observed.to(past.z.dtype)
-        # where zero lies tells nothing of a series that goes below it
-        origin = torch.where(past.lower, past.origin, 0.0)
-        steps, m = z.shape[1], past.seasons.short
-        squash = torch.asinh
-        recent, seen = z[:, -RECENT:], o[:, -RECENT:]
-        before = slice(steps - RECENT - m, steps - m)
-        season = (recent - z[:, before]) * seen * o[:, before]
-        spans = torch.tensor([min(2**k, steps) - 1 for k in range(SPANS)])
-        sums, counts = (torch.cumsum(v.flip(1), 1)[:, spans] for v in (z * o, o))
-        both = seen[:, 1:] * seen[:, :-1]
-        moves = (recent[:, 1:] - recent[:, :-1]).abs() * both
-        total = o.sum(1, keepdim=True).clamp_min(1)
-        level = z + origin
-        near = 1e-6 * (1 + origin.abs())
-        zeros = ((level.abs() < near) * o).sum(1, keepdim=True) / total * past.lower
-        least = torch.where(past.observed, level, torch.inf).amin(1, keepdim=True)
-        least = torch.where(past.lower, least, 0.0)
-        rough = folded.deviation[:, -3 * folded.width :].abs().sum(1, keepdim=True) / o[
-            :, -3 * folded.width :
-        ].sum(1, keepdim=True).clamp_min(1)
-        scalars = [
-            total.log() / 4,
-            squash(origin.clamp(-1e3, 1e3)),
-            squash(1 / (origin.abs() + 0.01)),
-            torch.full_like(total, math.log(m) / 3),
-            torch.full_like(total, math.log(max(past.seasons.long, 1)) / 5),
-            squash(rough),
-            squash(moves.sum(1, keepdim=True) / both.sum(1, keepdim=True).clamp_min(1)),
-            zeros,
-            (~past.lower).to(z.dtype),
-            squash(least.clamp(-1e3, 1e3)),
-            squash(moves.amax(1, keepdim=True)),
-            past.whole.to(z.dtype),
-        ]
-        mean, share = folded.mean, folded.share
-        features = [
-            squash(recent),
-            seen,
-            squash(season),
-            squash(mean),
-            share,
-            (share > 0) * squash(mean - mean[:, :1]),
-            squash(sums / counts.clamp_min(1)),
-            counts / z.new_tensor([2.0**k for k in range(SPANS)]),
-            *scalars,
-        ]
-        return torch.cat(features, -1)
 
-
-class _Folded(NamedTuple):
+class Folded(NamedTuple):
     """A past folded by its season, latest first."""
 
     width: int
@@ -190,7 +148,7 @@ class _Folded(NamedTuple):
     deviation: Tensor  # of each value from the mean of its season (B, T)
 
     @classmethod
-    def of(cls, past: Past) -> "_Folded":
+    def of(cls, past: Past) -> "Folded":
         z, o = past.z, past.observed.to(past.z.dtype)
         n, steps = z.shape
         width = _width(past.seasons)
@@ -203,12 +161,64 @@ class _Folded(NamedTuple):
         return cls(width, mean, share, (z - mean[:, nth]) * o)
 
 
+def series_features(past: Past, folded: "Folded") -> Tensor:
+    """What a trunk reads of series ``(B, W)``."""
+    z, o = past.z, past.observed.to(past.z.dtype)
+    # where zero lies tells nothing of a series that goes below it
+    origin = torch.where(past.lower, past.origin, 0.0)
+    steps, m = z.shape[1], past.seasons.short
+    squash = torch.asinh
+    recent, seen = z[:, -RECENT:], o[:, -RECENT:]
+    before = slice(steps - RECENT - m, steps - m)
+    season = (recent - z[:, before]) * seen * o[:, before]
+    spans = torch.tensor([min(2**k, steps) - 1 for k in range(SPANS)])
+    sums, counts = (torch.cumsum(v.flip(1), 1)[:, spans] for v in (z * o, o))
+    both = seen[:, 1:] * seen[:, :-1]
+    moves = (recent[:, 1:] - recent[:, :-1]).abs() * both
+    total = o.sum(1, keepdim=True).clamp_min(1)
+    level = z + origin
+    near = 1e-6 * (1 + origin.abs())
+    zeros = ((level.abs() < near) * o).sum(1, keepdim=True) / total * past.lower
+    least = torch.where(past.observed, level, torch.inf).amin(1, keepdim=True)
+    least = torch.where(past.lower, least, 0.0)
+    rough = folded.deviation[:, -3 * folded.width :].abs().sum(1, keepdim=True) / o[
+        :, -3 * folded.width :
+    ].sum(1, keepdim=True).clamp_min(1)
+    scalars = [
+        total.log() / 4,
+        squash(origin.clamp(-1e3, 1e3)),
+        squash(1 / (origin.abs() + 0.01)),
+        torch.full_like(total, math.log(m) / 3),
+        torch.full_like(total, math.log(max(past.seasons.long, 1)) / 5),
+        squash(rough),
+        squash(moves.sum(1, keepdim=True) / both.sum(1, keepdim=True).clamp_min(1)),
+        zeros,
+        (~past.lower).to(z.dtype),
+        squash(least.clamp(-1e3, 1e3)),
+        squash(moves.amax(1, keepdim=True)),
+        past.whole.to(z.dtype),
+    ]
+    mean, share = folded.mean, folded.share
+    features = [
+        squash(recent),
+        seen,
+        squash(season),
+        squash(mean),
+        share,
+        (share > 0) * squash(mean - mean[:, :1]),
+        squash(sums / counts.clamp_min(1)),
+        counts / z.new_tensor([2.0**k for k in range(SPANS)]),
+        *scalars,
+    ]
+    return torch.cat(features, -1)
+
+
 def _width(seasons: Seasons) -> int:
     """Steps of a block whose mean is read."""
     return seasons.short if seasons.short > 1 else 4
 
 
-def _padded(past: Past) -> Past:
+def padded(past: Past) -> Past:
     """A past that is long enough to be read, with unseen steps before it."""
     m = past.seasons.short
     width = _width(past.seasons)
@@ -221,7 +231,7 @@ def _padded(past: Past) -> Past:
     return past._replace(z=F.pad(past.z, (lack, 0)), observed=F.pad(past.observed, (lack, 0)))
 
 
-def _leads(past: Past, folded: _Folded, leads: Tensor) -> tuple[Tensor, Tensor]:
+def _leads(past: Past, folded: Folded, leads: Tensor) -> tuple[Tensor, Tensor]:
     """What the head reads of each lead ``(B, H, W)``, and naive forecasts ``(B, H, K)``."""
     z, o = past.z, past.observed.to(past.z.dtype)
     n, steps = z.shape

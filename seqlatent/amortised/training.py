@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from seqlatent.amortised.curriculum import Curriculum
 from seqlatent.amortised.network import Network
@@ -49,17 +50,18 @@ class Trainer:
         average: float = 0.998,
         device: str = "cpu",
         half: bool = True,
-        network: dict[str, int] | Network | None = None,
+        network: dict[str, Any] | nn.Module | None = None,
     ) -> None:
         self.curriculum = Curriculum() if curriculum is None else curriculum
         self.steps, self.seed, self.lr, self.average = steps, seed, lr, average
         self.device, self.half = device, half
-        if isinstance(network, Network):
+        self.network: Any
+        if isinstance(network, nn.Module):
             self.network = copy.deepcopy(network).to(device).requires_grad_(True).train()
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                self.network = Network(**(network or {})).to(device)
+                self.network = self._new(network or {}).to(device)
         self.generator = torch.Generator().manual_seed(seed + 1)
         self.averaged = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr, weight_decay=1e-4)
@@ -73,7 +75,7 @@ class Trainer:
         every: int = 500,
         report: Callable[["Trainer"], Any] = lambda trainer: None,
         deadline: Deadline | None = None,
-    ) -> Network:
+    ) -> Any:
         """Trains to the end and returns the averaged network.
 
         Args:
@@ -104,6 +106,19 @@ class Trainer:
         network.load_state_dict(self.averaged)
         return network.eval()
 
+    # --- what is trained, and by what ---------------------------------------------------------
+
+    def _new(self, sizes: dict[str, Any]) -> Any:
+        """A network with first weights."""
+        return Network(**sizes)
+
+    def _batch(self) -> Any:
+        """The next batch, with its ``seasons``."""
+        return self.curriculum.draw(self.generator).to(self.device)
+
+    def _loss(self, batch: Any) -> Tensor:
+        return loss(self.network, batch, generator=self.generator)
+
     def _step(self, done: float) -> None:
         """One step, when a part of the training is done."""
         rate = (
@@ -111,10 +126,10 @@ class Trainer:
         )
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        batch = self.curriculum.draw(self.generator).to(self.device)
+        batch = self._batch()
         kind = torch.device(self.device).type
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.half):
-            value = loss(self.network, batch, generator=self.generator)
+            value = self._loss(batch)
         self.optimiser.zero_grad()
         value.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)

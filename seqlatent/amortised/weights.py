@@ -2,25 +2,28 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqlatent.amortised.network import Network
 
-__all__ = ["card", "load_networks", "pack_networks", "weights_hash"]
+__all__ = ["card", "card_of", "load_networks", "pack_networks", "unpack_networks", "weights_hash"]
 
 _FILE = "weights.safetensors"
 
+N = TypeVar("N", bound=nn.Module)
 
-def pack_networks(networks: "list[Network]", card: dict[str, Any]) -> bytes:
+
+def pack_networks(networks: Sequence[nn.Module], card: dict[str, Any]) -> bytes:
     """A file of networks, in half precision, and what is to be said of them.
 
     Args:
-        networks: The networks.
+        networks: The networks, each with what makes another of its sizes in ``config``.
         card: Prior, steps, seeds, scores, as plain values.
     """
     from safetensors.torch import save
@@ -34,15 +37,15 @@ def pack_networks(networks: "list[Network]", card: dict[str, Any]) -> bytes:
     return save(tensors, {"card": json.dumps(card), "networks": json.dumps(sizes)})
 
 
-def unpack_networks(data: bytes) -> list[Network]:
-    """Reads what :func:`pack_networks` gave."""
+def unpack_networks(data: bytes, kind: Callable[..., N]) -> list[N]:
+    """Reads what :func:`pack_networks` gave, of networks of a kind."""
     from safetensors.torch import load
 
     tensors: dict[str, Tensor] = load(data)
     found = []
     for i, sizes in enumerate(json.loads(_header(data)["networks"])):
         with torch.device("meta"):  # first weights are not drawn
-            network = Network(**sizes)
+            network = kind(**sizes)
         prefix = f"{i}."
         network.load_state_dict(
             {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)},
@@ -59,7 +62,7 @@ def _shipped() -> bytes:
 
 @cache
 def _networks() -> tuple[Network, ...]:
-    return tuple(unpack_networks(_shipped()))
+    return tuple(unpack_networks(_shipped(), Network))
 
 
 def load_networks() -> tuple[Network, ...]:
@@ -74,7 +77,12 @@ def weights_hash() -> str:
 
 def card() -> dict[str, Any]:
     """What is to be said of the weights: prior, steps, seeds, sizes, scores."""
-    return json.loads(_header(_shipped())["card"])
+    return card_of(_shipped())
+
+
+def card_of(data: bytes) -> dict[str, Any]:
+    """What is to be said of the networks of a file."""
+    return json.loads(_header(data)["card"])
 
 
 def _header(data: bytes) -> dict[str, str]:

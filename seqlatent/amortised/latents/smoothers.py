@@ -1,0 +1,189 @@
+"""A bank of linear smoothers: level and season of each series under a few sizes of their shocks."""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from seqlatent.recurrence import linear_recurrence
+
+__all__ = ["DECAYS", "LINEAR", "SEASONS", "Bank", "bank_of"]
+
+DECAYS = (0.2, 0.5, 0.75, 0.9, 0.97)
+"""Weights of the neighbours of a step in its level, of the worlds of the bank."""
+
+LINEAR = (1, 2, 3)  # worlds whose level also has a slope
+SEASONS = (0.6, 0.95)
+"""Weights of neighbouring seasons in a season."""
+
+_TINY = 1e-280
+_ALONE = 1e-6  # weight of all others below which a value stands alone
+_PRIOR = 0.3  # seasons without a pattern that one of them is weighed against
+
+
+class Bank(NamedTuple):
+    """Level and season under each of the worlds.
+
+    Attributes:
+        level: ``(B, S, W)``.
+        season: With seasons that change and that hardly do ``(B, S, 2 W)``.
+        linear: Levels by a line around each step ``(B, S, L)``.
+        slope: Slopes of these ``(B, S, L)``.
+        known: How many values of the phase count ``(B, S, 2)``.
+        missed: Logarithm of how far values lie from the level and line of the others, plus the
+            season, on average ``(B, W + L)``.
+    """
+
+    level: Float[Tensor, "B S W"]
+    season: Float[Tensor, "B S V"]
+    linear: Float[Tensor, "B S L"]
+    slope: Float[Tensor, "B S L"]
+    known: Float[Tensor, "B S 2"]
+    missed: Float[Tensor, "B M"]
+
+
+def bank_of(z: Float[Tensor, "B S"], o: Float[Tensor, "B S"], m: int, last: int) -> Bank:
+    r"""Smooths series that are seen in part.
+
+    The level of a random walk under noise is a mean with weights :math:`a^{|k|}` of the values
+    around. A season beside it is found by generalised least squares: what such means leave of the
+    values, averaged by phase, has lost the part :math:`H_a(\omega)` of each of its waves, their
+    frequency response, and gets it back.
+
+    .. math:: H_a(\omega) = \frac{(1 - a)^2}{1 - 2 a \cos \omega + a^2}
+
+    Args:
+        z: Values, zero where there is none.
+        o: One where there is one.
+        m: Steps of the season.
+        last: The last row; later steps are the future.
+
+    References:
+        Forecasting, Structural Time Series Models (Harvey, 1989), chapter 2, of smoothing by
+        exponential weights on both sides.
+    """
+    z, o = z.double().T.contiguous(), o.double().T.contiguous()  # time first: steps lie together
+    a = z.new_tensor(DECAYS)
+    k = len(DECAYS)
+    seen = o[..., None].expand(*o.shape, k)
+    counts = _sums(a, seen)
+    total = (counts[0] + counts[1] - seen).clamp_min(_TINY)
+    values = (z * o)[..., None].expand_as(seen)
+    if m == 1:
+        season, known = z.new_zeros(*z.shape, 2 * k), z.new_zeros(*z.shape, 2)
+    else:
+        sums = _sums(a, values)
+        rest = values - (sums[0] + sums[1] - values) / total * o[..., None]
+        season, known = _seasons(rest, o, m, last)
+        values = values - season[..., k:] * o[..., None]
+    sums = _sums(a, values)
+    level = (sums[0] + sums[1] - values) / total
+    linear, slope, others = _lines(a, counts, sums, seen, values, last)
+    missed = _missed(values, seen, total, sums, others)
+    level = level[torch.arange(len(z), device=z.device).clamp_max(last)]
+
+    def by_series(x: Tensor) -> Tensor:
+        return x.float().transpose(0, 1).contiguous()
+
+    return Bank(
+        by_series(level),
+        by_series(season),
+        by_series(linear),
+        by_series(slope),
+        by_series(known),
+        torch.log(missed.float() + 0.02),
+    )
+
+
+def _missed(
+    values: Tensor, seen: Tensor, total: Tensor, sums: tuple[Tensor, Tensor], others: Tensor
+) -> Tensor:
+    """How far values lie from what the others say of them, on average ``(B, W + L)``."""
+    rest = total - seen
+    near = seen * (rest > _ALONE)  # where there is something near
+    level = (sums[0] + sums[1] - 2 * values) / rest.clamp_min(_ALONE)
+    apart = torch.cat([values - level, values[..., list(LINEAR)] - others], -1).abs()
+    counts = torch.cat([near, near[..., list(LINEAR)]], -1)
+    return (apart * counts).sum(0) / counts.sum(0).clamp_min(1)
+
+
+def _sums(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of what lies before and after each step, itself included, with falling weights."""
+    return _both(a, x, x.flip(0))
+
+
+def _both(a: Tensor, x: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor]:
+    """Recurrences forwards and backwards, of which the second is turned around before."""
+    both = torch.stack([x, reverse], 1)
+    path = linear_recurrence(a.expand(both.shape[1:]).flatten(), both.flatten(1))
+    before, after = path.view_as(both).unbind(1)
+    return before, after.flip(0)
+
+
+def _seasons(rest: Tensor, o: Tensor, m: int, last: int) -> tuple[Tensor, Tensor]:
+    """Seasons ``(S, B, 2 W)`` by what levels leave, and how many values count ``(S, B, 2)``."""
+    steps, n, k = rest.shape
+    lead = -(last + 1) % m  # seasons end with the last row
+    behind = -(steps + lead) % m
+    folded = F.pad(rest, (0, 0, 0, 0, lead, behind)).view(-1, m, n, k)
+    seen = F.pad(o, (0, 0, lead, behind)).view(-1, m, n)
+    kept = (last + 1 + lead) // m
+    block = torch.arange(len(folded), device=rest.device)
+    apart = (block[:, None].clamp_max(kept - 1) - block[:kept]).abs()
+    weight = rest.new_tensor(SEASONS)[:, None, None] ** apart
+    count = torch.einsum("vij,jmn->imnv", weight, seen[:kept])
+    top = torch.einsum("vij,jmnk->imnvk", weight, folded[:kept])
+    mean = top / (count + _PRIOR)[..., None]
+    wave = torch.arange(m // 2 + 1, device=rest.device) * (2 * math.pi / m)
+    a = rest.new_tensor(DECAYS)
+    kept_part = 1 - (1 - a) ** 2 / (1 - 2 * a * torch.cos(wave)[:, None] + a**2)
+    # what is all but lost comes back no more than so far
+    gain = torch.where(kept_part > 1e-6, kept_part / (kept_part.square() + 0.01), 0.0)
+    spectrum = torch.fft.rfft(mean, dim=1) * gain[:, None, None]
+    season = torch.fft.irfft(spectrum, n=m, dim=1).reshape(-1, n, 2 * k)
+    return season[lead : lead + steps], count.reshape(-1, n, 2)[lead : lead + steps]
+
+
+def _lines(
+    a: Tensor,
+    counts: tuple[Tensor, Tensor],
+    sums: tuple[Tensor, Tensor],
+    seen: Tensor,
+    values: Tensor,
+    last: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Lines around each step by least squares with falling weights.
+
+    Returns:
+        Their level and slope, and the level of the line through all values but that of the step.
+    """
+    pick = list(LINEAR)
+    a = a[pick]
+    s0, t0 = ([x[..., pick] for x in pair] for pair in (counts, sums))
+    o, y = seen[..., pick], values[..., pick]
+    first = _moments(a, torch.cat([s0[0], t0[0]], -1), torch.cat([s0[1], t0[1]], -1))
+    s1, t1 = zip(*(x.chunk(2, -1) for x in first), strict=True)
+    one = _moments(a, 2 * s1[0] + s0[0], 2 * s1[1] + s0[1])
+    total, top = s0[0] + s0[1] - o, t0[0] + t0[1] - y
+    skew, cross = s1[1] - s1[0], t1[1] - t1[0]
+    square = one[0] + one[1] + 1.0  # as if one step told of no slope
+    scale = (total * square - skew.square()).clamp_min(1e-9)
+    slope = (total * cross - skew * top) / scale
+    level = (square * top - skew * cross) / scale
+    rest = ((total - o) * square - skew.square()).clamp_min(_ALONE)
+    others = (square * (top - y) - skew * cross) / rest
+    # the future goes on along the line of the last row
+    t = torch.arange(len(o), device=o.device)
+    held, late = t.clamp_max(last), (t - last).clamp_min(0)[:, None, None]
+    slope = slope[held]
+    return level[held] + late * slope, slope, others
+
+
+def _moments(a: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of sums on both sides, which weigh steps by how far they are."""
+    a = a.repeat(before.shape[-1] // len(a))
+    before, after = (F.pad(a * x, (0, 0, 0, 0, 1, 0))[:-1] for x in (before, after.flip(0)))
+    return _both(a, before, after)
