@@ -90,15 +90,18 @@ class Inspection(Diagnosis):
         X_df: Any = None,
         static_df: Any = None,
     ) -> Any:
-        """Level, slope, seasons, cycle, regression and the rest of every row, with exact bands.
+        """Level, slope, seasons, cycle, regression and the rest of every row, with bands.
 
-        The models are mixtures of specifications, and of draws of their parameters; all are pooled.
+        Structural models are mixtures of specifications, and of draws of their parameters; all are
+        pooled, and bands are exact. Those of ``"amortised"`` have been learned from drawn series.
         In the units of the data ``level``, ``season12``, ``cycle``, ``autoregressive`` and
         ``regression[price]`` add up to ``signal``, on average and on every path, and ``signal`` and
         ``irregular`` to what was observed. ``slope`` is the gain of the level in the next step, and
         ``coefficient[price]`` that of the signal by one more unit of the covariate. A covariate
         counts from its mean in training. What a specification of logarithms contributes is what a
-        component adds to those before it; what a specification does not have is zero there.
+        component adds to those before it; what a specification does not have is zero there. Of
+        ``"amortised"`` all covariates are one ``regression``, and ``noise`` is the standard
+        deviation of a value around the signal.
 
         Args:
             df: Rows to read; those of training by default.
@@ -164,7 +167,8 @@ class Inspection(Diagnosis):
         Of ``structural`` the most probable values, and bands of normal approximations on the scale
         of their logarithms; with ``bayes=True`` quantiles of draws by the exact likelihood. They
         are what the rows of training say; later rows do not change them, and the factor of the
-        widths that ``report`` tells is not in them.
+        widths that ``report`` tells is not in them. Of ``"amortised"`` they are what the last rows
+        of any series say; of what is there or not, as ``level.breaks``, the probability alone.
 
         A ``scale`` is a standard deviation in the units of the data, of what moves a component in
         one step or of the noise; ``initial_scale`` is how far from zero its first state is likely
@@ -226,6 +230,38 @@ class Inspection(Diagnosis):
                 specifications=specifications,
             )
         )
+
+    @on_threads
+    def breaks(
+        self,
+        df: Any = None,
+        *,
+        level: Any = (80, 95),
+        static_df: Any = None,
+    ) -> Any:
+        """Where the level of each series jumps, by how much and how surely, and what lies apart.
+
+        Args:
+            df: Rows to read; those of training by default.
+            level: Levels of the bands, in percent.
+            static_df: Static features of series that are new.
+
+        Returns:
+            The rows as they came, of each model that knows, given all rows: in ``Model-break`` the
+            probability that the level breaks there, for another reason than that it always moves;
+            in ``Model-break-size`` by how much it jumps if it does, the median, with bands
+            ``Model-break-size-lo-80``, ...; in ``Model-outlier`` the probability that the value is
+            an outlier. NaN of series of fewer than two values.
+
+        Raises:
+            TypeError: If no model knows where levels break.
+        """
+        levels = levels_of(level)
+        panel, output_format = self._rows(df, static_df)
+        engines = self._reading()
+        told = {alias: e for alias, e in engines.items() if e.breaking}
+        found = {a: e.breaks(panel, _ends(levels)) for a, e in (told or engines).items()}
+        return output_format.frame(results.broken(self.columns, panel, found, levels))
 
     @on_threads
     def impute(

@@ -9,7 +9,7 @@ import torch
 
 from seqlatent.forecasting.arguments import ForecastOptions, interval
 from seqlatent.forecasting.engines.contributions import Contributions
-from seqlatent.forecasting.engines.engine import Scores, Smoothed
+from seqlatent.forecasting.engines.engine import Breaks, Scores, Smoothed
 from seqlatent.forecasting.engines.latent import residuals as innovations
 from seqlatent.forecasting.engines.latent.components import named
 from seqlatent.forecasting.engines.parameters import Parameters, in_order
@@ -23,6 +23,7 @@ __all__ = [
     "PARAMETERS",
     "SMOOTHED",
     "Data",
+    "broken",
     "columns_to_dict",
     "completed",
     "components",
@@ -193,7 +194,8 @@ def parameters(
             )[:, :, place]
             table[..., k] = told.transpose(1, 2, 3, 0)
         values |= dict(zip(own, table, strict=True))
-    i, d, k = np.nonzero(np.logical_or.reduce([~np.isnan(values[alias]) for alias in found]))
+    told = [~np.isnan(values[a]) | (values[f"{a}-probability"] > 0) for a in found]
+    i, d, k = np.nonzero(np.logical_or.reduce(told))
     data = {columns.id: ids[i]}
     if len(columns.targets) > 1:
         data["target"] = _names(columns.targets)[d]
@@ -308,6 +310,21 @@ def scored(columns: Columns, panel: Panel, scores: Mapping[str, Scores]) -> Data
     for alias, found in scores.items():
         data[f"{alias}-log_score"] = np.repeat(found.log_score[rows], panel.y.shape[1])
         data[f"{alias}-pit"] = found.pit[rows].reshape(-1)
+    return data
+
+
+def broken(
+    columns: Columns, panel: Panel, found: Mapping[str, Breaks], levels: Sequence[int | float]
+) -> Data:
+    """The rows as they came, each with what is known of a break and of an outlier there."""
+    data, rows = _given(columns, panel)
+    for alias, breaks in found.items():
+        told = {f"{alias}-break": breaks.probability, f"{alias}-break-size": breaks.size}
+        for k, level in enumerate(levels):
+            told[f"{alias}-break-size-lo-{level:g}"] = breaks.quantiles[2 * k]
+            told[f"{alias}-break-size-hi-{level:g}"] = breaks.quantiles[2 * k + 1]
+        told[f"{alias}-outlier"] = breaks.outlier
+        data |= {name: x[rows].reshape(-1) for name, x in told.items()}
     return data
 
 

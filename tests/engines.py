@@ -10,6 +10,7 @@ from trained import shared
 
 from seqlatent import zoo
 from seqlatent.amortised import Adaptation, Curriculum, Network, Rehearsal, Seasons
+from seqlatent.amortised.latents import LatentNetwork
 from seqlatent.forecasting import Amortised, Forecaster, Spec
 from seqlatent.forecasting.engines.latent.recipes import (
     deep_markov,
@@ -51,8 +52,11 @@ def amortised(rehearsal: Rehearsal | None = None) -> Amortised:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Network(width=16, depth=1, head_width=8, head_depth=1, factors=2)
+        latents = LatentNetwork(width=16, depth=1, head_width=16, head_depth=1)
     how = Adaptation(steps=3, lr=0.1, batch=16, drawn=8)
-    return Amortised(adapt=how, horizon=3, networks=[network], rehearsal=rehearsal)
+    return Amortised(
+        adapt=how, horizon=3, networks=[network], rehearsal=rehearsal, latents=[latents]
+    )
 
 
 def rehearsed() -> Amortised:

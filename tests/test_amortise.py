@@ -322,3 +322,44 @@ def test_a_narrow_prior_can_be_had_by_one_line():
     narrow = wide.replace(components=[*wide.components, Cycle(amplitude=LogUniform(1.0, 2.0))])
     amplitude = narrow.sample(100, 10, generator=seeded()).parameters["cycle.amplitude"]
     assert np.all((amplitude.numpy() >= 1) & (amplitude.numpy() <= 2))
+
+
+# --- what series are made of -------------------------------------------------------------------
+
+
+def test_components_of_the_prior_can_be_asked_for_also_after_loading(tmp_path):
+    fitted = Forecaster(trained(latents=True), season_length=1, freq="D").fit(frame())
+    table = fitted.components(level=[80])
+    assert set(table["component"]) == {"level", "slope", "cycle", "noise", "irregular", "signal"}
+    wide = table.pivot_table(index=["unique_id", "ds"], columns="component", values="mean")
+    np.testing.assert_allclose(wide["level"] + wide["cycle"], wide["signal"], atol=1e-6)
+    fitted.save(tmp_path / "kept")
+    other = Forecaster.load(tmp_path / "kept")
+    pd.testing.assert_frame_equal(other.components(frame(), level=[80]), table)
+
+
+def test_components_that_were_not_learned_are_refused():
+    fitted = Forecaster(trained(), season_length=1, freq="D").fit(frame())
+    with pytest.raises(TypeError, match="networks of latents"):
+        fitted.components()
+
+
+def test_half_of_the_minutes_are_for_latents(monkeypatch):
+    ends = []
+
+    def run(self, *, deadline, **_):
+        ends.append(deadline.total)
+        return self.network
+
+    monkeypatch.setattr(Trainer, "run", run)
+    amortise(OSCILLATOR, minutes=2, start=small(), latents=True)
+    assert ends[0] == pytest.approx(60, abs=2)
+    assert ends[1] == pytest.approx(120, abs=4)
+
+
+@pytest.mark.parametrize("name", ["signal", "noise"])
+def test_a_component_has_a_name_of_its_own(name):
+    from seqlatent.amortised.latents import LatentNetwork
+
+    with pytest.raises(ValueError, match="names of their own"):
+        LatentNetwork([name])

@@ -72,7 +72,7 @@ def test_the_innovation_of_a_row_does_not_depend_on_later_rows(name, prefix):
 
 
 @pytest.mark.parametrize("prefix", ["s", "x"])
-@pytest.mark.parametrize("name", ["structural", "deep_state", "short_own"])
+@pytest.mark.parametrize("name", ["structural", "deep_state", "short_own", "amortised"])
 def test_a_filtered_component_does_not_depend_on_later_rows(name, prefix):
     df = panel(prefix=prefix)
     found, other = (fitted(name).components(x, kind="filtered") for x in (df, changed(df, 25)))

@@ -17,7 +17,16 @@ from seqlatent.training import Deadline
 if TYPE_CHECKING:
     from seqlatent.forecasting.engines.contributions import Contributions
 
-__all__ = ["Engine", "FitOptions", "Marginals", "OutOfTime", "Packed", "Scores", "Smoothed"]
+__all__ = [
+    "Breaks",
+    "Engine",
+    "FitOptions",
+    "Marginals",
+    "OutOfTime",
+    "Packed",
+    "Scores",
+    "Smoothed",
+]
 
 
 class OutOfTime(Exception):
@@ -88,6 +97,22 @@ class Scores(NamedTuple):
     pit: np.ndarray
 
 
+class Breaks(NamedTuple):
+    """Where the level of a series jumps, and which values lie apart; NaN where nothing is known.
+
+    Attributes:
+        probability: Probability that the level breaks at each row ``(R, D)``.
+        size: By how much it jumps if it does, the median ``(R, D)``.
+        quantiles: Quantiles of that ``(Q, R, D)``.
+        outlier: Probability that a value is an outlier ``(R, D)``.
+    """
+
+    probability: np.ndarray
+    size: np.ndarray
+    quantiles: np.ndarray
+    outlier: np.ndarray
+
+
 class Packed(NamedTuple):
     """What an engine has learned, as a folder holds it.
 
@@ -120,6 +145,7 @@ class Engine(ABC):
         summary: What it found out, as plain values for JSON.
         named: Whether it has named components.
         parametric: Whether it has parameters of each series, with names.
+        breaking: Whether it knows where levels break.
         burn: First observations of a series that are foreseen by a vague first state alone.
         stopped: What the deadline left undone in all series alike, in words.
         doubtful: Whether that leaves open whether it is better than a naive forecast.
@@ -147,6 +173,7 @@ class Engine(ABC):
     samples: int = 200
     named: bool = False
     parametric: bool = False
+    breaking: bool = False
     burn: int = 0
     stopped: str = ""
     doubtful: bool = False
@@ -235,6 +262,13 @@ class Engine(ABC):
         raise TypeError(
             f"parameters need a model that has some of each series, found "
             f"{self.alias or type(self).__name__}; use 'structural'."
+        )
+
+    def breaks(self, panel: Panel, levels: Sequence[float]) -> Breaks:
+        """Breaks of the level and outliers, given all rows."""
+        raise TypeError(
+            f"breaks need a model that knows where levels break, found "
+            f"{self.alias or type(self).__name__}; use 'amortised'."
         )
 
     def innovations(self, panel: Panel, seed: int) -> np.ndarray:

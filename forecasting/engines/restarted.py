@@ -11,6 +11,7 @@ from torch import Tensor
 from seqlatent.forecasting.engines import nested
 from seqlatent.forecasting.engines.contributions import Contributions
 from seqlatent.forecasting.engines.engine import (
+    Breaks,
     Engine,
     FitOptions,
     Marginals,
@@ -67,6 +68,7 @@ class Restarted(Engine):
     summary: Any = _OfEngine()
     named: Any = _OfEngine()
     parametric: Any = _OfEngine()
+    breaking: Any = _OfEngine()
     burn: Any = _OfEngine()
     stopped: Any = _OfEngine()
     doubtful: Any = _OfEngine()
@@ -130,6 +132,9 @@ class Restarted(Engine):
         self, panel: Panel, levels: Sequence[float], seed: int, **options: Any
     ) -> list[Parameters]:
         return self.engine.parameters(panel, levels, seed, **options)
+
+    def breaks(self, panel: Panel, levels: Sequence[float]) -> Breaks:
+        return self.engine.breaks(panel, levels)
 
     def innovations(self, panel: Panel, seed: int) -> np.ndarray:
         return self.engine.innovations(panel, seed)

@@ -165,6 +165,27 @@ class Panel:
             ends=later.ends,
         )
 
+    def extended(self, future: "Future") -> "Panel":
+        """A panel in which every series goes on, with values that are missing."""
+        h = future.horizon
+        place = np.repeat(self.offsets[1:], h)
+
+        def behind(rows: np.ndarray, new: np.ndarray) -> np.ndarray:
+            return np.insert(rows, place, new, axis=0)
+
+        def blank(rows: np.ndarray) -> np.ndarray:
+            return behind(rows, np.full((len(place), rows.shape[1]), np.nan))
+
+        return replace(
+            self,
+            offsets=self.offsets + h * np.arange(self.batch + 1),
+            t=behind(self.t, future.t.reshape(-1)),
+            y=blank(self.y),
+            future=behind(self.future, future.u.reshape(len(place), -1)),
+            past=blank(self.past),
+            row=behind(self.row, np.full(len(place), -1)),
+        )
+
     def _take(self, series: np.ndarray, rows: np.ndarray, lengths: np.ndarray) -> "Panel":
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         ends = None

@@ -8,11 +8,12 @@ from seqlatent.forecasting.plots.calibration import pit_histogram, reliability
 from seqlatent.forecasting.plots.diagnostics import diagnostics
 from seqlatent.forecasting.plots.fan import fan, fans
 from seqlatent.forecasting.plots.horizon import horizon_scores
-from seqlatent.forecasting.plots.latent import components, latents
+from seqlatent.forecasting.plots.latent import breaks, components, latents
 from seqlatent.forecasting.plots.parameters import parameters
 from seqlatent.forecasting.plots.spaghetti import spaghetti
 
 __all__ = [
+    "breaks",
     "components",
     "diagnostics",
     "fan",

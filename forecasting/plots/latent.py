@@ -33,7 +33,7 @@ from seqlatent.forecasting.plots.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["components", "latents"]
+__all__ = ["breaks", "components", "latents"]
 
 END = re.compile(r"(lo|hi)-(\d+(?:\.\d+)?)")
 
@@ -121,6 +121,81 @@ def latents(
     rows = parts.as_states(NamedFrame.of(smoothed, columns, "smoothed"), None, None)
     rows = _of_series(rows, model, id, last)
     return _panels(rows, _names(rows, ("state",), names, max_states), levels, axes)
+
+
+def breaks(
+    smoothed: Any,
+    found: Any,
+    *,
+    model: str | None = None,
+    id: Any = None,
+    threshold: float = 0.5,
+    levels: Any = None,
+    last: int | None = None,
+    target: str | None = None,
+    columns: Columns = DEFAULT,
+    axes: Any = None,
+) -> np.ndarray:
+    """Level of one series with its bands and where it breaks, and below how sure that is.
+
+    A line marks a row at which a break is more probable than not, an open circle a value that is
+    more probably an outlier than not.
+
+    Args:
+        smoothed: What ``components`` or ``smooth`` returned.
+        found: What ``breaks`` returned.
+        model: Model; None where there is only one.
+        id: Series; None where there is only one.
+        threshold: Probability from which on a break or an outlier is marked.
+        levels: Levels of the bands in per cent; None takes all there are.
+        last: Rows to show; None shows all.
+        target: Target, where there are several.
+        columns: Names of the columns.
+        axes: Two axes to draw on; None stacks new ones.
+
+    Returns:
+        The axes of the two panels, one-dimensional.
+
+    Raises:
+        DataError: If columns, series or levels are not there, or if one of several series or
+            models must be named.
+    """
+    told = NamedFrame.of(found, columns, "found")
+    told.require(columns.id, columns.time, hint="draw what breaks returned")
+    knowing = [name.removesuffix("-break") for name in told.names if name.endswith("-break")]
+    if not knowing:
+        told.require("Model-break", hint="draw what breaks returned")
+    model = choose(model, knowing, "model", "found")
+    id = choose(id, told.values(columns.id), "id", "found")
+    told, target = told.about(target)
+    told = told.series(id)
+    rows = parts.as_states(NamedFrame.of(smoothed, columns, "smoothed"), None, target)
+    rows = _of_series(rows, model, id, last)
+    level = rows.where("name", choose("level", rows.values("name"), "names", "smoothed")).ordered()
+    told = told.keep(told.times().x >= level.times().x[0])
+    intervals = _intervals(rows)
+    drawn = [(one, *intervals[one]) for one in drawn_levels(levels, intervals, "smoothed")]
+    axes, _ = grid(2, across=1, panel=(9, 1.9), axes=axes, sharex=True, ratios=[2.0, 1.0])
+    upper, lower = axes[:2]
+    entries = _draw(upper, level, drawn)
+    x, y = told.times().x, told.number(target)
+    jumps, apart = (told.number(f"{model}-{event}") for event in ("break", "outlier"))
+    size = {"ms": 3, "color": INK, "mew": 0}
+    (entries["observed"],) = upper.plot(x, y, ".", zorder=4, **size)
+    for at in x[jumps >= threshold]:
+        entries["break"] = upper.axvline(at, color=COLORS[1], linewidth=1, zorder=2)
+    if (odd := apart >= threshold).any():
+        look = {"mfc": "none", "mec": COLORS[1], "ms": 8, "linestyle": "", "marker": "o"}
+        (entries["outlier"],) = upper.plot(x[odd], y[odd], zorder=5, **look)
+    lower.vlines(x, 0, jumps, color=COLORS[1], linewidth=1)
+    lower.plot(x, apart, ".", color=GREY, ms=3, mew=0)
+    lower.set_ylim(0, 1)
+    time_axis(lower, level.times(), columns.time)
+    upper.margins(x=0.01)
+    tidy(upper, title=f"level, {id}", ylabel=target)
+    tidy(lower, title="probability of a break, of an outlier (dots)", xlabel=lower.get_xlabel())
+    legend(upper, entries)
+    return axes
 
 
 def _of_series(rows: NamedFrame, model: str | None, id: Any, last: int | None) -> NamedFrame:

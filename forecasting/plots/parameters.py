@@ -37,6 +37,7 @@ _SHARED = {
     "damping": "damping, coefficient",
     "coefficient": "damping, coefficient",
 }
+_PROBABILITY = "probability"
 _SURE = 0.995  # a probability that is written as 100 %
 
 
@@ -54,7 +55,8 @@ def parameters(
 ) -> np.ndarray:
     """Parameters of one series with their intervals, those of several models below one another.
 
-    Standard deviations share a panel with a logarithmic axis, dampings and coefficients another.
+    Standard deviations share a panel with a logarithmic axis, dampings and coefficients another,
+    and so does what a series has or has not, of which no more than its probability is known.
     Right of a parameter that a series may not have stands how probable it is.
 
     Args:
@@ -91,7 +93,12 @@ def parameters(
     panels: dict[str, list[str]] = {}
     for name in asked:
         own = str(name).rpartition(".")[2]
-        panels.setdefault(_SHARED.get(own, own), []).append(name)
+        one = rows.where("parameter", name)
+        unsized = all(np.isnan(one.number(other)).all() for other in models)
+        label = _PROBABILITY if unsized else _SHARED.get(own, own)
+        panels.setdefault(label, []).append(name)
+    if _PROBABILITY in panels:  # below what has a size
+        panels[_PROBABILITY] = panels.pop(_PROBABILITY)
     count = [len(inside) for inside in panels.values()]
     height = 0.34 * max(1.0, 0.55 * len(models))
     axes, _ = grid(
@@ -106,9 +113,12 @@ def parameters(
         for k, one in enumerate(models):
             ends = [(level, *intervals[one][level]) for level in drawn]
             place = (k - (len(models) - 1) / 2) / (len(models) + 0.6)
-            entries |= _draw(ax, rows, inside, one, ends, k, place)
+            sized = label != _PROBABILITY
+            entries |= _draw(ax, rows, inside, one, ends, k, place, sized=sized)
         if label.startswith("standard"):
             ax.set_xscale("log")
+        if label == _PROBABILITY:
+            ax.set_xlim(-0.02, 1.02)
         ax.set_yticks(range(len(inside)), inside)
         ax.set_ylim(len(inside) - 0.45, -0.55)
         if ax.texts:
@@ -130,8 +140,13 @@ def _draw(
     ends: Sequence[tuple[float, str, str]],
     k: int,
     place: float,
+    *,
+    sized: bool,
 ) -> dict[str, Any]:
-    """Draws the intervals of one model, wide ones below narrow ones, and how probable each is."""
+    """Draws the intervals of one model, wide ones below narrow ones, and how probable each is.
+
+    Of what has no size the probability is drawn itself.
+    """
     from matplotlib.patches import Patch
 
     at = [rows.where("parameter", name) for name in names]
@@ -142,6 +157,10 @@ def _draw(
     y = np.arange(len(names)) + place
     colors = tones(COLORS[k], len(ends))
     areas: dict[str, Any] = {}
+    look: dict[str, Any] = {"color": COLORS[k], "marker": MARKERS[k], "linestyle": "", "ms": 5}
+    if not sized:
+        (drawn,) = ax.plot(of(f"{model}-probability"), y, mec="white", mew=0.6, **look)
+        return {model: drawn}
     for rank, (level, low, high) in reversed(list(enumerate(ends))):
         width = 7 - 2.5 * rank if len(ends) > 1 else 5
         look = {"color": colors[rank], "linewidth": max(width, 2), "zorder": 1 - 0.01 * rank}

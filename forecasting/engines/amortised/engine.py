@@ -1,6 +1,6 @@
 """Amortised, networks that have learned from drawn series, adapted to the panel or as they are."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -21,13 +21,27 @@ from seqlatent.amortised import (
     shipped_typicality,
     weights_hash,
 )
+from seqlatent.amortised.latents import LatentNetwork
 from seqlatent.forecasting.engines import unread
-from seqlatent.forecasting.engines.amortised import covariates, packing, scoring, usual, windows
+from seqlatent.forecasting.engines.amortised import (
+    covariates,
+    options,
+    packing,
+    scoring,
+    usual,
+    windows,
+)
 from seqlatent.forecasting.engines.amortised.covariates import Covariates, PerTarget
+from seqlatent.forecasting.engines.amortised.inspected import Inspected
 from seqlatent.forecasting.engines.amortised.predictor import Pool, Predictor
 from seqlatent.forecasting.engines.amortised.progress import Steps
 from seqlatent.forecasting.engines.amortised.windows import State
-from seqlatent.forecasting.engines.engine import Engine, FitOptions, Marginals, Packed, Scores
+from seqlatent.forecasting.engines.engine import (
+    FitOptions,
+    Marginals,
+    Packed,
+    Scores,
+)
 from seqlatent.forecasting.errors import ArgumentError
 from seqlatent.forecasting.frames.identifiers import decoded, encoded
 from seqlatent.forecasting.frames.panel import Future, Panel
@@ -38,7 +52,7 @@ _CELLS = 2**19  # cells whose distributions are held at once
 _PAST = 50_000_000  # cells of the past that are held to adapt to
 
 
-class Amortised(Engine):
+class Amortised(Inspected):
     """Networks that have learned from drawn series what follows from a past.
 
     They forecast series that they have never seen, in one pass, without a fit; a few steps on the
@@ -55,6 +69,8 @@ class Amortised(Engine):
         rehearsal: Drawn series that networks of one's own learned from, which stand beside those of
             the panel when they are adapted, and whose seasons are those that may be asked for; None
             for series of the prior of the package.
+        latents: Networks that tell components, holes, breaks and parameters; None for those of the
+            package, which stand beside its own networks only.
 
     Example:
         >>> import pandas as pd
@@ -76,31 +92,12 @@ class Amortised(Engine):
         horizon: int | None = None,
         networks: Sequence[Network] | None = None,
         rehearsal: Rehearsal | None = None,
+        latents: Sequence[LatentNetwork] | None = None,
     ) -> None:
-        if not isinstance(adapt, bool | Adaptation):
-            raise TypeError(
-                f"adapt must be True, False or an Adaptation, found {type(adapt).__name__}; write "
-                "Adaptation(steps=...) for other than the usual number of steps."
-            )
-        if horizon is not None and horizon < 1:
-            raise ValueError(
-                f"horizon must be a positive number of steps, found {horizon}; give None for two "
-                "seasons, or what the rows allow."
-            )
-        if networks is not None and not (
-            networks and all(isinstance(network, Network) for network in networks)
-        ):
-            raise TypeError(
-                "networks must be one or more of seqlatent.amortised.Network, found "
-                f"{networks!r}; give None for those of the package."
-            )
-        if not isinstance(rehearsal, Rehearsal | None):
-            raise TypeError(
-                "rehearsal must be a seqlatent.amortised.Rehearsal or None, found "
-                f"{type(rehearsal).__name__}; write Rehearsal.of(curriculum, ...)."
-            )
+        options.check(adapt, horizon, networks, rehearsal, latents)
         self.adapt, self.horizon, self.rehearsal = adapt, horizon, rehearsal
         self.own = None if networks is None else tuple(networks)
+        self.latents = None if latents is None else tuple(latents)
         self.networks: tuple[Network, ...] | None = None  # adapted to the panel
         self.width: tuple[float, ...] = (1.0,)
         self.leads, self.targets = 1, 0
@@ -110,7 +107,11 @@ class Amortised(Engine):
     def unfitted(self) -> "Amortised":
         """Another with the same options that has learned nothing."""
         return type(self)(
-            adapt=self.adapt, horizon=self.horizon, networks=self.own, rehearsal=self.rehearsal
+            adapt=self.adapt,
+            horizon=self.horizon,
+            networks=self.own,
+            rehearsal=self.rehearsal,
+            latents=self.latents,
         )
 
     # --- fit ---------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ class Amortised(Engine):
         """Adapts the networks as far as there is time."""
         how = Adaptation() if self.adapt is True else self.adapt
         assert isinstance(how, Adaptation)
-        self.leads = self.horizon or _usual(seasons, panel.lengths)
+        self.leads = self.horizon or options.usual_leads(seasons, panel.lengths)
         y, observed, u = self._past(panel, context_of(seasons) + 4 * self.leads)
         if u.shape[2]:
             self.effects, y = covariates.learned(
@@ -155,7 +156,7 @@ class Amortised(Engine):
                 going_on=steps,
             )
         self.width = found.width
-        if not _same(found.networks, self._base):
+        if not packing.same(found.networks, self._base):
             self.networks = tuple(found.networks)
         self.summary |= {
             "share": found.share,
@@ -233,11 +234,6 @@ class Amortised(Engine):
             self.notes[None] = text
         self._said(usual.short(panel))
 
-    def _said(self, remarks: Iterable[tuple[Any, str]]) -> None:
-        """Adds to what is noted of series."""
-        for id, text in remarks:
-            self.notes[id] = "; ".join(filter(None, [self.notes.get(id), text]))
-
     # --- state -------------------------------------------------------------------------------
 
     def start(self, panel: Panel, seed: int) -> State:
@@ -250,10 +246,6 @@ class Amortised(Engine):
 
     def join(self, states: Sequence[State]) -> State:
         return windows.join(states)
-
-    def _require(self, panel: Panel) -> None:
-        unread.require_grid(self.alias, panel)
-        unread.require_targets(panel, self.targets)
 
     # --- forecasts ---------------------------------------------------------------------------
 
@@ -322,13 +314,15 @@ class Amortised(Engine):
         tensors = packing.pool_to_tensors(self.predictor.pool)
         tensors |= packing.networks_to_tensors("own", self.own or ())
         tensors |= packing.networks_to_tensors("adapted", self.networks or ())
+        tensors |= packing.networks_to_tensors("latents", self.latents or ())
         tensors |= covariates.effects_to_tensors(self.effects)
         tensors |= packing.rehearsal_to_tensors(self.rehearsal)
         config: dict[str, Any] = {
             "adapt": packing.adapt_to_dict(self.adapt),
             "horizon": self.horizon,
-            "own": None if self.own is None else [network.config for network in self.own],
-            "adapted": [network.config for network in self.networks] if self.networks else None,
+            "own": packing.sizes_of(self.own),
+            "adapted": packing.sizes_of(self.networks or None),
+            "latents": packing.sizes_of(self.latents),
             "rehearsal": None if self.rehearsal is None else self.rehearsal.leads,
             "seasons": list(self.predictor.seasons),
             "targets": self.targets,
@@ -338,7 +332,7 @@ class Amortised(Engine):
             "summary": self.summary,
             "stopped": self.stopped,
             "networks": len(self.predictor.networks),
-            "parameters": _size(self.predictor.networks),
+            "parameters": packing.size(self.predictor.networks),
             "notes": [[encoded(id), text] for id, text in self.notes.items()],
         }
         return Packed(config, tensors)
@@ -353,7 +347,11 @@ class Amortised(Engine):
         adapt = packing.adapt_from_dict(config["adapt"])
         seasons = Seasons(*config["seasons"])
         kept = packing.rehearsal_of(config.get("rehearsal"), seasons, tensors)
-        engine = cls(adapt=adapt, horizon=config["horizon"], networks=own, rehearsal=kept)
+        sizes = config.get("latents")
+        told = sizes and packing.networks_of("latents", sizes, tensors, LatentNetwork)
+        engine = cls(
+            adapt=adapt, horizon=config["horizon"], networks=own, rehearsal=kept, latents=told
+        )
         engine.networks, engine.targets = found, config["targets"]
         engine.width, engine.leads = tuple(config["width"]), config["leads"]
         engine.effects = covariates.effects_of_tensors(config["effects"], tensors)
@@ -365,25 +363,3 @@ class Amortised(Engine):
             engine.notes[None] = "; ".join(dict.fromkeys(filter(None, said)))
         engine._ready(seasons, packing.pool_of(tensors))
         return engine
-
-
-def _usual(seasons: Seasons, lengths: np.ndarray) -> int:
-    """Leads to adapt to where none are asked for: two seasons, or a quarter of shorter series."""
-    two = 14 if seasons.short == 1 else min(max(2 * seasons.short, 10), 48)
-    return max(1, min(two, int(np.median(lengths)) // 4))
-
-
-def _same(networks: Sequence[Network], others: Sequence[Network]) -> bool:
-    """Whether networks have the same weights."""
-    if len(networks) != len(others):
-        return False
-    pairs = [
-        (x, y)
-        for one, other in zip(networks, others, strict=True)
-        for x, y in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
-    ]
-    return all(x.shape == y.shape and torch.equal(x, y) for x, y in pairs)
-
-
-def _size(networks: Sequence[Network]) -> int:
-    return sum(x.numel() for network in networks for x in network.parameters())

@@ -15,6 +15,7 @@ from seqlatent.amortised import (
     load_networks,
     require_moving,
 )
+from seqlatent.amortised.latents import LatentTrainer, components_of, load_latent_networks
 from seqlatent.forecasting.arguments import flag, real, seasons_of, seed_of, whole
 from seqlatent.forecasting.engines.amortised.engine import Amortised
 from seqlatent.forecasting.engines.amortised.progress import Bar
@@ -38,6 +39,7 @@ def amortise(
     steps: int | None = None,
     start: Network | None = None,
     adapt: bool | Adaptation = True,
+    latents: bool = False,
     seed: int = 0,
     progress: bool = False,
 ) -> Amortised:
@@ -60,6 +62,9 @@ def amortise(
         start: A network whose copy is trained on; None for the first of those that ship with the
             package, from which less is left to learn than from a new one, ``Network()``.
         adapt: Whether it adapts to the panel that it is fitted to, or how.
+        latents: Whether a network of latents is trained as well, in the second half of the time,
+            or in as many steps again: components of the prior, by their names, breaks, parameters
+            and holes can be asked for then.
         seed: Seed of the first weights and of all that is drawn.
         progress: Whether to show progress.
 
@@ -94,18 +99,26 @@ def amortise(
     deadline = Deadline(60 * real("minutes", minutes, "a number of minutes", 0.01))
     if steps is not None:
         steps, deadline = whole("steps", steps, "a number of steps"), Deadline()
-    seed, progress = seed_of(seed), flag("progress", progress)
+    seed, progress, latents = seed_of(seed), flag("progress", progress), flag("latents", latents)
     curriculum = Curriculum(prior, {seasons: 1.0}, batch=_BATCH, horizon=horizon)
     generator = torch.Generator().manual_seed(seed)
     require_moving(curriculum.drawn(generator, seasons, _LOOKED_AT, curriculum.farthest(seasons)))
     rehearsal = Rehearsal.of(curriculum, seasons, generator)
     most = _ENDLESS if steps is None else steps
     start = load_networks()[0] if start is None else start
-    trainer = Trainer(curriculum, steps=most, seed=seed, network=start)
-    with Bar(progress, steps, deadline) as bar:
-        network = trainer.run(every=_EVERY, report=bar, deadline=deadline)
-    own = [network.requires_grad_(False)]
-    engine: Any = Amortised(adapt=adapt, networks=own, rehearsal=rehearsal)
+    trainers = [Trainer(curriculum, steps=most, seed=seed, network=start)]
+    if latents:
+        shipped = load_latent_networks()[0]
+        known = shipped if shipped.components == components_of(prior) else None
+        trainers.append(LatentTrainer(curriculum, steps=most, seed=seed, network=known))
+    networks = []
+    for k, trainer in enumerate(trainers):
+        limit = deadline.part(1 / (len(trainers) - k))
+        with Bar(progress, steps, limit) as bar:
+            networks.append(trainer.run(every=_EVERY, report=bar, deadline=limit))
+    own, *told = [[network.requires_grad_(False)] for network in networks]
+    told = told[0] if told else None
+    engine: Any = Amortised(adapt=adapt, networks=own, rehearsal=rehearsal, latents=told)
     return engine
 
 

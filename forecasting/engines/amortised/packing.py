@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from seqlatent.amortised import Adaptation, Network, Rehearsal, Seasons
+from seqlatent.amortised.latents import LatentNetwork
 from seqlatent.forecasting.engines.amortised.predictor import Pool
 
 __all__ = []
@@ -21,6 +22,8 @@ CHANGED = (
 
 _KEPT = ("y", "observed", "future")
 
+N = TypeVar("N", Network, LatentNetwork)
+
 
 def adapt_to_dict(adapt: bool | Adaptation) -> Any:
     """How networks are adapted, as JSON holds it."""
@@ -32,7 +35,9 @@ def adapt_from_dict(held: Any) -> bool | Adaptation:
     return held if isinstance(held, bool) else Adaptation(**held)
 
 
-def networks_to_tensors(prefix: str, networks: Sequence[Network]) -> dict[str, Tensor]:
+def networks_to_tensors(
+    prefix: str, networks: Sequence[Network] | Sequence[LatentNetwork]
+) -> dict[str, Tensor]:
     """Weights of networks by their names."""
     return {
         f"{prefix}.{i}.{name}": weight.detach().contiguous()
@@ -42,15 +47,18 @@ def networks_to_tensors(prefix: str, networks: Sequence[Network]) -> dict[str, T
 
 
 def networks_of(
-    prefix: str, sizes: Sequence[Mapping[str, int]], tensors: Mapping[str, Tensor]
-) -> tuple[Network, ...]:
-    """Reads what :func:`networks_to_tensors` gave, of networks of some sizes."""
+    prefix: str,
+    sizes: Sequence[Mapping[str, Any]],
+    tensors: Mapping[str, Tensor],
+    kind: type[N] = Network,
+) -> tuple[N, ...]:
+    """Reads what :func:`networks_to_tensors` gave, of networks of a kind and of some sizes."""
     found = []
     for i, size in enumerate(sizes):
         start = f"{prefix}.{i}."
         weights = {k.removeprefix(start): x for k, x in tensors.items() if k.startswith(start)}
         with torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
-            network = Network(**size)
+            network = kind(**size)
         network.to(next(iter(weights.values())).dtype).load_state_dict(weights)
         found.append(network.eval().requires_grad_(False))
     return tuple(found)
@@ -84,3 +92,25 @@ def rehearsal_of(
         return None
     y, observed, future = (tensors[f"rehearsal.{name}"] for name in _KEPT)
     return Rehearsal(y, observed, future, seasons, leads)
+
+
+def sizes_of(networks: Sequence[Network] | Sequence[LatentNetwork] | None) -> list[Any] | None:
+    """Sizes of networks, as JSON holds them."""
+    return None if networks is None else [network.config for network in networks]
+
+
+def same(networks: Sequence[Network], others: Sequence[Network]) -> bool:
+    """Whether networks have the same weights."""
+    if len(networks) != len(others):
+        return False
+    pairs = [
+        (x, y)
+        for one, other in zip(networks, others, strict=True)
+        for x, y in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    ]
+    return all(x.shape == y.shape and torch.equal(x, y) for x, y in pairs)
+
+
+def size(networks: Sequence[Network]) -> int:
+    """Number of weights."""
+    return sum(x.numel() for network in networks for x in network.parameters())

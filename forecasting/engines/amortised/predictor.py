@@ -29,10 +29,12 @@ from seqlatent.forecasting.frames.panel import Panel
 
 __all__ = []
 
+TOGETHER = 3.0
+"""Loading of a series without a past, all of whose steps lie on one side."""
+
 _LEADS = 2048  # leads that the networks are asked for at once
 _CELLS = 2**15  # leads of series that are computed at once
 _EXACT = 50_000  # cells of a call up to which networks run in double precision
-_TOGETHER = 3.0  # loading of a series without a past, whose leads lie on one side
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,17 @@ class Pool:
         lower, whole = np.all(y >= 0, axis=0), np.all(y == np.round(y), axis=0)
         return cls(*PanelSpread.of(panel), np.asarray(lower), np.asarray(whole))
 
+    def steps(self, value: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Scales of a step ``(S,)`` of series of one value, or NaN for none."""
+        size = np.where(np.abs(value) > 0, np.abs(value), self.spread[target])
+        return self.step[target] + self.ratio[target] * size
+
     def moments(
         self, value: np.ndarray, target: np.ndarray, leads: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Means ``(S, 1)`` and scales ``(S, H)`` of series of one value, or NaN for none."""
         blank = np.isnan(value)
-        size = np.where(np.abs(value) > 0, np.abs(value), self.spread[target])
-        step = self.step[target] + self.ratio[target] * size
-        walk = np.where(blank, 0.0, step)[:, None] * np.sqrt(leads)
+        walk = self.steps(value, target)[:, None] * np.sqrt(leads)
         scale = np.where(blank[:, None], self.spread[target][:, None], walk)
         return np.where(blank, self.center[target], value)[:, None], scale
 
@@ -192,7 +197,7 @@ class Predictor:
         knots = mean[..., None] + scale[..., None] * np.array(SCORES)
         floor = np.where(self.pool.lower[target], 0.0, -np.inf)[:, None]
         loadings = np.zeros((*leads.shape, factors))
-        loadings[..., 0] = _TOGETHER
+        loadings[..., 0] = TOGETHER
         whole = self.pool.whole[target][:, None]
         return (
             torch.from_numpy(knots).expand(-1, -1, len(LEVELS)),

@@ -33,7 +33,7 @@ from seqlatent.transitions import (
 )
 from seqlatent.transitions.structural import Component
 
-__all__ = ["components_of", "decompose", "described", "extended", "has_components", "named"]
+__all__ = ["components_of", "decompose", "described", "has_components", "named"]
 
 _TRENDS = (LocalLevel, LocalLinearTrend, DampedTrend)
 
@@ -74,7 +74,7 @@ def decompose(
     panel_read = panel
     model_data = ensemble.prepared(panel)
     if future is not None:
-        panel = extended(panel, future)
+        panel = panel.extended(future)
         model_data = {
             kind: _longer(ensemble, view, panel, kind) for kind, view in model_data.items()
         }
@@ -145,28 +145,6 @@ def _longer(ensemble: Ensemble, view: ModelData, panel: Panel, kind: str) -> Mod
     held = panel if ensemble.spec.past else replace(panel, past=panel.past[:, :0])
     seen = replace(panel, y=ensemble.transforms[kind].forward(panel.y))
     return replace(view, panel=seen, u=ensemble.inputs.of_panel(held))
-
-
-def extended(panel: Panel, future: Future) -> Panel:
-    """A panel in which every series goes on, with values that are missing."""
-    h = future.horizon
-    place = np.repeat(panel.offsets[1:], h)
-
-    def behind(rows: np.ndarray, new: np.ndarray) -> np.ndarray:
-        return np.insert(rows, place, new, axis=0)
-
-    def blank(rows: np.ndarray) -> np.ndarray:
-        return behind(rows, np.full((len(place), rows.shape[1]), np.nan))
-
-    return replace(
-        panel,
-        offsets=panel.offsets + h * np.arange(panel.batch + 1),
-        t=behind(panel.t, future.t.reshape(-1)),
-        y=blank(panel.y),
-        future=behind(panel.future, future.u.reshape(len(place), -1)),
-        past=blank(panel.past),
-        row=behind(panel.row, np.full(len(place), -1)),
-    )
 
 
 def _empty(term: Term, panel: Panel) -> Term:
