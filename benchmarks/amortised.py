@@ -244,10 +244,14 @@ def ranks(
         for name, kind in PARAMETERS.items():
             value = batch.parameters[name].double()
             there = value > 0 if kind == "scale" else torch.ones_like(value, dtype=torch.bool)
+            if not bool((value != value[0]).any()):  # of what is fixed there is nothing to learn
+                continue
             score = QuantileFunction(posterior.of(name)[:, None]).scores(value[:, None])
             below.setdefault(name, []).append(torch.special.ndtr(score)[there, 0])
         for name in PRESENT:
             is_there = batch.present[name].double()
+            if is_there.min() == is_there.max():
+                continue
             said.setdefault(name, []).append((posterior.probability(name), is_there))
     print("| quantity | ranks from uniform, at most | p | 50 % covers | 80 % covers |")
     print("|---|---|---|---|---|")
@@ -261,6 +265,12 @@ def ranks(
             f"| {name} | {test.statistic:.3f} | {test.pvalue:.2g} | {covers[0]:.3f} | "
             f"{covers[1]:.3f} |"
         )
+    if said:
+        _print_said(said)
+
+
+def _print_said(said: dict[str, list[tuple[torch.Tensor, torch.Tensor]]]) -> None:
+    """Prints how often there is what is said to be there."""
     print("\n| what is there | how often | said | where at most half is said | where more is |")
     print("|---|---|---|---|---|")
     for name, parts in said.items():

@@ -103,7 +103,8 @@ def picture(file: str) -> None:
         column[0].plot(df["ds"], df["y"], color="0.75", lw=0.8)
         shown = df["ds"] >= df["ds"].iloc[-min(len(df), 5 * season if season > 7 else 8 * season)]
         for k, (name, part) in enumerate(parts.items()):
-            style = {"color": f"C{k}", "lw": 2.0 if name == "amortised" else 1.0, "label": name}
+            wide = 2.0 if name == "amortised" else 1.0
+            style = {"color": f"C{k}", "lw": wide, "label": name}
             column[0].plot(df["ds"], part["level"][0], **style)
             column[1].plot(df["ds"][shown], part["season"][0][shown.to_numpy()], **style)
             column[2].plot(df["ds"], part["slope"], **style) if "slope" in part else None
@@ -114,7 +115,10 @@ def picture(file: str) -> None:
                 column[1].fill_between(df["ds"][shown], low, high, color=f"C{k}", alpha=0.25, lw=0)
         for axis in column:
             axis.tick_params(axis="x", labelrotation=30)
-    for axis, name in zip(axes[:, 0], ("level", "season, last years", "slope"), strict=True):
+            axis.spines[["top", "right"]].set_visible(False)
+    for axis, name in zip(
+        axes[:, 0], ("level", "season, at the end", "slope, a step"), strict=True
+    ):
         axis.set_ylabel(name)
     axes[0, 0].legend(frameon=False)
     figure.tight_layout()
@@ -194,7 +198,8 @@ def holes(names: list[str]) -> None:
             level = np.array([p for p, _ in ends])
             cell = 2 * np.maximum(level * error, (level - 1) * error).mean(1)
             unit = scale[hidden].to_numpy()
-            loss[name] = float(np.mean((cell / unit)[unit > 0]))
+            moves = unit > 0  # a series that never moves has no unit, nor any loss
+            loss[name] = float(np.mean(cell[moves] / unit[moves]))
             inside = (table["truth"] >= table["y-lo-80"]) & (table["truth"] <= table["y-hi-80"])
             covered[name] = inside.mean()
         print(
