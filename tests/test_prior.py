@@ -78,7 +78,7 @@ def test_breaks_come_as_often_as_they_are_said_to():
 
 
 def test_a_slope_is_damped_towards_its_drift():
-    path, p = Slope(break_rate=0.0, scale=0.5, damping=Uniform(0.3, 0.9)).sample(
+    path, p, _ = Slope(break_rate=0.0, scale=0.5, damping=Uniform(0.3, 0.9)).sample(
         Grid(300, 500, generator=seeded())
     )
     away = torch.diff(path, dim=1) - p["drift"]
@@ -89,7 +89,7 @@ def test_a_slope_is_damped_towards_its_drift():
 
 
 def test_an_autoregression_has_its_variance():
-    path, _ = Autoregression(coefficient=0.8, scale=0.6).sample(Grid(300, 600, generator=seeded()))
+    path, *_ = Autoregression(coefficient=0.8, scale=0.6).sample(Grid(300, 600, generator=seeded()))
     expected = 0.6 / math.sqrt(1 - 0.8**2)
     assert path[:, 50:].std().item() == pytest.approx(expected, rel=0.03)
 

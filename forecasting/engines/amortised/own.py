@@ -35,7 +35,7 @@ def amortise(
     *,
     season_length: int | Sequence[int] = 1,
     horizon: int | None = None,
-    minutes: float = 10.0,
+    minutes: float | int = 10.0,
     steps: int | None = None,
     start: Network | None = None,
     adapt: bool | Adaptation = True,
@@ -113,7 +113,8 @@ def amortise(
         trainers.append(LatentTrainer(curriculum, steps=most, seed=seed, network=known))
     networks = []
     for k, trainer in enumerate(trainers):
-        limit = deadline.part(1 / (len(trainers) - k))
+        alone = len(trainers) == 1
+        limit = deadline if alone else deadline.part(1 / (len(trainers) - k))
         with Bar(progress, steps, limit) as bar:
             networks.append(trainer.run(every=_EVERY, report=bar, deadline=limit))
     own, *told = [[network.requires_grad_(False)] for network in networks]

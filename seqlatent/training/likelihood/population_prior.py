@@ -98,13 +98,13 @@ class Pool:
         return replace(self, mean=mean, cov=(spread + spread.mT) / (2 * total))
 
 
-def bounded(theta: Float[Tensor, "*B P"], centre: Float[Tensor, "*C P"]) -> Float[Tensor, "*B P"]:
+def bounded(theta: Float[Tensor, "*B P"], centre: Float[Tensor, "*C"]) -> Float[Tensor, "*B P"]:
     """Vectors within the reach of a centre."""
     return centre + _REACH * ((theta - centre) / _REACH).tanh()
 
 
 def unbounded(
-    bounded: Float[Tensor, "*B P"], centre: Float[Tensor, "*C P"]
+    bounded: Float[Tensor, "*B P"], centre: Float[Tensor, "*C"]
 ) -> Float[Tensor, "*B P"]:
     """The vectors of which these are within the reach of a centre."""
     edge = 1 - torch.finfo(bounded.dtype).eps  # what lies beyond rounds to the end
