@@ -13,11 +13,12 @@ from local_engines import LEVELS, ahead, followed_in_parts, make_panel, waves
 
 from seqlatent.amortised import Adaptation, Network, load_networks
 from seqlatent.amortised import weights as shipped
+from seqlatent.amortised.latents import weights as shipped_latents
 from seqlatent.forecasting import Amortised, Columns, Forecaster, forecaster, register
 from seqlatent.forecasting.engines import registry
 from seqlatent.forecasting.engines.amortised import engine as engines
 from seqlatent.forecasting.engines.amortised import predictor, windows
-from seqlatent.forecasting.engines.amortised.packing import CHANGED
+from seqlatent.forecasting.engines.amortised.packing import CHANGED, TOLD_OTHERWISE
 from seqlatent.forecasting.engines.baselines import Theta
 from seqlatent.forecasting.engines.engine import FitOptions
 from seqlatent.training import Deadline
@@ -353,6 +354,15 @@ def test_networks_of_the_package_are_kept_by_their_hash_alone(tmp_path, monkeypa
     assert loaded.notes == {"amortised": {None: CHANGED}}
     assert not loaded.predict(3).equals(expected)
     assert loaded.fit(df).notes == {}
+
+
+def test_other_networks_of_latents_than_when_it_was_saved_are_noted(tmp_path, monkeypatch):
+    model = Forecaster(Amortised(adapt=False), season_length=4).fit(panel(28))
+    model.save(tmp_path / "m")
+    assert Forecaster.load(tmp_path / "m").notes == model.notes
+    monkeypatch.setattr(shipped_latents, "_shipped", lambda: b"others")
+    loaded = Forecaster.load(tmp_path / "m")
+    assert loaded.notes == {"amortised": {None: TOLD_OTHERWISE}}
 
 
 def test_adapted_networks_are_kept_whatever_the_package_brings(tmp_path, monkeypatch):

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqlatent.amortised import LEVELS, Curriculum, Seasons, past_of
-from seqlatent.amortised.latents import LatentNetwork, LatentTrainer, latents, parameters
+from seqlatent.amortised.latents import (
+    LatentNetwork,
+    LatentTrainer,
+    latents,
+    load_latent_networks,
+    parameters,
+)
 from seqlatent.amortised.latents.joint import FACTORS, Joint, pair_density, sample
 from seqlatent.amortised.latents.naive import CANDIDATES
 from seqlatent.amortised.latents.objective import draw, loss
@@ -321,3 +327,64 @@ def test_parameters_are_in_the_units_of_the_data():
         one.of("slope.damping"), other.of("slope.damping"), rtol=1e-3, atol=1e-4
     )
     torch.testing.assert_close(one.present, other.present, rtol=1e-3, atol=1e-4)
+
+
+# --- what ships --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seasons", [Seasons(1), Seasons(4), Seasons(12)])
+def test_shipped_posteriors_hold_the_truth_as_often_as_they_say(seasons):
+    inside, events, beside, generator = {}, [], [], seeded(5)
+    for _ in range(3):
+        batch = draw(Curriculum(batch=512), COMPONENTS, generator, seasons)
+        y, at = batch.y.double(), batch.steps[:, :1]
+        how = {"ahead": int(at.max()) - y.shape[1] + 1, "chunk": 512}
+        (found,) = latents(load_latent_networks(), y, batch.observed, seasons, **how)
+        for name in ("level", "slope", "signal", "noise"):
+            knots = found.of(name).knots.gather(1, at[..., None].expand(-1, -1, len(LEVELS)))[:, 0]
+            truth = batch.truth[name][:, 0].double()
+            inside.setdefault(name, []).append((truth > knots[:, 3]) & (truth < knots[:, 11]))
+        happened = batch.events["break"][:, 0].double()
+        events.append(torch.stack([found.event("break").gather(1, at)[:, 0], happened]))
+        # beside the mean around each step, in units of each series
+        past = past_of(y, batch.observed, seasons)
+        mean = Reading(past, how["ahead"]).base * past.unit + past.shift
+        guesses = torch.stack([found.mean[..., 0], mean]).gather(2, at.expand(2, -1, -1))[..., 0]
+        beside.append((guesses - batch.truth["level"][:, 0]).abs() / past.unit[:, 0])
+    for name, parts in inside.items():
+        assert torch.cat(parts).double().mean().item() == pytest.approx(0.8, abs=0.04), name
+    said, true = torch.cat(events, 1).mean(1).tolist()
+    assert said == pytest.approx(true, abs=0.01)
+    ours, means = torch.cat(beside, 1).clamp_max(20).mean(1).tolist()
+    assert ours < 0.8 * means
+
+
+def test_shipped_networks_find_a_break_an_outlier_and_a_season():
+    t = torch.arange(120)
+    season = 4 * torch.sin(2 * math.pi * t / 12)
+    noise = torch.randn(120, generator=seeded(2), dtype=torch.float64)
+    y = 50 + season + 0.7 * noise + 12.0 * (t >= 70)
+    y[40] += 15
+    observed = torch.ones(1, 120, dtype=torch.bool)
+    (found,) = latents(load_latent_networks(), y[None], observed, Seasons(12))
+    assert found.event("break")[0].argmax() == 70
+    assert found.event("break")[0, 70] > 0.7
+    size = found.quantiles([0.5])[0, 70, found.names.index("break"), 0]
+    assert size.item() == pytest.approx(12.0, abs=2.0)
+    assert found.event("outlier")[0].argmax() == 40
+    assert found.event("outlier")[0, 40] > 0.7
+    pattern = found.mean[0, :, found.names.index("season")]
+    assert (pattern - season).abs().mean() < 0.5
+
+
+def test_shipped_networks_fill_a_hole_better_than_a_line():
+    t = torch.arange(96)
+    season = 5 * torch.cos(2 * math.pi * t / 12)
+    noise = torch.randn(96, generator=seeded(3), dtype=torch.float64)
+    truth = 20 + 0.1 * t + season + 0.5 * noise
+    observed = torch.ones(1, 96, dtype=torch.bool)
+    observed[0, 40:49] = False
+    (found,) = latents(load_latent_networks(), truth[None], observed, Seasons(12))
+    low, middle, high = found.quantiles([0.025, 0.5, 0.975])[0, 40:49, found.names.index("value")].T
+    assert (middle - truth[40:49]).abs().mean() < 1.0
+    assert ((truth[40:49] > low) & (truth[40:49] < high)).double().mean() > 0.7

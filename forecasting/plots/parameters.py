@@ -90,15 +90,7 @@ def parameters(
     drawn = drawn_levels(levels, intervals[models[0]], "found")
     there = rows.values("parameter")
     asked = there if names is None else [choose(n, there, "names", "found") for n in names]
-    panels: dict[str, list[str]] = {}
-    for name in asked:
-        own = str(name).rpartition(".")[2]
-        one = rows.where("parameter", name)
-        unsized = all(np.isnan(one.number(other)).all() for other in models)
-        label = _PROBABILITY if unsized else _SHARED.get(own, own)
-        panels.setdefault(label, []).append(name)
-    if _PROBABILITY in panels:  # below what has a size
-        panels[_PROBABILITY] = panels.pop(_PROBABILITY)
+    panels = _panels(rows, asked, models)
     count = [len(inside) for inside in panels.values()]
     height = 0.34 * max(1.0, 0.55 * len(models))
     axes, _ = grid(
@@ -130,6 +122,20 @@ def parameters(
         entries = {one: entries[one] for one in models} | greyed(entries, models)
     legend(axes[0], entries)
     return axes
+
+
+def _panels(rows: NamedFrame, names: Sequence[str], models: Sequence[str]) -> dict[str, list[str]]:
+    """Which parameters share a panel, by what its axis says; what has no size stands last."""
+    panels: dict[str, list[str]] = {}
+    for name in names:
+        own = str(name).rpartition(".")[2]
+        one = rows.where("parameter", name)
+        unsized = all(np.isnan(one.number(model)).all() for model in models)
+        label = _PROBABILITY if unsized else _SHARED.get(own, own)
+        panels.setdefault(label, []).append(name)
+    if _PROBABILITY in panels:
+        panels[_PROBABILITY] = panels.pop(_PROBABILITY)
+    return panels
 
 
 def _draw(

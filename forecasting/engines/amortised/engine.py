@@ -21,7 +21,7 @@ from seqlatent.amortised import (
     shipped_typicality,
     weights_hash,
 )
-from seqlatent.amortised.latents import LatentNetwork
+from seqlatent.amortised.latents import LatentNetwork, latent_hash
 from seqlatent.forecasting.engines import unread
 from seqlatent.forecasting.engines.amortised import (
     covariates,
@@ -123,7 +123,10 @@ class Amortised(Inspected):
         self.effects = ()
         seasons = Seasons.of(fit_options.season_lengths)
         self._require_seasons(seasons)
-        self.summary = {"weights": None if self.own else weights_hash()}
+        self.summary = {
+            "weights": None if self.own else weights_hash(),
+            "latents": None if self.own or self.latents else latent_hash(),
+        }
         if self.adapt:
             self._adapt(panel, seasons, fit_options)
         self._ready(seasons, Pool.of(panel))
@@ -357,9 +360,12 @@ class Amortised(Inspected):
         engine.effects = covariates.effects_of_tensors(config["effects"], tensors)
         engine.summary, engine.stopped = config["summary"], config["stopped"]
         engine.notes = {decoded(code): text for code, text in config["notes"]}
-        shipped = own is None and found is None
-        if shipped and engine.summary["weights"] != weights_hash():
-            said = [engine.notes.get(None), packing.CHANGED]
+        said = [engine.notes.get(None)]
+        if own is None and found is None and engine.summary["weights"] != weights_hash():
+            said.append(packing.CHANGED)
+        if engine.summary.get("latents") not in (None, latent_hash()):
+            said.append(packing.TOLD_OTHERWISE)
+        if len(said) > 1:
             engine.notes[None] = "; ".join(dict.fromkeys(filter(None, said)))
         engine._ready(seasons, packing.pool_of(tensors))
         return engine

@@ -77,9 +77,9 @@ class Inspected(Engine):
     def parameters(
         self, panel: Panel, levels: Sequence[float], seed: int, *, specifications: bool
     ) -> list[Parameters]:
-        networks, predictor = vars(self._decomposition(panel)).values()
+        known = self._decomposition(panel)
         who = self.alias * specifications
-        return [parameters(networks, predictor, panel, levels, who)]
+        return [parameters(known.networks, known.predictor, panel, levels, who)]
 
     def breaks(self, panel: Panel, levels: Sequence[float]) -> Breaks:
         return self._decomposition(panel).breaks(panel, levels)

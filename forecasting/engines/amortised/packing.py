@@ -20,6 +20,12 @@ CHANGED = (
 )
 """What is to be noted where forecasts come from other networks than before."""
 
+TOLD_OTHERWISE = (
+    "the networks of latents of the package are others than when this was saved, and components, "
+    "breaks, parameters and holes differ from those of then"
+)
+"""The same of what is told of rows that are there."""
+
 _KEPT = ("y", "observed", "future")
 
 N = TypeVar("N", Network, LatentNetwork)

@@ -14,10 +14,10 @@ from seqlatent.forecasting.engines.structural.report import Stacking, chosen, un
 from seqlatent.forecasting.engines.structural.rows import Rows, prepared
 from seqlatent.forecasting.engines.structural.specifications import (
     Specification,
+    allowed_by,
     candidates,
     left_out,
     reading,
-    varied,
 )
 from seqlatent.forecasting.engines.structural.stacking import (
     CRITERIA,
@@ -166,13 +166,8 @@ def fit_structural(
     """
     _check(y, criterion)
     y = y.double()
-    seen = ~y.isnan()
     season = season_length if isinstance(season_length, int) else min(season_length)
-    allowed = {
-        "longest": int(seen.sum(1).max()),
-        "positive": bool((y[seen] > 0).all()),
-        "logarithms": varied(y),
-    }
+    allowed = allowed_by(y)
     wanted = candidates(
         season_length,
         covariate_dim=0 if u is None else u.shape[-1],
@@ -201,7 +196,7 @@ def fit_structural(
         replace(stacking, posteriors=tuple(fit.posteriors)),
         season,
         rows,
-        bool((y[seen] >= 0).all()),
+        not bool((y < 0).any()),
         fit.histories,
         tuple(undone(len(fit.specifications), len(wanted), fit.first, asked and fit.cut)),
         tuple(sorted(fit.untrusted)),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -181,6 +182,16 @@ def varied(y: Tensor) -> bool:
     seen = ~y.isnan()
     most = torch.where(seen, y, -math.inf).amax(1)
     return bool((most > VARIED * torch.where(seen, y, math.inf).amin(1)).any())
+
+
+def allowed_by(y: Tensor) -> dict[str, Any]:
+    """What values ``(B, T)`` have to say about which specifications can be."""
+    seen = ~y.isnan()
+    return {
+        "longest": int(seen.sum(1).max()),
+        "positive": bool((y[seen] > 0).all()),
+        "logarithms": varied(y),
+    }
 
 
 def candidates(

@@ -10,7 +10,7 @@ from seqlatent.amortised.latents.estimate import (
 from seqlatent.amortised.latents.network import LatentNetwork
 from seqlatent.amortised.latents.training import LatentTrainer, components_of
 from seqlatent.amortised.latents.truth import EVENTS, PARAMETERS, PRESENT
-from seqlatent.amortised.latents.weights import latent_card, load_latent_networks
+from seqlatent.amortised.latents.weights import latent_card, latent_hash, load_latent_networks
 
 __all__ = [
     "EVENTS",
@@ -23,6 +23,7 @@ __all__ = [
     "at_levels",
     "components_of",
     "latent_card",
+    "latent_hash",
     "latents",
     "load_latent_networks",
     "parameters",

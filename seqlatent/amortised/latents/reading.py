@@ -18,7 +18,7 @@ from seqlatent.amortised.latents.naive import (
     Phases,
     Sides,
 )
-from seqlatent.amortised.latents.smoothers import Bank, bank_of
+from seqlatent.amortised.latents.smoothers import Bank, bank_of, means_of_phases, unfolded
 from seqlatent.amortised.latents.sums import Sums
 from seqlatent.amortised.past import Past, Seasons
 
@@ -38,7 +38,6 @@ FEATURES = (
 )
 _DECAY = 0.6  # of the weight of a season from one to the next
 _MULTIPLE = 20.0  # most that a season is multiplied by
-_PRIOR = 0.3  # seasons without a pattern that one of them is weighed against
 
 
 def ahead_of(seasons: Seasons) -> int:
@@ -163,21 +162,11 @@ class Reading:
         if m == 1:
             zero = torch.zeros_like(self.z)
             return zero, zero, zero
-        n = len(self.z)
-        lead = -(self.last + 1) % m  # seasons end with the last row
-        behind = -(self.steps + lead) % m
-        pads = lead, behind
-        folded = [F.pad(x, pads).view(n, -1, m) for x in (self.deviation, self.o)]
-        kept = (self.last + 1 + lead) // m
-        season = torch.arange(folded[0].shape[1], device=self.z.device)
-        weight = _DECAY ** (season[:, None].clamp_max(kept - 1) - season[:kept]).abs().float()
-        top, count = (torch.einsum("ij,njm->nim", weight, x[:, :kept]) for x in folded)
-        total, seen = (x[:, :kept].sum(1, keepdim=True) for x in folded)
-        near = top / (count + _PRIOR)
-        mean = (total / (seen + _PRIOR)).expand_as(near)
-        inside = slice(lead, lead + self.steps)
-        near, mean, count = (x.reshape(n, -1)[:, inside] for x in (near, mean, count))
-        return near, mean, count
+        # those of all seasons weigh alike
+        folded = means_of_phases(self.deviation.T[..., None], self.o.T, m, self.last, (_DECAY, 1.0))
+        mean, count = (unfolded(x, self.steps, self.last) for x in folded)
+        near, mean, count = mean[..., 0, 0], mean[..., 1, 0], count[..., 0]
+        return near.T.contiguous(), mean.T.contiguous(), count.T.contiguous()
 
     def _roughness(self) -> Sums:
         """Absolute changes since the value before, at steps with two neighbours."""
@@ -321,15 +310,14 @@ class Reading:
 
     def _banked(self, q: _Query) -> Bank:
         """The bank at some steps, in units from the base."""
-        level, season, linear, slope, known = (
-            x.gather(1, q.step[..., None].expand(-1, -1, x.shape[-1])) for x in self.bank[:5]
+        level, season, linear, slope = (
+            x.gather(1, q.step[..., None].expand(-1, -1, x.shape[-1])) for x in self.bank[:4]
         )
         return Bank(
             (level - q.base) / q.unit,
             season / q.unit,
             (linear - q.base) / q.unit,
             slope / q.unit,
-            known,
             self.bank.missed,
         )
 

@@ -1,6 +1,7 @@
 """A bank of linear smoothers: level and season of each series under a few sizes of their shocks."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from seqlatent.recurrence import linear_recurrence
 
-__all__ = ["DECAYS", "LINEAR", "SEASONS", "Bank", "bank_of"]
+__all__ = ["DECAYS", "LINEAR", "SEASONS", "Bank", "bank_of", "means_of_phases", "unfolded"]
 
 DECAYS = (0.2, 0.5, 0.75, 0.9, 0.97)
 """Weights of the neighbours of a step in its level, of the worlds of the bank."""
@@ -32,7 +33,6 @@ class Bank(NamedTuple):
         season: With seasons that change and that hardly do ``(B, S, 2 W)``.
         linear: Levels by a line around each step ``(B, S, L)``.
         slope: Slopes of these ``(B, S, L)``.
-        known: How many values of the phase count ``(B, S, 2)``.
         missed: Logarithm of how far values lie from the level and line of the others, plus the
             season, on average ``(B, W + L)``.
     """
@@ -41,7 +41,6 @@ class Bank(NamedTuple):
     season: Float[Tensor, "B S V"]
     linear: Float[Tensor, "B S L"]
     slope: Float[Tensor, "B S L"]
-    known: Float[Tensor, "B S 2"]
     missed: Float[Tensor, "B M"]
 
 
@@ -73,11 +72,11 @@ def bank_of(z: Float[Tensor, "B S"], o: Float[Tensor, "B S"], m: int, last: int)
     total = (counts[0] + counts[1] - seen).clamp_min(_TINY)
     values = (z * o)[..., None].expand_as(seen)
     if m == 1:
-        season, known = z.new_zeros(*z.shape, 2 * k), z.new_zeros(*z.shape, 2)
+        season = z.new_zeros(*z.shape, len(SEASONS) * k)
     else:
         sums = _sums(a, values)
         rest = values - (sums[0] + sums[1] - values) / total * o[..., None]
-        season, known = _seasons(rest, o, m, last)
+        season = _seasons(rest, o, m, last)
         values = values - season[..., k:] * o[..., None]
     sums = _sums(a, values)
     level = (sums[0] + sums[1] - values) / total
@@ -93,7 +92,6 @@ def bank_of(z: Float[Tensor, "B S"], o: Float[Tensor, "B S"], m: int, last: int)
         by_series(season),
         by_series(linear),
         by_series(slope),
-        by_series(known),
         torch.log(missed.float() + 0.02),
     )
 
@@ -123,28 +121,58 @@ def _both(a: Tensor, x: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor]:
     return before, after.flip(0)
 
 
-def _seasons(rest: Tensor, o: Tensor, m: int, last: int) -> tuple[Tensor, Tensor]:
-    """Seasons ``(S, B, 2 W)`` by what levels leave, and how many values count ``(S, B, 2)``."""
-    steps, n, k = rest.shape
-    lead = -(last + 1) % m  # seasons end with the last row
-    behind = -(steps + lead) % m
-    folded = F.pad(rest, (0, 0, 0, 0, lead, behind)).view(-1, m, n, k)
-    seen = F.pad(o, (0, 0, lead, behind)).view(-1, m, n)
+def means_of_phases(
+    x: Float[Tensor, "S B K"],
+    o: Float[Tensor, "S B"],
+    m: int,
+    last: int,
+    decays: Sequence[float],
+) -> tuple[Float[Tensor, "N m B V K"], Float[Tensor, "N m B V"]]:
+    """Means of the values of a phase, near each season, and how many values count.
+
+    They are shrunk to zero a little. Seasons end with the last row; later ones are as the last.
+
+    Args:
+        x: Values, time first, zero where there is none.
+        o: One where there is one.
+        m: Steps of the season.
+        last: The last row; later steps are the future.
+        decays: Weights of neighbouring seasons.
+    """
+    lead, behind = _ends(len(x), m, last)
+    folded = F.pad(x, (0, 0, 0, 0, lead, behind)).view(-1, m, *x.shape[1:])
+    seen = F.pad(o, (0, 0, lead, behind)).view(-1, m, o.shape[1])
     kept = (last + 1 + lead) // m
-    block = torch.arange(len(folded), device=rest.device)
+    block = torch.arange(len(folded), device=x.device)
     apart = (block[:, None].clamp_max(kept - 1) - block[:kept]).abs()
-    weight = rest.new_tensor(SEASONS)[:, None, None] ** apart
+    weight = x.new_tensor(decays)[:, None, None] ** apart
     count = torch.einsum("vij,jmn->imnv", weight, seen[:kept])
     top = torch.einsum("vij,jmnk->imnvk", weight, folded[:kept])
-    mean = top / (count + _PRIOR)[..., None]
+    return top / (count + _PRIOR)[..., None], count
+
+
+def unfolded(x: Float[Tensor, "N m B *K"], steps: int, last: int) -> Float[Tensor, "S B *K"]:
+    """What is told of seasons and phases, step by step."""
+    lead, _ = _ends(steps, x.shape[1], last)
+    return x.flatten(0, 1)[lead : lead + steps]
+
+
+def _ends(steps: int, m: int, last: int) -> tuple[int, int]:
+    """Steps before and after, with which there are whole seasons, one of which ends at the last."""
+    return -(last + 1) % m, -(steps - last - 1) % m
+
+
+def _seasons(rest: Tensor, o: Tensor, m: int, last: int) -> Tensor:
+    """Seasons ``(S, B, 2 W)`` by what levels leave."""
+    mean, _ = means_of_phases(rest, o, m, last, SEASONS)
     wave = torch.arange(m // 2 + 1, device=rest.device) * (2 * math.pi / m)
     a = rest.new_tensor(DECAYS)
     kept_part = 1 - (1 - a) ** 2 / (1 - 2 * a * torch.cos(wave)[:, None] + a**2)
     # what is all but lost comes back no more than so far
     gain = torch.where(kept_part > 1e-6, kept_part / (kept_part.square() + 0.01), 0.0)
     spectrum = torch.fft.rfft(mean, dim=1) * gain[:, None, None]
-    season = torch.fft.irfft(spectrum, n=m, dim=1).reshape(-1, n, 2 * k)
-    return season[lead : lead + steps], count.reshape(-1, n, 2)[lead : lead + steps]
+    season = torch.fft.irfft(spectrum, n=m, dim=1).flatten(-2)
+    return unfolded(season, len(rest), last)
 
 
 def _lines(

@@ -103,9 +103,7 @@ def bounded(theta: Float[Tensor, "*B P"], centre: Float[Tensor, "*C"]) -> Float[
     return centre + _REACH * ((theta - centre) / _REACH).tanh()
 
 
-def unbounded(
-    bounded: Float[Tensor, "*B P"], centre: Float[Tensor, "*C"]
-) -> Float[Tensor, "*B P"]:
+def unbounded(bounded: Float[Tensor, "*B P"], centre: Float[Tensor, "*C"]) -> Float[Tensor, "*B P"]:
     """The vectors of which these are within the reach of a centre."""
     edge = 1 - torch.finfo(bounded.dtype).eps  # what lies beyond rounds to the end
     return centre + _REACH * ((bounded - centre) / _REACH).clamp(-edge, edge).atanh()
