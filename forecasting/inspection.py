@@ -26,6 +26,7 @@ from seqlatent.forecasting.memory_limits import check_draws, check_forecasts
 from seqlatent.forecasting.threads import on_threads
 
 if TYPE_CHECKING:
+    from seqlatent.forecasting.engines.calibration import Calibration
     from seqlatent.forecasting.engines.structural import Stacking
 
 __all__ = ["Inspection"]
@@ -318,30 +319,38 @@ class Inspection(Diagnosis):
         draws = engine.impute(series, n, seed)[:, rows]
         return output_format.frame(results.imputed(self.columns, panel, draws, complete))
 
-    def report(self, model: str | None = None) -> "Stacking":
-        """What an automatic model chose and why: scores and shares, a table when printed.
+    def report(self, model: str | None = None) -> "Stacking | Calibration":
+        """What a model chose and why, a table when printed.
+
+        ``structural`` says the weights of its specifications and their scores, ``ets`` and
+        ``theta`` the factors of their spread.
 
         Args:
-            model: Name of the model; the only one that chose by default.
+            model: Name of the model; by default the only one that chose among specifications, or
+                the only one that has a report.
 
         Raises:
             ValueError: If there is no such model, or several.
         """
+        from seqlatent.forecasting.engines.calibration import Calibration
         from seqlatent.forecasting.engines.structural import Stacking
 
-        found = {
-            alias: stacking
-            for alias, engine in self._require_fitted().engines.items()
-            if (stacking := engine.summary.get("stacking"))
+        summaries = {a: engine.summary for a, engine in self._require_fitted().engines.items()}
+        chose = {a: said["stacking"] for a, said in summaries.items() if said.get("stacking")}
+        spread = {a: said["calibration"] for a, said in summaries.items() if "calibration" in said}
+        found: dict[str, Stacking | Calibration] = {
+            **{a: Calibration.from_dict(said) for a, said in spread.items()},
+            **{a: Stacking.from_dict(said) for a, said in chose.items()},
         }
-        if model is None and len(found) == 1:
-            model = next(iter(found))
+        first = chose or spread
+        if model is None and len(first) == 1:
+            model = next(iter(first))
         if model not in found:
             raise ValueError(
-                f"report is for models that choose among specifications, here "
-                f"{', '.join(map(repr, found)) or 'none'}; found {model!r}."
+                f"report is for models that choose among specifications or calibrate their "
+                f"spread, here {', '.join(map(repr, found)) or 'none'}; found {model!r}."
             )
-        return Stacking.from_dict(found[model])
+        return found[model]
 
 
 def _ends(levels: Sequence[float | int]) -> list[float]:

@@ -45,6 +45,8 @@ class ETS(InnovationsEngine):
     Args:
         season_length: Steps of the season; None for the shortest that the fit options name.
         max_rows: Values at the end of each series to fit; None for ten seasons, and at least 200.
+        calibrate: Whether the spread is that which blocks ask for that are held out of a second fit
+            of some series, by lead.
 
     References:
         Forecasting with Exponential Smoothing (Hyndman et al., 2008), chapters 2, 5, 6.
@@ -52,12 +54,14 @@ class ETS(InnovationsEngine):
 
     alias: str = "ets"
 
-    def __init__(self, *, season_length: int | None = None, max_rows: int | None = None) -> None:
-        super().__init__(
-            season_length=season_length,
-            max_rows=max_rows,
-            options={"season_length": season_length, "max_rows": max_rows},
-        )
+    def __init__(
+        self,
+        *,
+        season_length: int | None = None,
+        max_rows: int | None = None,
+        calibrate: bool = True,
+    ) -> None:
+        super().__init__(season_length=season_length, max_rows=max_rows, calibrate=calibrate)
 
     def _fit_one(self, y: np.ndarray, season: int) -> Fit:
         data = Standard.of(y)

@@ -3,10 +3,10 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from seqlatent.forecasting.engines import calibration
 from seqlatent.forecasting.engines.baselines.initial import (
     few,
     filled,
@@ -31,7 +31,8 @@ from seqlatent.forecasting.engines.baselines.spread import (
     positive,
     same_everywhere,
 )
-from seqlatent.forecasting.engines.engine import Marginals, Smoothed
+from seqlatent.forecasting.engines.calibration import Calibration
+from seqlatent.forecasting.engines.engine import FitOptions, Marginals, Packed, Smoothed
 from seqlatent.forecasting.frames.panel import Future, Panel
 from seqlatent.training import Deadline, Pace
 
@@ -90,19 +91,49 @@ class InnovationsEngine(LocalEngine):
     values in less than half of its rows, only a level is fitted, with the gaps as part of its
     distribution.
 
+    Errors one step ahead say too little of those of many steps: parameters and the kind of model
+    are uncertain, too. Some series are therefore fitted a second time without their last rows, and
+    the spread about the means is multiplied by what these ask for, by lead.
+
     Args:
         season_length: Steps of the season; None for the shortest that the fit options name.
         max_rows: Values at the end of each series to fit; None for ten seasons, and at least 200.
-        options: What the constructor was called with.
+        calibrate: Whether the spread is that which held-out blocks ask for.
     """
 
-    def __init__(
-        self, *, season_length: int | None, max_rows: int | None, options: dict[str, Any]
-    ) -> None:
+    def __init__(self, *, season_length: int | None, max_rows: int | None, calibrate: bool) -> None:
+        options = {"season_length": season_length, "max_rows": max_rows, "calibrate": calibrate}
         super().__init__(options, season_length)
         if max_rows is not None and max_rows < 1:
             raise ValueError(f"max_rows must be a positive number of rows, found {max_rows}.")
         self._max_rows = max_rows
+        self._calibrate = calibrate
+        self.calibration = Calibration(why="nothing was fitted")
+
+    def fit(self, panel: Panel, fit_options: FitOptions) -> None:
+        super().fit(panel, fit_options)
+        self.calibration = self._calibrated(panel, fit_options)
+        self.summary = {"calibration": self.calibration.to_dict()}
+
+    def _calibrated(self, panel: Panel, fit_options: FitOptions) -> Calibration:
+        """What blocks say that are held out of a second fit."""
+        if not self._calibrate:
+            return Calibration(why="calibrate=False")
+        horizon = calibration.usual_horizon(self._season, panel.lengths)
+        block = calibration.held_out(panel, horizon, max(4, self._season + 1))
+        if block is None:
+            return Calibration(why=f"no series has a block of {horizon} rows to hold out")
+        trial: InnovationsEngine = type(self)(**{**self._options, "calibrate": False})
+        trial.fit(block.head, fit_options)
+        state = trial.start(block.head, fit_options.seed)
+        mean, scale = trial._moments(state, block.future)
+        reached = [LATE not in trial.notes.get(name, "") for name in block.head.ids.tolist()]
+        found = calibration.calibrated([((block.truth - mean) / scale)[reached]])
+        if found.why and not all(reached):
+            found = Calibration(why="no time was left for a second fit")
+            said = "time_limit: widths are not calibrated"
+            self.notes[None] = "; ".join(filter(None, [self.notes.get(None), said]))
+        return found
 
     def _window(self) -> int:
         """Number of values to fit."""
@@ -126,21 +157,27 @@ class InnovationsEngine(LocalEngine):
                 impulse = np.where(lag >= 0, impulses[i, d, np.abs(lag)], 0.0)
                 e = rng.standard_normal((n, steps)) * state["scale"][i, d]
                 paths[:, i, :, d] = e @ impulse[age[i, d] :].T
-        return mean + weight * paths
+        spread = self.calibration.at(age[:, None] + np.arange(1, horizon + 1)[:, None])
+        return mean + weight * spread * paths
 
     def marginals(
         self, state: Table, future: Future, levels: Sequence[float], n: int, seed: int
     ) -> Marginals:
         from scipy.special import ndtri
 
+        mean, scale = self._moments(state, future)
+        z = ndtri(np.asarray(levels, dtype=np.float64))[:, None, None, None]
+        return Marginals(mean + z * scale, mean)
+
+    def _moments(self, state: Table, future: Future) -> tuple[np.ndarray, np.ndarray]:
+        """Means and standard deviations ``(N, H, D)``."""
         state, mean, weight = self._expected(state, future)
         age = np.minimum(state["age"], LONGEST_GAP).astype(np.int64)
         growth = variance(state, int(age.max(initial=0)) + future.horizon)
         ahead = age[:, None] + np.arange(future.horizon)[:, None]
         factor = np.take_along_axis(growth.transpose(0, 2, 1), ahead, axis=1)
         scale = weight * state["scale"][:, None] * np.sqrt(factor)
-        z = ndtri(np.asarray(levels, dtype=np.float64))[:, None, None, None]
-        return Marginals(mean + z * scale, mean)
+        return mean, scale * self.calibration.at(ahead + 1)
 
     def smooth(self, panel: Panel, seed: int) -> Smoothed:
         r"""Level, trend and season after each row.
@@ -149,7 +186,7 @@ class InnovationsEngine(LocalEngine):
         about the components at :math:`t`, and later rows add nothing: the scales are zero.
         """
         components = np.zeros((panel.rows, panel.y.shape[1], 4))
-        self._advance(self._before(panel), panel, components)
+        self._filter(self._before(panel), panel, components)
         names, kinds = ("level", "trend", "season", "signal"), ("component",) * 3 + ("signal",)
         targets = panel.y.shape[1]
         suffix = [""] if targets == 1 else [f"_{d}" for d in range(targets)]
@@ -238,7 +275,7 @@ class InnovationsEngine(LocalEngine):
     def _with_scale(self, table: Table, panel: Panel) -> Table:
         """Adds the standard deviation of the errors, from those of the rows that were fitted."""
         table = {**table, "scale": np.ones_like(table["alpha"])}
-        mean, scale = self._advance(self._begin(table, panel), panel)[1]
+        _, (mean, scale), _ = self._filter(self._begin(table, panel), panel)
         squares = ((panel.y - mean) / scale) ** 2
         seen = np.isfinite(squares)
         total = np.add.reduceat(np.where(seen, squares, 0.0), panel.offsets[:-1], axis=0)
@@ -286,9 +323,15 @@ class InnovationsEngine(LocalEngine):
         age, end = np.zeros_like(origin), panel.t[first, None] - 1 + np.zeros_like(origin)
         return {**parameters, **start, "origin": origin, "age": age, "end": end}
 
-    def _advance(
+    def _advance(self, state: Table, panel: Panel) -> tuple[Table, Predicted]:
+        state, predicted, ages = self._filter(state, panel)
+        spread = self.calibration.at(ages + 1)
+        return state, predicted._replace(scale=predicted.scale * spread)
+
+    def _filter(
         self, state: Table, panel: Panel, components: np.ndarray | None = None
-    ) -> tuple[Table, Predicted]:
+    ) -> tuple[Table, Predicted, np.ndarray]:
+        """The same before calibration, and steps without a value before each row ``(R, D)``."""
         state = skip(state, panel.t[panel.offsets[:-1], None] - state["end"] - 1)
         order, steps = rows_by_step(panel)
         state = {name: values[order] for name, values in state.items()}
@@ -325,7 +368,21 @@ class InnovationsEngine(LocalEngine):
         widen = variance(state, int(ages.max(initial=0)) + 1)
         owner, targets = panel.owner[:, None], np.arange(panel.y.shape[1])
         scale = unit * np.sqrt(widen[owner, targets, ages])
-        return state, Predicted(mean, scale)
+        return state, Predicted(mean, scale), ages
+
+    def packed(self) -> Packed:
+        config, tensors = super().packed()
+        return Packed({**config, "calibration": self.calibration.to_dict()}, tensors)
+
+    @classmethod
+    def unpacked(cls, packed: Packed) -> "LocalEngine":
+        engine = super().unpacked(packed)
+        assert isinstance(engine, InnovationsEngine)
+        # folders of before have none
+        if "calibration" in packed.config:
+            engine.calibration = Calibration.from_dict(packed.config["calibration"])
+            engine.summary = {"calibration": packed.config["calibration"]}
+        return engine
 
     def _expected(self, state: Table, future: Future) -> tuple[Table, np.ndarray, np.ndarray]:
         """State right before the first step, means and factors of all steps ``(N, H, D)``."""

@@ -40,6 +40,8 @@ class Theta(InnovationsEngine):
     Args:
         season_length: Steps of the season; None for the shortest that the fit options name.
         max_rows: Values at the end of each series to fit; None for four seasons, and at least 500.
+        calibrate: Whether the spread is that which blocks ask for that are held out of a second fit
+            of some series, by lead.
 
     References:
         Unmasking the Theta Method (Hyndman & Billah, 2003).
@@ -47,12 +49,14 @@ class Theta(InnovationsEngine):
 
     alias: str = "theta"
 
-    def __init__(self, *, season_length: int | None = None, max_rows: int | None = None) -> None:
-        super().__init__(
-            season_length=season_length,
-            max_rows=max_rows,
-            options={"season_length": season_length, "max_rows": max_rows},
-        )
+    def __init__(
+        self,
+        *,
+        season_length: int | None = None,
+        max_rows: int | None = None,
+        calibrate: bool = True,
+    ) -> None:
+        super().__init__(season_length=season_length, max_rows=max_rows, calibrate=calibrate)
 
     def _window(self) -> int:
         return self._max_rows or max(500, 4 * self._season)
