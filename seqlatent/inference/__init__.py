@@ -16,8 +16,10 @@ from seqlatent.inference.approximate import (
 )
 from seqlatent.inference.base import Inference, Latest, States
 from seqlatent.inference.hmm import ForwardBackward
-from seqlatent.inference.kalman import Kalman, Prior
+from seqlatent.inference.kalman import Kalman
+from seqlatent.inference.outliers import Outliers
 from seqlatent.inference.particles.particles import Particles
+from seqlatent.inference.prior import Prior
 from seqlatent.inference.switching import GPB2, IMM, RaoBlackwell
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "Laplace",
     "Latest",
     "MomentMatching",
+    "Outliers",
     "Parallel",
     "Particles",
     "Posterior",

@@ -8,14 +8,15 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from seqlatent import kalman
-from seqlatent.chain import Chain, ConditionallyLinear, MarkovChain
-from seqlatent.distributions import CovarianceNormal, Empirical, FactorNormal, standard_normal
+from seqlatent.chain import Chain, ConditionallyLinear
+from seqlatent.distributions import CovarianceNormal, FactorNormal, standard_normal
 from seqlatent.emissions.emission import LinearEmission
 from seqlatent.inference.base import Generative, Inference, Latest, States, at, position
+from seqlatent.inference.outliers import Outliers
 from seqlatent.linalg import condition
 from seqlatent.sequences import Context, Sequences
 
-__all__ = ["Kalman", "PosteriorChain", "Prior"]
+__all__ = ["Kalman", "PosteriorChain"]
 
 # Variance of a prediction, in units of the noise, up to which one step needs no factors.
 _PLAIN = 1e4
@@ -37,7 +38,11 @@ class Kalman(Inference):
     the diffuse one, filtered and smoothed variances are infinite where data leave a state open, and
     forecasts take the variance (1e4)^2 there, in standardised units.
 
+    With :class:`Outliers` each value counts for as much as the values before it make it credible,
+    and all else is exact given these weights; the evidence is that of the mixture.
+
     Args:
+        outliers: The law of outliers; None where there are none.
         scan: Whether filter and smoother are associative scans, parallel in time, rather than
             loops.
 
@@ -54,9 +59,15 @@ class Kalman(Inference):
         2003).
     """
 
-    def __init__(self, *, scan: bool = False) -> None:
+    def __init__(self, outliers: Outliers | None = None, *, scan: bool = False) -> None:
         super().__init__()
+        self.outliers = outliers
         self.scan = scan
+
+    @property
+    def doubts(self) -> bool:
+        """Whether some values may be outliers."""
+        return self.outliers is not None and self.outliers.any
 
     def check(self, model: Generative) -> None:
         lacking = [
@@ -74,10 +85,15 @@ class Kalman(Inference):
                 "Gaussian. Use Amortised (a trained encoder) or Particles instead, or a "
                 "LinearTransition and a LinearEmission."
             )
+        if self.outliers is not None and model.emission.obs_dim != 1:
+            raise TypeError(
+                "Outliers are told apart in one observed dimension, found an emission of "
+                f"{model.emission.obs_dim}; use Kalman() without them, or a model for each."
+            )
 
     def forward(self, model: Generative, sequences: Sequences, c: Context | None = None) -> Chain:
         c = model.context(sequences) if c is None else c
-        matrices = _matrices(model, c)
+        matrices, _ = self._weighed(_matrices(model, c), sequences)
         G, G0, system = matrices.G, matrices.G0, matrices.system()
         potentials = kalman.potentials(system, sequences.normalised, sequences.observed)
         kernels = kalman.posterior_kernels(system, potentials, G=G, G0=G0)
@@ -92,8 +108,25 @@ class Kalman(Inference):
         generator: torch.Generator | None = None,
     ) -> States:
         c = model.context(sequences) if c is None else c
-        filtered = self._filtered(model, sequences, c, None)
+        filtered, _ = self._filtered(model, sequences, c, None)
         return States(CovarianceNormal(filtered.mean, filtered.cov), filtered.log_evidence)
+
+    def doubted(
+        self, model: Generative, sequences: Sequences, *, c: Context | None = None
+    ) -> kalman.Doubted | None:
+        """What is made of each value given those before it; None where there are no outliers."""
+        c = model.context(sequences) if c is None else c
+        return self._weighed(_matrices(model, c), sequences)[1]
+
+    def outlying(
+        self, model: Generative, sequences: Sequences, *, c: Context | None = None
+    ) -> Tensor:
+        """Probability that each value is an outlier given all others ``(B, T)``."""
+        if self.outliers is None or not self.outliers.any:
+            return sequences.y.new_zeros(sequences.batch, sequences.steps)
+        c = model.context(sequences) if c is None else c
+        system = _matrices(model, c).system()
+        return self.outliers.probability(system, sequences.normalised, sequences.observed)
 
     def evidence(
         self,
@@ -103,7 +136,7 @@ class Kalman(Inference):
         c: Context | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        if self.scan:
+        if self.scan or self.doubts:
             return super().evidence(model, sequences, c=c, generator=generator)
         c = model.context(sequences) if c is None else c
         system = _matrices(model, c).system()
@@ -120,7 +153,7 @@ class Kalman(Inference):
         units.
         """
         c = model.context(sequences) if c is None else c
-        filtered = self._filtered(model, sequences, c, None, kalman.LARGE_VARIANCE)
+        filtered, _ = self._filtered(model, sequences, c, None, kalman.LARGE_VARIANCE)
         marginals = CovarianceNormal(filtered.predicted_mean, filtered.predicted_cov)
         return States(marginals, filtered.log_evidence)
 
@@ -134,11 +167,12 @@ class Kalman(Inference):
         end: bool | Tensor = False,
         generator: torch.Generator | None = None,
     ) -> Latest:
-        if start is not None and sequences.steps == 1 and end is True and bool(start.started.all()):
+        going = start is not None and bool(start.started.all())
+        if start is not None and going and sequences.steps == 1 and end is True and not self.doubts:
             one = _one_step(model, sequences, c[0], start)
             if one is not None:
                 return one
-        filtered = self._filtered(model, sequences, c, start, kalman.LARGE_VARIANCE)
+        filtered, run = self._filtered(model, sequences, c, start, kalman.LARGE_VARIANCE)
         index = position(sequences, end)
         started = index >= 0
         mean = at(filtered.mean, index)
@@ -147,7 +181,24 @@ class Kalman(Inference):
             mean = torch.where(started[:, None], mean, start.mean)
             cov = torch.where(started[:, None, None], cov, start.cov)
             started = started | start.started
-        return Latest(mean, cov, None, None, started)
+        if run is None:
+            return Latest(mean, cov, None, None, started)
+        last = torch.where(index >= 0, at(run, index), _run(start, sequences))
+        return Latest(mean, cov, None, None, started, (last,))
+
+    def _weighed(
+        self,
+        matrices: "_Matrices",
+        sequences: Sequences,
+        first: tuple[Tensor, Tensor] | None = None,
+        run: Tensor | None = None,
+    ) -> tuple["_Matrices", kalman.Doubted | None]:
+        """The noise with which each value counts in the place of the emission's."""
+        if self.outliers is None or not self.outliers.any:
+            return matrices, None
+        y, observed = sequences.normalised, sequences.observed
+        found = self.outliers(matrices.system(first), y, observed, run)
+        return matrices._replace(R=found.noise[..., None, None]), found
 
     def _filtered(
         self,
@@ -156,27 +207,46 @@ class Kalman(Inference):
         c: Context,
         start: Latest | None,
         undetermined: float = math.inf,
-    ) -> "kalman.Filtered":
+    ) -> tuple["kalman.Filtered", Tensor | None]:
+        """Moments, and how many of the last values lay apart; None where that is not asked."""
         if start is not None and start.mean is None and bool(start.started.any()):
             raise ValueError(
                 "Kalman continues from a belief with moments, found one with particles; "
                 "filter the data again with this model."
             )
-        run = kalman.filter_scan if self.scan else kalman.filter
-        y, observed = sequences.normalised, sequences.observed
-        matrices, filtered = _matrices(model, c), None
+        matrices, found = _matrices(model, c), []
         diffuse = bool(matrices.G0.isinf().any())
         if start is None or (diffuse and not bool(start.started.all())):
-            filtered = run(matrices.system(), y, observed, undetermined=undetermined)
+            found.append(self._run(matrices, sequences, undetermined=undetermined))
         if start is not None and (not diffuse or bool(start.started.any())):
             # what is known of a series that goes on is finite, if of large variance where it is not
             # determined
-            later = run(matrices.system(_moved(model, c, start, matrices)), y, observed)
-            filtered = later if filtered is None else _either(start.started, later, filtered)
-        assert filtered is not None
+            first, run = _moved(model, c, start, matrices), _run(start, sequences)
+            found.append(self._run(matrices, sequences, first, run))
+        filtered, run = found[-1]
+        if start is not None and len(found) > 1:
+            filtered = _either(start.started, filtered, found[0][0])
+            run = None if run is None else torch.where(start.started[:, None], run, found[0][1])
         # the filter runs in standardised units; a density in those of the data has a Jacobian
         jacobian = (sequences.observed * sequences.scale.log()[:, None]).sum(-1)
-        return filtered._replace(log_evidence=filtered.log_evidence - jacobian)
+        return filtered._replace(log_evidence=filtered.log_evidence - jacobian), run
+
+    def _run(
+        self,
+        matrices: "_Matrices",
+        sequences: Sequences,
+        first: tuple[Tensor, Tensor] | None = None,
+        run: Tensor | None = None,
+        undetermined: float = math.inf,
+    ) -> tuple["kalman.Filtered", Tensor | None]:
+        """One filter, in standardised units."""
+        matrices, doubted = self._weighed(matrices, sequences, first, run)
+        filter = kalman.filter_scan if self.scan else kalman.filter
+        y, observed = sequences.normalised, sequences.observed
+        found = filter(matrices.system(first), y, observed, undetermined=undetermined)
+        if doubted is None:
+            return found, None
+        return found._replace(log_evidence=doubted.log_evidence), doubted.run
 
     def smooth(
         self,
@@ -187,11 +257,21 @@ class Kalman(Inference):
         generator: torch.Generator | None = None,
     ) -> States:
         c = model.context(sequences) if c is None else c
-        filtered = self._filtered(model, sequences, c, None)
+        filtered, _ = self._filtered(model, sequences, c, None)
         run = kalman.smoother_scan if self.scan else kalman.smoother
-        system, y, observed = _matrices(model, c).system(), sequences.normalised, sequences.observed
-        smoothed = run(system, y, observed, filtered=filtered)
+        matrices, doubted = self._weighed(_matrices(model, c), sequences)
+        y, observed = sequences.normalised, sequences.observed
+        # what a filter that doubts calls evidence is none of the noises that it found
+        known = filtered if doubted is None else None
+        smoothed = run(matrices.system(), y, observed, filtered=known)
         return States(CovarianceNormal(smoothed.mean, smoothed.cov), filtered.log_evidence)
+
+
+def _run(start: Latest | None, sequences: Sequences) -> Tensor:
+    """How many of the last values lay apart before the first step ``(B,)``."""
+    if start is not None and start.encoder:
+        return start.encoder[0]
+    return sequences.y.new_zeros(sequences.batch)
 
 
 def _one_step(model: Generative, sequences: Sequences, c: Context, start: Latest) -> Latest | None:
@@ -304,57 +384,3 @@ class PosteriorChain(Chain):
         first = FactorNormal(offset[..., 0, :], factor[..., 0, :, : self.ranks[0]])
         loc = (A[..., 1:, :, :] @ z[..., :-1, :, None])[..., 0] + offset[..., 1:, :]
         return first, FactorNormal(loc, factor[..., 1:, :, : self.ranks[1]])
-
-
-class Prior(Inference):
-    """Inference for a model without random latents, whose posterior is its prior."""
-
-    def check(self, model: Generative) -> None:
-        if model.transition.latent_dim:
-            raise TypeError(
-                f"Prior infers nothing, and {type(model.transition).__name__} has "
-                f"{model.transition.latent_dim} latent dimensions; use Kalman, Amortised or "
-                "Particles."
-            )
-
-    def forward(self, model: Generative, sequences: Sequences, c: Context | None = None) -> Chain:
-        return MarkovChain(model.transition, model.context(sequences) if c is None else c)
-
-    def filter(
-        self,
-        model: Generative,
-        sequences: Sequences,
-        *,
-        c: Context | None = None,
-        generator: torch.Generator | None = None,
-    ) -> States:
-        c = model.context(sequences) if c is None else c
-        z = sequences.y.new_zeros(sequences.batch, sequences.steps, 0)
-        log_evidence = model.emission.log_prob(sequences.y, sequences.observed, z, c)
-        return States(Empirical(z[None], torch.zeros_like(log_evidence)[None]), log_evidence)
-
-    def smooth(
-        self,
-        model: Generative,
-        sequences: Sequences,
-        *,
-        c: Context | None = None,
-        generator: torch.Generator | None = None,
-    ) -> States:
-        return self.filter(model, sequences, c=c, generator=generator)
-
-    def latest(
-        self,
-        model: Generative,
-        sequences: Sequences,
-        c: Context,
-        *,
-        start: Latest | None = None,
-        end: bool | Tensor = False,
-        generator: torch.Generator | None = None,
-    ) -> Latest:
-        values = sequences.y.new_zeros(1, sequences.batch, 0)
-        started = position(sequences, end) >= 0
-        if start is not None:
-            started = started | start.started
-        return Latest(None, None, values, values.sum(-1), started)

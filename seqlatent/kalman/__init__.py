@@ -6,6 +6,7 @@ from seqlatent.kalman.moments.information import filter_information
 from seqlatent.kalman.moments.parallel_scan import filter_scan, smoother_scan
 from seqlatent.kalman.moments.sequential import Filtered, filter, smoother
 from seqlatent.kalman.moments.square_root import filter_square_root
+from seqlatent.kalman.outliers import Contamination, Doubted, doubt, outlying
 from seqlatent.kalman.posterior_path import (
     Kernels,
     Potentials,
@@ -19,17 +20,21 @@ from seqlatent.kalman.system import LinearGaussianSystem
 
 __all__ = [
     "LARGE_VARIANCE",
+    "Contamination",
+    "Doubted",
     "Filtered",
     "Kernels",
     "LinearGaussianSystem",
     "Potentials",
     "Smoothed",
     "approximate_diffuse",
+    "doubt",
     "filter",
     "filter_information",
     "filter_scan",
     "filter_square_root",
     "log_likelihood",
+    "outlying",
     "path_moments",
     "posterior_kernels",
     "potentials",

@@ -26,7 +26,8 @@ class OneStep(NamedTuple):
         below: ``P(Y_t < y_t | y_{<t})`` of each cell ``(B, T, D)``.
         equal: ``P(Y_t = y_t | y_{<t})``, which is 0 for a density.
         innovation: Distance of each cell from its mean, in standard deviations, where the
-            predictive distribution is normal and known; else None.
+            predictive distribution is normal and known, and its normal score where it is one of
+            values and outliers; else None.
         drawn: Whether the probabilities are shares of draws of :math:`y_t`.
     """
 
@@ -100,6 +101,13 @@ def _exact(
     model: LatentModel, kalman: Kalman, sequences: Sequences, c: Context, first: int
 ) -> OneStep:
     assert isinstance(model.emission, LinearEmission)
+    doubted = kalman.doubted(model, sequences, c=c)
+    if doubted is not None:
+        jacobian = (sequences.observed * sequences.scale.log()[:, None]).sum(-1)
+        log_prob, innovation = doubted.log_evidence - jacobian, doubted.score[..., None]
+        log_prob, innovation = log_prob[:, first:], innovation[:, first:]
+        below = torch.special.ndtr(innovation)
+        return OneStep(log_prob, below, torch.zeros_like(below), innovation)
     states = kalman.predict(model, sequences, c=c)
     H, d, R = model.emission.matrices(c)
     P = states.marginals.covariance_matrix  # type: ignore[attr-defined]

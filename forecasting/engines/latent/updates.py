@@ -61,6 +61,7 @@ class LinearUpdates:
         suited = all(
             isinstance(m.inference, Kalman)
             and not m.inference.scan
+            and not m.inference.doubts
             and isinstance(m.transition, LinearTransition)
             and isinstance(m.emission, LinearEmission)
             and not m.memory.out_dim

@@ -16,7 +16,8 @@ Order of calls, on padded values ``y (B, T)`` with NaN where nothing was observe
 5. Where ``fitted.nonnegative`` all values were at least 0: clip quantiles and paths there.
 """
 
-from seqlatent.forecasting.engines.structural.fit import Fitted, Member, fit_structural
+from seqlatent.forecasting.engines.structural.fit import fit_structural
+from seqlatent.forecasting.engines.structural.fitted import Fitted, Member
 from seqlatent.forecasting.engines.structural.report import Stacking
 from seqlatent.forecasting.engines.structural.rows import Rows, prepared
 from seqlatent.forecasting.engines.structural.specifications import (

@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from seqlatent.forecasting.engines.parameters import Marginals
+from seqlatent.forecasting.engines.structural.attempts import Attempt, Attempts
 from seqlatent.forecasting.engines.structural.drawing import USUAL, Drawing, told
+from seqlatent.forecasting.engines.structural.fitted import Fitted, Member
 from seqlatent.forecasting.engines.structural.named import marginals_of
+from seqlatent.forecasting.engines.structural.outliers import Doubt, doubting, evidence_of
 from seqlatent.forecasting.engines.structural.report import Stacking, chosen, undone
 from seqlatent.forecasting.engines.structural.rows import Rows, prepared
 from seqlatent.forecasting.engines.structural.specifications import (
@@ -23,90 +26,26 @@ from seqlatent.forecasting.engines.structural.stacking import (
     CRITERIA,
     Block,
     by_heldout,
-    by_information,
     calibration_factor,
+    information_of,
     without,
 )
 from seqlatent.forecasting.engines.structural.trials import (
-    POINTS,
     Trials,
     ahead,
     blocks_of,
-    forecasts_of,
     trials_of,
 )
 from seqlatent.model import LatentModel
 from seqlatent.scales import log_scales
-from seqlatent.sequences import Sequences
-from seqlatent.training import Deadline, EachHistory, fit_each
+from seqlatent.training import Deadline, EachHistory
 
-__all__ = ["Fitted", "Member", "fit_structural"]
+__all__ = ["fit_structural"]
 
 # Standard deviation of a logarithm ahead beyond which a series does not tell a distribution of it:
 # the mean is then one of the tail.
 _WIDEST = 1.5
 _JUDGED = 64  # most series whose ends are hidden where there is a deadline
-
-
-@dataclass(frozen=True)
-class Member:
-    """One model of the mixture, with parameters of each series.
-
-    Args:
-        specification: Its specification.
-        model: The model; code ``b`` of a series names its row, ``B`` is a series not fitted.
-    """
-
-    specification: Specification
-    model: LatentModel
-
-    @property
-    def log(self) -> bool:
-        """Whether the model describes logarithms."""
-        return self.specification.log
-
-    def sequences(self, rows: Rows) -> Sequences:
-        """The rows on the scale of the model."""
-        return rows.sequences(self.log)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A fitted mixture.
-
-    Args:
-        members: The models, as many of each specification as there are draws.
-        weights: Weight of each of them for each series ``(B, M)``.
-        stacking: Which specifications have which weight, and why.
-        season_length: Steps of the first season, 1 without.
-        rows: Most rows of a series that are read, the last ones.
-        nonnegative: Whether all values were at least 0.
-        histories: Record of each specification's fit, by its name.
-        undone: What was left undone for want of time, in words.
-        untrusted: Series whose parameters some specification draws from normal distributions,
-            though by weights was asked for.
-        marginals: Posteriors of the parameters by each specification, without the factor of widths.
-    """
-
-    members: tuple[Member, ...]
-    weights: Tensor
-    stacking: Stacking
-    season_length: int
-    rows: int
-    nonnegative: bool
-    histories: dict[str, EachHistory] = field(repr=False)
-    undone: tuple[str, ...] = ()
-    untrusted: tuple[int, ...] = ()
-    marginals: tuple[Marginals, ...] = field(default=(), repr=False)
-
-    @property
-    def calibration_factor(self) -> float:
-        """Factor of all standard deviations that the held-out blocks asked for."""
-        return self.stacking.calibration_factor
-
-    def prepare(self, y: Tensor, codes: Tensor | None = None) -> Rows:
-        """Values ``(B, T)`` as rows; ``codes`` names their parameters, in order by default."""
-        return prepared(y, self.season_length, self.rows, codes)
 
 
 def fit_structural(
@@ -122,6 +61,7 @@ def fit_structural(
     rows: int | None = None,
     sample: int | None = None,
     calibrate: bool = True,
+    robust: bool | None = None,
     seed: int = 0,
     deadline: Deadline | None = None,
     each: float = 0.0,
@@ -148,6 +88,10 @@ def fit_structural(
             those for weights and widths; 256 by default, 64 where the state is large.
         calibrate: Whether all widths are multiplied by the factor with which 80 % intervals cover
             80 % of those blocks.
+        robust: Whether values are doubted that may be outliers; see
+            :class:`seqlatent.inference.Outliers`. None doubts them where the first specification
+            finds more than a few, and so forecasts held-out blocks better; that costs one more fit
+            of it.
         seed: Seed of sample, points and draws.
         deadline: By when to stop, with the specifications that there was time for.
         each: Seconds that each model costs after that.
@@ -179,7 +123,7 @@ def fit_structural(
     # weights and widths come after the last specification
     limit = (Deadline() if deadline is None else deadline).part(0.9)
     drawing = Drawing(USUAL[bayes] if draws is None else draws, bayes, seed)
-    fit = _Fit(prepared(y, season, rows, u=u), sample, drawing, limit)
+    fit = _Fit(prepared(y, season, rows, u=u), sample, drawing, limit, robust)
     draws = drawing.draws
     asked = calibrate or criterion == "heldout"
     if asked:
@@ -193,7 +137,7 @@ def fit_structural(
     return Fitted(
         tuple(fit.members),
         (weights / draws).repeat_interleave(draws, 1),
-        replace(stacking, posteriors=tuple(fit.posteriors)),
+        replace(stacking, posteriors=tuple(fit.posteriors), outliers=tuple(fit.said)),
         season,
         rows,
         not bool((y < 0).any()),
@@ -213,6 +157,10 @@ class _Fit:
         sample: Most series from which the distribution of the parameters is learned.
         drawing: How models are drawn.
         limit: By when to stop.
+        robust: Whether values are doubted; None where that is to be found out.
+        doubts: The outliers on the scale of values and on that of logarithms, None where there are
+            none to be doubted.
+        said: Why they are, in words.
         trials: Series without their end; None where none are hidden.
         specifications: The specifications that were fitted.
         members: Their models.
@@ -230,6 +178,9 @@ class _Fit:
     sample: int
     drawing: Drawing
     limit: Deadline
+    robust: bool | None = None
+    doubts: dict[bool, Doubt | None] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
     trials: Trials | None = None
     specifications: list[Specification] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
@@ -267,26 +218,18 @@ class _Fit:
         until = self.limit.sooner(-spare)
         if not first and (self.cut or until.left < self.slowest):
             return False
-        batch = self.data.sequences(specification.log)
-        history = fit_each(
-            model,
-            batch,
-            sample=self.sample,
-            # what a few series say of the distribution of their parameters is soon learned
-            stages=5 if len(self.data.y) >= 16 else 2,
-            points=POINTS,
-            seed=self.drawing.seed,
-            deadline=until.part(0.6) if self.trials is not None and first else until,
-        )
-        self.cut = history.stopped == "time"
-        forecasts = None
-        if self.trials is not None and not self.cut:
-            judged = self.drawing.judged()
-            forecasts = forecasts_of(specification, self.trials, history, judged, until)
-            self.cut = forecasts is None
-        if self.cut and not first:
+        attempts = Attempts(self.data, self.trials, self.sample, self.drawing, until)
+        limit = until.part(0.6) if self.trials is not None and first else until
+        log = specification.log
+        found = attempts(specification, model, self.doubts.get(log, self._doubt), limit)
+        if found.cut and not first:
+            self.cut = True
             return False
-        drawn = self.drawing(model, batch, history, until)
+        if log not in self.doubts:
+            found = self._choose(attempts, specification, found)
+        model, data, history, forecasts, self.cut, share = found
+        drawn = self.drawing(model, data.sequences(specification.log), history, until)
+        doubting(drawn.models, share)
         self.specifications.append(specification)
         self.histories[specification.name] = history
         self.members += [Member(specification, m) for m in drawn.models]
@@ -302,6 +245,25 @@ class _Fit:
             self.forecasts.append(forecasts)
         self.slowest = max(self.slowest, self.limit.spent - began)
         return True
+
+    @property
+    def _doubt(self) -> Doubt | None:
+        """The outliers of the first scale."""
+        return next(iter(self.doubts.values()), None)
+
+    def _choose(self, attempts: Attempts, specification: Specification, found: Attempt) -> Attempt:
+        """The first attempt on the scale of values or of logarithms, or one that doubts them."""
+        doubt = self._doubt
+        if doubt is not None:
+            found, doubt = attempts.on_another_scale(specification, found, doubt)
+        elif not self.doubts:
+            found, doubt, said = attempts.doubted(specification, found, self.robust)
+            self.said += [said] if said else []
+            if doubt is not None and self.trials is not None:
+                # widths are those of values that are recorded right
+                self.trials = self.trials.without(doubt.outlying)
+        self.doubts[specification.log] = doubt
+        return found
 
     def _tells(
         self, specification: Specification, drawn: Sequence[LatentModel], horizon: int
@@ -326,8 +288,8 @@ class _Fit:
         y, information = self.data.y, None
         shared, heldout = by_heldout(self._blocks, self._log)
         if criterion in ("aic", "bic"):
-            weights, information = _by_information(
-                self.specifications, self.histories, self.data, criterion
+            weights, information = information_of(
+                self._evidence(), self._size(), self.data.y, self._log, criterion
             )
         else:
             if criterion == "equal":
@@ -354,6 +316,23 @@ class _Fit:
                 scale += math.log(factor)
         return factor
 
+    def _size(self) -> list[int]:
+        """Parameters of each specification."""
+        return [self.histories[x.name].mode.shape[1] for x in self.specifications]
+
+    def _evidence(self) -> Tensor:
+        """Log evidence of all values of each series under each specification ``(B, F)``."""
+        draws = len(self.members) // len(self.specifications)
+        found = []
+        for i, specification in enumerate(self.specifications):
+            history, doubt = self.histories[specification.name], self.doubts[specification.log]
+            evidence = history.evidence
+            if doubt is not None:  # outliers, which had no part in the fit, count here
+                model = self.members[i * draws].model
+                evidence = evidence_of(model, history, self.data, specification.log, doubt.share)
+            found.append(evidence)
+        return torch.stack(found, 1)
+
     @property
     def _log(self) -> list[bool]:
         return [specification.log for specification in self.specifications]
@@ -377,19 +356,3 @@ def _check(y: Tensor, criterion: str) -> None:
         raise ValueError(
             f"y must be finite or NaN, found {y[b, t].item()} at series {b}, step {t}."
         )
-
-
-def _by_information(
-    specifications: Sequence[Specification],
-    histories: dict[str, EachHistory],
-    data: Rows,
-    criterion: str,
-) -> tuple[Tensor, Tensor]:
-    """Shares of each series ``(B, F)``, and the sum of the criterion over series ``(F,)``."""
-    # the evidence of the values, also of specifications that describe their logarithms
-    jacobian = data.y.clamp_min(torch.finfo(data.y.dtype).tiny).log().nansum(1)
-    evidence = torch.stack(
-        [histories[f.name].evidence - (jacobian if f.log else 0.0) for f in specifications], 1
-    )
-    size = [histories[specification.name].mode.shape[1] for specification in specifications]
-    return by_information(evidence, size, (~data.y.isnan()).sum(1), criterion)

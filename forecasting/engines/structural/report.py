@@ -29,6 +29,7 @@ class Stacking:
         basis: From how much data, in words.
         posteriors: How far draws of the parameters by weights are to be trusted, a line for each
             specification; none where they are no such draws.
+        outliers: Whether values are doubted that may be outliers, and why, in words.
 
     Example:
         >>> from seqlatent.forecasting.engines.structural import Stacking
@@ -47,6 +48,7 @@ class Stacking:
     calibration_factor: float = 1.0
     basis: str = ""
     posteriors: tuple[str, ...] = ()
+    outliers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         head = ("specification", "weight", *self.scores, "why")
@@ -74,6 +76,7 @@ class Stacking:
                 f"all widths are multiplied by {self.calibration_factor:.2f}, so that 80 % cover "
                 "80 %"
             )
+        lines += [f"outliers: {line}" for line in self.outliers]
         lines += [f"posterior of the parameters, {line}" for line in self.posteriors]
         return "\n".join([*lines, *(f"left out: {why}" for why in self.left_out)])
 

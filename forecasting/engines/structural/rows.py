@@ -21,6 +21,7 @@ class Rows:
         codes: Row of parameters of each series ``(B,)``.
         u: Covariates ``(B, T, U)``.
         season_length: Steps of the season by which scales are taken.
+        outlying: Which values no parameter is to be fitted to ``(B, T)``; None for none.
     """
 
     y: Tensor
@@ -28,17 +29,29 @@ class Rows:
     codes: Tensor
     u: Tensor
     season_length: int
+    outlying: Tensor | None = None
 
     def select(self, index: Tensor) -> "Rows":
         """Picks series by index."""
-        return Rows(
-            self.y[index], self.t[index], self.codes[index], self.u[index], self.season_length
+        out = None if self.outlying is None else self.outlying[index]
+        return replace(
+            self,
+            y=self.y[index],
+            t=self.t[index],
+            codes=self.codes[index],
+            u=self.u[index],
+            outlying=out,
         )
 
     def sequences(self, log: bool) -> Sequences:
-        """The batch object, standardised by the usual size of a seasonal difference."""
+        """The batch object, standardised by the usual size of a seasonal difference.
+
+        Outlying values are missing in it, and count in its units.
+        """
         y = self.y.clamp_min(torch.finfo(self.y.dtype).tiny).log() if log else self.y
         shift, scale = completed(*standards(y, self.season_length))
+        if self.outlying is not None:
+            y = y.masked_fill(self.outlying, torch.nan)
         return Sequences.of(
             y[..., None], t=self.t, u=self.u, codes=self.codes[:, None], shift=shift, scale=scale
         )

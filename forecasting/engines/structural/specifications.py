@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seqlatent.emissions import LinearGaussian
 from seqlatent.forecasting.features.units import VAGUE, VARIED
-from seqlatent.inference import Kalman
+from seqlatent.inference import Kalman, Outliers
 from seqlatent.model import LatentModel, per_series
 from seqlatent.spelling import meant
 from seqlatent.transitions import (
@@ -91,7 +91,9 @@ class Specification:
         emission = LinearGaussian(
             transition.latent_dim, loading=transition.loading, bias=False, scale=0.4
         )
-        return per_series(LatentModel(transition, emission, Kalman()).double(), series)
+        # a share of outliers comes with the fit, where it finds any
+        inference = Kalman(Outliers(0.0))
+        return per_series(LatentModel(transition, emission, inference).double(), series)
 
 
 def _trend(kind: str) -> list[Component]:

@@ -163,6 +163,25 @@ def by_information(
     return (-0.5 * value).softmax(-1), value.sum(0)
 
 
+def information_of(
+    evidence: Tensor, size: Sequence[int], y: Tensor, log: Sequence[bool], criterion: str
+) -> tuple[Tensor, Tensor]:
+    """Shares of each series ``(B, F)``, and the sum of the criterion over series ``(F,)``.
+
+    Args:
+        evidence: Log evidence of each series under each specification ``(B, F)``, of logarithms
+            where it describes them.
+        size: Parameters of each specification.
+        y: Values ``(B, T)``.
+        log: Whether a specification describes logarithms.
+        criterion: ``"aic"`` or ``"bic"``.
+    """
+    # the evidence of the values, also of specifications that describe their logarithms
+    jacobian = y.clamp_min(torch.finfo(y.dtype).tiny).log().nansum(1)
+    shift = torch.stack([jacobian if x else torch.zeros_like(jacobian) for x in log], 1)
+    return by_information(evidence - shift, size, (~y.isnan()).sum(1), criterion)
+
+
 def without(weights: Tensor, tells: Tensor) -> Tensor:
     """Shares ``(B, F)`` without those of specifications that tell nothing, where others do."""
     left = weights * tells

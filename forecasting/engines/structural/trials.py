@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from seqlatent.forecasting.engines.structural.drawing import Drawing
+from seqlatent.forecasting.engines.structural.outliers import doubting
 from seqlatent.forecasting.engines.structural.rows import Rows, at, hidden, length, without_end
 from seqlatent.forecasting.engines.structural.specifications import Specification
 from seqlatent.forecasting.engines.structural.stacking import Block
@@ -31,12 +33,22 @@ class Trials(NamedTuple):
         y: What was hidden ``(K, B, H)``.
         scale: Usual step of each ``(B,)``.
         series: Which series of the panel each is ``(B,)``.
+        first: Step of each with which what was hidden begins ``(K, B)``.
     """
 
     rows: Rows
     y: Tensor
     scale: Tensor
     series: Tensor
+    first: Tensor
+
+    def without(self, outlying: Tensor) -> "Trials":
+        """The same without some values of the panel ``(B, T)`` in what was hidden."""
+        horizon = self.y.shape[-1]
+        place = self.first[..., None] + torch.arange(horizon, device=self.y.device)
+        out = torch.nn.functional.pad(outlying, (0, horizon))[self.series]
+        out = out.expand(len(place), *out.shape).gather(-1, place)
+        return self._replace(y=self.y.masked_fill(out, torch.nan))
 
 
 def trials_of(data: Rows, horizon: int, sample: int, seed: int) -> Trials | None:
@@ -45,7 +57,7 @@ def trials_of(data: Rows, horizon: int, sample: int, seed: int) -> Trials | None
     chosen = torch.randperm(len(data.y), generator=generator)[:sample].to(data.y.device)
     whole = data.select(chosen)
     scale = whole.sequences(False).scale[:, 0]
-    parts, targets = [], []
+    parts, targets, first = [], [], []
     for i in range(min(max(_BLOCKS, math.ceil(_ENDS / len(chosen))), _MOST_BLOCKS)):
         short = without_end(whole, horizon)
         target = hidden(whole, short, horizon)
@@ -55,12 +67,13 @@ def trials_of(data: Rows, horizon: int, sample: int, seed: int) -> Trials | None
             break
         parts.append(short)
         targets.append(target)
+        first.append(length(short.y))
         whole = short
     if not parts:
         return None
     y, t, u = (torch.cat([getattr(p, name) for p in parts]) for name in ("y", "t", "u"))
     rows = Rows(y, t, torch.arange(len(y), device=y.device), u, data.season_length)
-    return Trials(rows, torch.stack(targets), scale, chosen)
+    return Trials(rows, torch.stack(targets), scale, chosen, torch.stack(first))
 
 
 def forecasts_of(
@@ -69,10 +82,12 @@ def forecasts_of(
     history: EachHistory,
     drawing: Drawing,
     deadline: Deadline,
+    share: float = 0.0,
 ) -> tuple[Tensor, Tensor] | None:
     """Means and variances ``(D, K, B, H)`` of what follows, under parameters of what was.
 
-    None where there is no time for all of them.
+    None where there is no time for all of them. With a share of outliers the models doubt what they
+    see; those that the trials mark have no part in their parameters.
     """
     rows = trials.rows
     model, batch = specification.model(len(rows.y)), rows.sequences(specification.log)
@@ -82,7 +97,11 @@ def forecasts_of(
     if trial.stopped == "time":
         return None
     drawn = drawing(model, batch, trial, deadline)
-    mean, variance = ahead(drawn.models, batch, rows, trials.y.shape[-1])
+    doubting(drawn.models, share)
+    rows = replace(rows, outlying=None)
+    mean, variance = ahead(
+        drawn.models, rows.sequences(specification.log), rows, trials.y.shape[-1]
+    )
     shape = (drawing.draws, *trials.y.shape)
     return mean.reshape(shape), variance.reshape(shape)
 
