@@ -19,12 +19,15 @@ __all__ = ["Calibration", "calibrated", "held_out", "usual_horizon"]
 LEAST = 8
 """Series of a third of the horizon below which it tells nothing."""
 
-_SHOCKS = 10.0  # series of a held-out third that count half: what surprises one surprises others
+# Series of a held-out third that count half, as what surprises one surprises others: for wider
+# forecasts, and for narrower ones, which one quiet block asks for too readily.
+_SHOCKS, _QUIET = 10.0, 40.0
 _MOST = 0.9  # largest logarithm of a factor, both ways
 _LEVEL, _WIDE = 0.8, 0.95
 _JUDGES = 256  # series of a held-out block that are enough to judge by
 _FEW = 16  # series that are judged by, though they are more than half of them
 _LONGEST = 48  # leads
+_PARTS = 2.5  # least length of a series by the rows that are held out
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,8 @@ def calibrated(scores: Sequence[np.ndarray]) -> Calibration:
             if factor < 1:
                 factor = min(1.0, max(factor, np.quantile(inside, _WIDE) / outer))
             factor = np.clip(factor, 1 / most, most)
-            each[d], share[d] = factor ** (count / (count + _SHOCKS)), np.mean(inside <= edge)
+            half = _SHOCKS if factor > 1 else _QUIET
+            each[d], share[d] = factor ** (count / (count + half)), np.mean(inside <= edge)
         factors.append(tuple(each.tolist()))
         covered.append(tuple(share.tolist()))
         last = each
@@ -153,9 +157,9 @@ def calibrated(scores: Sequence[np.ndarray]) -> Calibration:
 
 
 def usual_horizon(season: int, lengths: np.ndarray) -> int:
-    """Leads to calibrate: two seasons, or a quarter of shorter series."""
+    """Leads to calibrate: two seasons, or a third of shorter series."""
     two = 14 if season <= 1 else min(max(2 * season, 10), _LONGEST)
-    return max(1, min(two, int(np.median(lengths)) // 4))
+    return max(1, min(two, int(np.median(lengths)) // 3))
 
 
 class HeldOut(NamedTuple):
@@ -187,7 +191,7 @@ def held_out(panel: Panel, horizon: int, least: int) -> HeldOut | None:
     seen = np.isfinite(panel.y).all(1)
     before = np.concatenate([[0], np.cumsum(seen)])
     cut = panel.offsets[1:] - horizon
-    long = panel.lengths >= 3 * horizon
+    long = panel.lengths >= _PARTS * horizon
     begun = before[np.where(long, cut, 0)] - before[panel.offsets[:-1]] >= least
     order = panel.order
     able = order[(long & begun)[order]]
