@@ -19,9 +19,9 @@ from seqlatent.amortised.latents.joint import FACTORS, Joint, pair_density, samp
 from seqlatent.amortised.latents.naive import CANDIDATES
 from seqlatent.amortised.latents.objective import draw, loss
 from seqlatent.amortised.latents.reading import FEATURES, Reading
-from seqlatent.amortised.latents.smoothers import DECAYS, LINEAR, bank_of
 from seqlatent.amortised.latents.sums import Sums
 from seqlatent.amortised.latents.truth import events_of, parameters_of, truth_of
+from seqlatent.amortised.smoothers import DECAYS, LINEAR, bank_of
 from seqlatent.prior import KINDS, Observation, StructuralPrior
 
 COMPONENTS = ("season", "long_season", "ar")

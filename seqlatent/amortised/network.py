@@ -8,6 +8,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from seqlatent.amortised.filtering import (
+    FILTERED_FORECASTS,
+    FILTERED_LEAD,
+    FILTERED_SERIES,
+    filtered,
+)
 from seqlatent.amortised.past import Past, Seasons
 from seqlatent.amortised.quantiles import LEVELS
 
@@ -27,7 +33,7 @@ BLOCKS = 10  # last seasons whose means are read
 SPANS = 10  # means over the last 1, 2, 4, ... values
 PHASES = 8  # last values of the same phase as a lead
 LONG = 3  # last values of the same phase of the longer season
-NAIVES = 8  # forecasts that the centre is mixed of
+NAIVES = 8 + FILTERED_FORECASTS  # forecasts that the centre is mixed of
 SERIES = 3 * RECENT + 3 * BLOCKS + 2 * SPANS + 12  # numbers that are read of a series
 MIDDLE = len(LEVELS) // 2
 _MOST = 49.0  # bound of the squared size of loadings
@@ -105,10 +111,10 @@ class Network(nn.Module):
             "head_depth": head_depth,
             "factors": factors,
         }
-        self.read = nn.Linear(SERIES, width)
+        self.read = nn.Linear(SERIES + FILTERED_SERIES, width)
         self.trunk = nn.Sequential(*[Block(width) for _ in range(depth)])
         self.state = nn.Linear(width, head_width)
-        self.lead = nn.Linear(4 * PHASES + 3 * LONG + 10, head_width)
+        self.lead = nn.Linear(4 * PHASES + 3 * LONG + 10 + FILTERED_LEAD, head_width)
         self.head = nn.Sequential(*[Block(head_width) for _ in range(head_depth)])
         self.out = nn.Linear(head_width, NAIVES + len(LEVELS) + 1)
         self.copula = nn.Linear(head_width, factors)
@@ -122,8 +128,10 @@ class Network(nn.Module):
         """Distribution of some leads, of which the first is 1."""
         long = padded(past)
         blocks = Folded.of(long)
-        x = self.trunk(self.read(series_features(long, blocks)))
+        bank = filtered(long, leads)
+        x = self.trunk(self.read(torch.cat([series_features(long, blocks), bank.series], -1)))
         lead, naive = _leads(long, blocks, leads)
+        lead, naive = torch.cat([lead, bank.leads], -1), torch.cat([naive, bank.naive], -1)
         h = self.head(self.state(F.silu(x))[:, None] + self.lead(lead))
         h = F.silu(h)
         raw = self.out(h)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqlatent.amortised.latents.smoothers import DECAYS, LINEAR, SEASONS, Bank
+from seqlatent.amortised.smoothers import DECAYS, LINEAR, SEASONS, Bank
 
 __all__ = [
     "ADJUSTING",

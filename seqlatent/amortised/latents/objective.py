@@ -103,7 +103,7 @@ def draw(
     hole = torch.multinomial(lacking, QUERIES, True, generator=generator)
     which = torch.rand(batch, QUERIES, generator=generator)
     steps = torch.where(which < 0.15, late, inside)
-    steps = torch.where(which > 0.4, steps, torch.where(which > 0.15, hole, steps))
+    steps = torch.where(which > 0.5, steps, torch.where(which > 0.15, hole, steps))
     steps = torch.where(which > 0.85, after, steps)
     steps = torch.where(which > 0.98, before, steps)
     half = QUERIES // 2  # whose partners are near them, or a season away

@@ -18,9 +18,9 @@ from seqlatent.amortised.latents.naive import (
     Phases,
     Sides,
 )
-from seqlatent.amortised.latents.smoothers import Bank, bank_of, means_of_phases, unfolded
 from seqlatent.amortised.latents.sums import Sums
 from seqlatent.amortised.past import Past, Seasons
+from seqlatent.amortised.smoothers import Bank, bank_of, means_of_phases, unfolded
 
 __all__ = ["FEATURES", "Reading", "Step", "ahead_of"]
 

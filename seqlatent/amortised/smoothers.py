@@ -11,7 +11,16 @@ from torch import Tensor
 
 from seqlatent.recurrence import linear_recurrence
 
-__all__ = ["DECAYS", "LINEAR", "SEASONS", "Bank", "bank_of", "means_of_phases", "unfolded"]
+__all__ = [
+    "DECAYS",
+    "LINEAR",
+    "SEASONS",
+    "Bank",
+    "bank_of",
+    "means_of_phases",
+    "sums_around",
+    "unfolded",
+]
 
 DECAYS = (0.2, 0.5, 0.75, 0.9, 0.97)
 """Weights of the neighbours of a step in its level, of the worlds of the bank."""
@@ -64,35 +73,36 @@ def bank_of(z: Float[Tensor, "B S"], o: Float[Tensor, "B S"], m: int, last: int)
         Forecasting, Structural Time Series Models (Harvey, 1989), chapter 2, of smoothing by
         exponential weights on both sides.
     """
+    dtype = z.dtype
     z, o = z.double().T.contiguous(), o.double().T.contiguous()  # time first: steps lie together
     a = z.new_tensor(DECAYS)
     k = len(DECAYS)
     seen = o[..., None].expand(*o.shape, k)
-    counts = _sums(a, seen)
+    counts = sums_around(a, seen)
     total = (counts[0] + counts[1] - seen).clamp_min(_TINY)
     values = (z * o)[..., None].expand_as(seen)
     if m == 1:
         season = z.new_zeros(*z.shape, len(SEASONS) * k)
     else:
-        sums = _sums(a, values)
+        sums = sums_around(a, values)
         rest = values - (sums[0] + sums[1] - values) / total * o[..., None]
         season = _seasons(rest, o, m, last)
         values = values - season[..., k:] * o[..., None]
-    sums = _sums(a, values)
+    sums = sums_around(a, values)
     level = (sums[0] + sums[1] - values) / total
     linear, slope, others = _lines(a, counts, sums, seen, values, last)
     missed = _missed(values, seen, total, sums, others)
     level = level[torch.arange(len(z), device=z.device).clamp_max(last)]
 
     def by_series(x: Tensor) -> Tensor:
-        return x.float().transpose(0, 1).contiguous()
+        return x.to(dtype).transpose(0, 1).contiguous()
 
     return Bank(
         by_series(level),
         by_series(season),
         by_series(linear),
         by_series(slope),
-        torch.log(missed.float() + 0.02),
+        torch.log(missed.to(dtype) + 0.02),
     )
 
 
@@ -108,7 +118,7 @@ def _missed(
     return (apart * counts).sum(0) / counts.sum(0).clamp_min(1)
 
 
-def _sums(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def sums_around(a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Sums of what lies before and after each step, itself included, with falling weights."""
     return _both(a, x, x.flip(0))
 
@@ -140,8 +150,9 @@ def means_of_phases(
         decays: Weights of neighbouring seasons.
     """
     lead, behind = _ends(len(x), m, last)
-    folded = F.pad(x, (0, 0, 0, 0, lead, behind)).view(-1, m, *x.shape[1:])
-    seen = F.pad(o, (0, 0, lead, behind)).view(-1, m, o.shape[1])
+    blocks = (len(x) + lead + behind) // m
+    folded = F.pad(x, (0, 0, 0, 0, lead, behind)).view(blocks, m, *x.shape[1:])
+    seen = F.pad(o, (0, 0, lead, behind)).view(blocks, m, o.shape[1])
     kept = (last + 1 + lead) // m
     block = torch.arange(len(folded), device=x.device)
     apart = (block[:, None].clamp_max(kept - 1) - block[:kept]).abs()
@@ -165,6 +176,8 @@ def _ends(steps: int, m: int, last: int) -> tuple[int, int]:
 def _seasons(rest: Tensor, o: Tensor, m: int, last: int) -> Tensor:
     """Seasons ``(S, B, 2 W)`` by what levels leave."""
     mean, _ = means_of_phases(rest, o, m, last, SEASONS)
+    if not mean.numel():  # of nothing there is no transform
+        return unfolded(mean.flatten(-2), len(rest), last)
     wave = torch.arange(m // 2 + 1, device=rest.device) * (2 * math.pi / m)
     a = rest.new_tensor(DECAYS)
     kept_part = 1 - (1 - a) ** 2 / (1 - 2 * a * torch.cos(wave)[:, None] + a**2)
