@@ -1,6 +1,7 @@
 """Held-out blocks say how wide forecasts are: factors by lead, which every door applies alike."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,13 @@ from seqlatent.forecasting.engines.calibration import (
     Calibration,
     calibrated,
     held_out,
+    scores_of,
     usual_horizon,
 )
 from seqlatent.forecasting.engines.engine import FitOptions
+from seqlatent.forecasting.engines.latent.engine import LatentEngine
+from seqlatent.forecasting.engines.latent.recipes import deep_state
+from seqlatent.scales import log_scales
 from seqlatent.training import Deadline
 
 KINDS = (ETS, Theta)
@@ -218,3 +223,43 @@ def test_a_report_says_the_factors(tmp_path):
         model.report("naive")
     assert "calibrate=False" in str(Forecaster(Theta(calibrate=False)).fit(df).report())
     assert not hasattr(Naive(), "calibration")
+
+
+# ---- models that are inferred exactly
+
+
+def test_noises_of_a_deep_state_are_those_that_a_second_fit_asks_for():
+    panel, future = make_panel(turning(16)), ahead(make_panel(turning(16)), 6)
+    spec = deep_state(steps=3, hidden_dim=4)
+    plain, found = LatentEngine(replace(spec, calibrate=False)), LatentEngine(spec)
+    for engine in (plain, found):
+        engine.fit(panel, FitOptions())
+    assert "calibration" not in plain.summary
+    said = Calibration.from_dict(found.summary["calibration"])
+    assert len(said.factors) == 1
+    (factor,) = said.factors[0]
+    assert abs(np.log(factor)) > 0.02
+    scales = zip(
+        log_scales(plain.ensemble.models[0]).values(),
+        log_scales(found.ensemble.models[0]).values(),
+        strict=True,
+    )
+    for a, b in scales:
+        np.testing.assert_allclose(b.numpy() - a.numpy(), np.log(factor), rtol=1e-9)
+    narrow, wide = (
+        e.marginals(e.start(panel, 0), future, (0.1, 0.5, 0.9), 1, 0) for e in (plain, found)
+    )
+    ratio = np.ptp(wide.quantiles, 0) / np.ptp(narrow.quantiles, 0)
+    np.testing.assert_allclose(ratio, factor, rtol=0.1)
+    loaded = LatentEngine.unpacked(found.packed(), spec)
+    assert loaded.summary == found.summary
+    again = loaded.marginals(loaded.start(panel, 0), future, (0.1, 0.5, 0.9), 1, 0)
+    np.testing.assert_array_equal(again.quantiles, wide.quantiles)
+
+
+def test_scores_say_where_values_lie_between_quantiles():
+    y = np.array([0.0, 3.0, -2.0, 5.0, np.nan])[:, None, None]
+    low, middle, high = (np.full_like(y, x) for x in (-1.0, 0.0, 2.0))
+    found = scores_of(y, np.stack([low, middle, high]))[:, 0, 0] / ndtri(0.9)
+    np.testing.assert_allclose(found, [0, 1.5, -2, 2.5, np.nan])
+    assert np.isinf(scores_of(y, np.stack([low, middle, middle]))[1, 0, 0])

@@ -14,7 +14,18 @@ import numpy as np
 
 from seqlatent.forecasting.frames.panel import Future, Panel
 
-__all__ = ["Calibration", "calibrated", "held_out", "usual_horizon"]
+__all__ = [
+    "ENDS",
+    "LEAST",
+    "Calibration",
+    "calibrated",
+    "held_out",
+    "scores_of",
+    "usual_horizon",
+]
+
+ENDS = (0.1, 0.5, 0.9)
+"""Levels that say where a value lies in its forecast."""
 
 LEAST = 8
 """Series of a third of the horizon below which it tells nothing."""
@@ -35,7 +46,7 @@ class Calibration:
     """Factors of the spread of forecasts, by lead; ``print`` shows them as a table.
 
     Args:
-        factors: Of each third of a horizon, one for each target.
+        factors: Of each part of a horizon, one for each target: of thirds, or of all of it.
         covered: Part of the held-out values that 80 % intervals covered without the factors.
         series: Series of which a block was held out.
         horizon: Leads of that horizon; those beyond it are as the last ones.
@@ -66,7 +77,7 @@ class Calibration:
     def _of_lead(self) -> np.ndarray:
         """Factors of the leads of the horizon ``(H, D)``."""
         leads = np.arange(self.horizon)
-        middle = [part.mean() for part in _thirds(self.horizon)]
+        middle = [p.mean() for p in _parts(self.horizon, len(self.factors))]
         logs = np.log(np.asarray(self.factors))
         return np.exp(np.stack([np.interp(leads, middle, log) for log in logs.T], 1))
 
@@ -87,7 +98,7 @@ class Calibration:
         head = ("leads", *(["target"] if several else []), "factor", "80 % covered")
         rows = []
         for part, factors, covered in zip(
-            _thirds(self.horizon), self.factors, self.covered, strict=True
+            _parts(self.horizon, len(self.factors)), self.factors, self.covered, strict=True
         ):
             leads = f"{part[0] + 1}-{part[-1] + 1}" if len(part) > 1 else f"{part[0] + 1}"
             for d, (factor, share) in enumerate(zip(factors, covered, strict=True)):
@@ -117,7 +128,7 @@ class Calibration:
         return cls(**found)
 
 
-def calibrated(scores: Sequence[np.ndarray]) -> Calibration:
+def calibrated(scores: Sequence[np.ndarray], parts: int = 3) -> Calibration:
     """The factors with which 80 % intervals would have covered 80 % of held-out values.
 
     They are drawn towards 1, the more so the fewer series there are: series share what surprises
@@ -127,13 +138,14 @@ def calibrated(scores: Sequence[np.ndarray]) -> Calibration:
     Args:
         scores: Normal scores of held-out values in their forecasts ``(N, H, D)``, of one block
             after the other, NaN where there is none.
+        parts: Parts of the horizon that have factors of their own.
     """
     from scipy.special import ndtri
 
-    z = np.abs(np.concatenate(scores))
+    z = np.minimum(np.abs(np.concatenate(scores)), 1e300)
     edge, outer, most = ndtri((1 + _LEVEL) / 2), ndtri((1 + _WIDE) / 2), np.exp(_MOST)
     factors, covered, last = [], [], np.ones(z.shape[-1])
-    for part in _thirds(z.shape[1]):
+    for part in _parts(z.shape[1], parts):
         each, share = last.copy(), np.full_like(last, np.nan)
         for d in range(z.shape[-1]):
             inside = z[:, part, d]
@@ -205,6 +217,22 @@ def held_out(panel: Panel, horizon: int, least: int) -> HeldOut | None:
     return HeldOut(some.drop_tail(horizon), Future(some.t[rows], some.future[rows]), truth)
 
 
-def _thirds(horizon: int) -> list[np.ndarray]:
-    """Numbers of the leads of each third of a horizon, from 0; of short ones there are fewer."""
-    return np.array_split(np.arange(horizon), min(horizon, 3))
+def scores_of(truth: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+    """Normal scores of values, from where they lie between the quantiles of :data:`ENDS`.
+
+    Args:
+        truth: Values ``(N, H, D)``, NaN where there is none.
+        quantiles: Quantiles ``(3, N, H, D)``.
+    """
+    from scipy.special import ndtri
+
+    low, middle, high = quantiles
+    away = truth - middle
+    half = np.where(away > 0, high - middle, middle - low)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(away == 0, 0.0, away / half * ndtri(ENDS[-1]))
+
+
+def _parts(horizon: int, count: int) -> list[np.ndarray]:
+    """Numbers of the leads of each part of a horizon, from 0; of short ones there are fewer."""
+    return np.array_split(np.arange(horizon), min(horizon, count))

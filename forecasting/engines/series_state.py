@@ -13,7 +13,7 @@ from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.forecasting.time.index import TimeIndex
 from seqlatent.model import Belief
 
-__all__ = ["Past", "State", "within"]
+__all__ = ["Past", "State", "joined", "within"]
 
 
 @dataclass(frozen=True)
@@ -176,3 +176,12 @@ def within(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 _OWN = tuple(f.name for f in fields(State) if f.name not in ("past", "beliefs"))
+
+
+def joined(parts: Sequence[Sequence[Belief]], order: Sequence[np.ndarray]) -> tuple[Belief, ...]:
+    """Beliefs of each member, of groups of series, in the order of the series."""
+    place = np.concatenate(order)
+    if len(parts) == 1 and np.array_equal(place, np.arange(len(place))):
+        return tuple(parts[0])
+    back = torch.from_numpy(np.argsort(place))
+    return tuple(Belief.join(member).select(back) for member in zip(*parts, strict=True))

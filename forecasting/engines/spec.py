@@ -209,6 +209,8 @@ class Spec:
             or from all rows, are filtered from the first row that ``fit`` read, and forget nothing.
         samples: Paths from which quantiles are computed unless they are exact.
         dtype: Type of parameters and data.
+        calibrate: Whether all noises of models that are inferred exactly, with a memory that reads
+            no values, are multiplied by what a block asks for that is held out of a second fit.
         config: Name and arguments of the factory that made it; empty for a spec of your own, which
             has to be given again to ``Forecaster.load``.
     """
@@ -227,6 +229,7 @@ class Spec:
     context: int | Callable[[DataSummary], int] | None = None
     samples: int = 200
     dtype: torch.dtype = torch.float32
+    calibrate: bool = False
     config: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -16,18 +16,18 @@ from seqlatent.forecasting.engines.engine import (
     Scores,
     Smoothed,
 )
-from seqlatent.forecasting.engines.latent import checks, components, packing, posterior
+from seqlatent.forecasting.engines.latent import checks, components, packing, posterior, widths
 from seqlatent.forecasting.engines.latent import residuals as innovations
 from seqlatent.forecasting.engines.latent.ensemble import Ensemble, plain_id
 from seqlatent.forecasting.engines.latent.limited import trained
 from seqlatent.forecasting.engines.latent.updates import LinearUpdates
-from seqlatent.forecasting.engines.series_state import Past, State
+from seqlatent.forecasting.engines.series_state import Past, State, joined
 from seqlatent.forecasting.engines.spec import Spec, Training
 from seqlatent.forecasting.features.windows import batches, whole
 from seqlatent.forecasting.frames.identifiers import decoded, encoded
 from seqlatent.forecasting.frames.panel import Future, Panel
 from seqlatent.forecasting.time.index import TimeIndex
-from seqlatent.model import Belief, moments
+from seqlatent.model import moments
 
 __all__ = ["LatentEngine"]
 
@@ -54,7 +54,7 @@ class LatentEngine(Engine):
         self.posteriors: tuple[parameters.Marginals, ...] = ()
 
     def fit(self, panel: Panel, fit_options: FitOptions) -> None:
-        self.time_index = panel.time_index
+        self.time_index, began = panel.time_index, fit_options.deadline.spent
         # a rehearsal starts series by the members as they are before training
         self.ensemble = ensemble = Ensemble.of(self.spec, panel, fit_options)
         views = ensemble.each_view(Past.of(panel, *ensemble.told(panel)), panel.ids)
@@ -76,6 +76,13 @@ class LatentEngine(Engine):
         if self.stopped:
             self.kept = kept = [int(i) for i in np.flatnonzero((weights > 0).any(0))]
             self.ensemble = self.ensemble.keep(kept)
+        if self.spec.calibrate and self.exact and not self.stopped:
+            trial = type(self)(replace(self.spec, calibrate=False))
+            until = fit_options.deadline.sooner(self.with_history)
+            options = replace(fit_options, deadline=until, progress=False)
+            spent = fit_options.deadline.spent - began
+            said = widths.widened(trial, self.ensemble, panel, options, spent)
+            self.summary["calibration"] = said.to_dict()
         self._steps = self._stepping()
         self._note(panel)
         for i, text in training.of_series.items():
@@ -98,6 +105,8 @@ class LatentEngine(Engine):
             if there and not read
         ]
         said = [self.stopped] if self.stopped else []
+        late = self.summary.get("calibration") == widths.LATE.to_dict()
+        said += ["time_limit: widths are not calibrated"] if late else []
         said += [f"{' and '.join(unread)} are not read"] if unread else []
         if any(model.memory.reads_values for model in self.ensemble.models):
             said.append(
@@ -140,7 +149,7 @@ class LatentEngine(Engine):
             order.append(index)
         shift, scale = (np.stack(x, 1) for x in zip(*scales.values(), strict=True))
         weights = ensemble.weights_of(past.known)
-        return State(ensemble.held(past), _joined(parts, order), shift, scale, weights)
+        return State(ensemble.held(past), joined(parts, order), shift, scale, weights)
 
     def update(self, state: State, panel: Panel, seed: int) -> State:
         checks.check_rows(self.spec, self.ensemble.models[0], panel)
@@ -215,7 +224,7 @@ class LatentEngine(Engine):
                 ]
             )
             order.append(index)
-        return replace(state, past=ensemble.held(past), beliefs=_joined(parts, order))
+        return replace(state, past=ensemble.held(past), beliefs=joined(parts, order))
 
     def select(self, state: State, index: np.ndarray) -> State:
         return state.select(index)
@@ -389,12 +398,3 @@ class LatentEngine(Engine):
 
     def unpack(self, tensors: Mapping[str, Tensor]) -> State:
         return State.of_tensors(tensors, len(self.ensemble.models), self.time_index)
-
-
-def _joined(parts: Sequence[Sequence[Belief]], order: Sequence[np.ndarray]) -> tuple[Belief, ...]:
-    """Beliefs of each member, of groups of series, in the order of the series."""
-    place = np.concatenate(order)
-    if len(parts) == 1 and np.array_equal(place, np.arange(len(place))):
-        return tuple(parts[0])
-    back = torch.from_numpy(np.argsort(place))
-    return tuple(Belief.join(member).select(back) for member in zip(*parts, strict=True))

@@ -287,7 +287,9 @@ def _deep_state(data_summary: DataSummary, *, hidden_dim: int) -> Sequence[Laten
 
 
 @register("deep_state")
-def deep_state(*, steps: int = 300, hidden_dim: int = 32, batch_size: int = 32) -> Spec:
+def deep_state(
+    *, steps: int = 300, hidden_dim: int = 32, batch_size: int = 32, calibrate: bool = True
+) -> Spec:
     """A structural model whose noises a network reads off known inputs, inferred exactly.
 
     Level, slope that dies out, and season, trained on what they say of many rows ahead. Long
@@ -297,6 +299,8 @@ def deep_state(*, steps: int = 300, hidden_dim: int = 32, batch_size: int = 32) 
         steps: Updates.
         hidden_dim: Width of the network.
         batch_size: Windows of a batch.
+        calibrate: Whether all noises are multiplied by what a block asks for that is held out of a
+            second fit, which takes as long as the first.
     """
     build = partial(_deep_state, hidden_dim=hidden_dim)
     train = WindowTraining(
@@ -316,6 +320,7 @@ def deep_state(*, steps: int = 300, hidden_dim: int = 32, batch_size: int = 32) 
         context=rows_known,
         dtype=torch.float64,
         samples=500,
+        calibrate=calibrate,
     )
 
 
