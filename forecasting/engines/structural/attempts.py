@@ -160,10 +160,11 @@ class Attempts:
         blocks = blocks_of(self.trials, [plain.forecasts, found.forecasts])
         _, heldout = by_heldout(blocks, [log, log])
         assert heldout is not None
-        gain = 100 * (1 - float(heldout.crps[1] / heldout.crps[0]))
-        if robust or gain >= 0:
-            return found, doubt, f"{said}, and are doubted: CRPS {gain:.1f} % lower with it"
-        return plain, None, f"{said}, and are not doubted: CRPS {-gain:.1f} % higher with it"
+        change = 100 * (float(heldout.crps[1] / heldout.crps[0]) - 1)
+        compared = f"CRPS {abs(change):.1f} % {'higher' if change > 0 else 'lower'} with it"
+        if robust or change <= 0:
+            return found, doubt, f"{said}, and are doubted: {compared}"
+        return plain, None, f"{said}, and are not doubted: {compared}"
 
     def on_another_scale(
         self, specification: Specification, found: Attempt, doubt: Doubt
