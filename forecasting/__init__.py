@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from seqlatent.forecasting.engines.engine import Engine, FitOptions
     from seqlatent.forecasting.engines.latent.stages import SequentialTraining
     from seqlatent.forecasting.engines.latent.training import WindowTraining
+    from seqlatent.forecasting.engines.recurrent.engine import Recurrent
     from seqlatent.forecasting.engines.registry import register
     from seqlatent.forecasting.engines.spec import DataSummary, Spec, Training, spec_of
     from seqlatent.forecasting.forecaster import Forecaster
@@ -44,6 +45,7 @@ __all__ = [
     "Future",
     "GapsWarning",
     "Panel",
+    "Recurrent",
     "SequentialTraining",
     "Spec",
     "TargetError",
@@ -66,6 +68,7 @@ _HOMES = {
     "Forecaster": "forecaster",
     "Future": "frames.panel",
     "Panel": "frames.panel",
+    "Recurrent": "engines.recurrent.engine",
     "SequentialTraining": "engines.latent.stages",
     "Spec": "engines.spec",
     "Training": "engines.spec",

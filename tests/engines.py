@@ -11,7 +11,7 @@ from trained import shared
 from seqlatent import zoo
 from seqlatent.amortised import Adaptation, Curriculum, Network, Rehearsal, Seasons
 from seqlatent.amortised.latents import LatentNetwork
-from seqlatent.forecasting import Amortised, Forecaster, Spec
+from seqlatent.forecasting import Amortised, Forecaster, Recurrent, Spec
 from seqlatent.forecasting.engines.latent.recipes import (
     deep_markov,
     deep_state,
@@ -82,6 +82,7 @@ ENGINES = {
     "short_own": lambda: own(context=12),
     "amortised": amortised,
     "rehearsed": rehearsed,
+    "recurrent": lambda: Recurrent(members=2, steps=3, horizon=3),
     "naive": lambda: "naive",
     "seasonal_naive": lambda: "seasonal_naive",
     "ets": lambda: "ets",
@@ -100,6 +101,7 @@ EXACT = (
     "short_own",
     "amortised",
     "rehearsed",
+    "recurrent",
     *BASELINES,
 )
 """Engines whose forecasts are known in closed form, in double precision."""

@@ -72,7 +72,7 @@ def test_emissions_of_which_only_the_support_is_known(family):
 
 
 @pytest.mark.parametrize(
-    "name", ["own", "amortised", "naive", "seasonal_naive", "theta", "ets", "sarimax"]
+    "name", ["own", "amortised", "recurrent", "naive", "seasonal_naive", "theta", "ets", "sarimax"]
 )
 def test_engines(name):
     check_engine(ENGINES[name], imputes=name not in ("ets", "theta"))
@@ -80,7 +80,7 @@ def test_engines(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", sorted({*ENGINES} - {"own", "amortised", "theta", "ets", "sarimax"})
+    "name", sorted({*ENGINES} - {"own", "amortised", "recurrent", "theta", "ets", "sarimax"})
 )
 def test_latent_engines(name):
     # medians of members that draw for themselves differ by more than those of one

@@ -14,6 +14,7 @@ from seqlatent.forecasting.engines.amortised import Amortised
 from seqlatent.forecasting.engines.engine import Engine, Packed
 from seqlatent.forecasting.engines.latent import recipes
 from seqlatent.forecasting.engines.latent.engine import LatentEngine
+from seqlatent.forecasting.engines.recurrent import Recurrent
 from seqlatent.forecasting.engines.restarted import Restarted
 from seqlatent.forecasting.engines.spec import Spec, spec_of
 from seqlatent.forecasting.errors import ArgumentError, FolderError
@@ -38,8 +39,12 @@ Given = Spec | Engine | type[Engine]
 
 _REGISTERED: dict[str, Callable[..., Spec | Engine]] = {}
 
-Known = Amortised | baselines.LocalEngine
-_KNOWN: dict[str, type[Known]] = {Amortised.alias: Amortised, **baselines.BASELINES}
+Known = Amortised | Recurrent | baselines.LocalEngine
+_KNOWN: dict[str, type[Known]] = {
+    Amortised.alias: Amortised,
+    Recurrent.alias: Recurrent,
+    **baselines.BASELINES,
+}
 """Engines of the package that are no latent models."""
 
 

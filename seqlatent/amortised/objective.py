@@ -10,7 +10,7 @@ from seqlatent.amortised.network import Network, Raw
 from seqlatent.amortised.past import Past, past_of
 from seqlatent.amortised.quantiles import LEVELS, QuantileFunction
 
-__all__ = ["loss"]
+__all__ = ["loss", "normal_scores", "quantile_loss"]
 
 _FARTHEST = 4.0  # normal scores that count as any beyond them
 _WIDE = 0.02  # range of normal scores that is more than one of them

@@ -8,7 +8,7 @@ import numpy as np
 from seqlatent.amortised import Adaptation, Network, Rehearsal, Seasons
 from seqlatent.amortised.latents import LatentNetwork
 
-__all__ = []
+__all__ = ["usual_leads"]
 
 
 def check(adapt: Any, horizon: Any, networks: Any, rehearsal: Any, latents: Any) -> None:

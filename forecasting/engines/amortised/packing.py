@@ -6,13 +6,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqlatent.amortised import Adaptation, Network, Rehearsal, Seasons
 from seqlatent.amortised.latents import LatentNetwork
 from seqlatent.forecasting.engines.amortised.predictor import Pool
 
-__all__ = []
+__all__ = ["networks_of", "pool_of", "pool_to_tensors"]
 
 CHANGED = (
     "the networks of the package are others than when this was saved, and forecasts differ from "
@@ -28,7 +28,7 @@ TOLD_OTHERWISE = (
 
 _KEPT = ("y", "observed", "future")
 
-N = TypeVar("N", Network, LatentNetwork)
+N = TypeVar("N", bound=nn.Module)
 
 
 def adapt_to_dict(adapt: bool | Adaptation) -> Any:

@@ -4,7 +4,7 @@ from seqlatent.amortised import Trainer
 from seqlatent.forecasting.engines.engine import FitOptions
 from seqlatent.training import Deadline, Pace
 
-__all__ = []
+__all__ = ["Steps"]
 
 
 class Steps:

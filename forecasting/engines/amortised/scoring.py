@@ -10,7 +10,7 @@ from seqlatent.forecasting.engines.amortised.predictor import Predictor
 from seqlatent.forecasting.engines.amortised.windows import cut, cut_covariates, last_seen
 from seqlatent.forecasting.frames.panel import Panel
 
-__all__ = []
+__all__ = ["uniform"]
 
 _ROWS = 4096  # rows whose windows are held at a time
 
@@ -26,7 +26,7 @@ def scores(predictor: Predictor, panel: Panel, seed: int) -> tuple[np.ndarray, n
         seed: Seed of what is drawn where values have a probability of their own.
     """
     log_prob, pit = np.full_like(panel.y, np.nan), np.full_like(panel.y, np.nan)
-    unit = _uniform(panel, seed)
+    unit = uniform(panel, seed)
     predictor = predictor.of(panel.y.size)
     reads = predictor.reads_covariates
     some = max(1, _ROWS // (1 + panel.future.shape[1] * reads))
@@ -58,7 +58,7 @@ def _known(panel: Panel, d: int, some: int) -> Iterator[tuple[np.ndarray, np.nda
             yield part, before[part]
 
 
-def _uniform(panel: Panel, seed: int) -> np.ndarray:
+def uniform(panel: Panel, seed: int) -> np.ndarray:
     """Uniform numbers ``(R, D)``, which are the same whatever rows and series come later."""
     targets = panel.y.shape[1]
     return np.concatenate(

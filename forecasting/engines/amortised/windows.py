@@ -6,7 +6,7 @@ import numpy as np
 
 from seqlatent.forecasting.frames.panel import Panel
 
-__all__ = []
+__all__ = ["cut"]
 
 State = dict[str, np.ndarray]
 """Last rows ``y`` ``(N, D, W)``, how many rows ``age`` without a value came after them ``(N, D)``,
