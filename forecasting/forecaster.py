@@ -55,8 +55,11 @@ class Forecaster(Inspection):
         columns: Names of the columns.
         members: Networks in the ensemble of a neural model; each path comes from one of them.
         emission: Family of the observations of a neural model: ``"normal"``, ``"student_t"``,
-            ``"poisson"``, ``"negative_binomial"``, ``"bernoulli"`` or a class. None lets the data
-            decide: small counts get a negative binomial, all else a Student-t distribution.
+            ``"softplus_student_t"``, ``"censored_student_t"``, ``"hurdle_student_t"``,
+            ``"logit_student_t"``, ``"unit_censored_student_t"``, ``"inflated_logit_student_t"``,
+            ``"poisson"``, ``"negative_binomial"``, ``"zero_inflated_negative_binomial"``,
+            ``"bernoulli"`` or a class. None lets the values of each target decide: counts,
+            values above 0 or within [0, 1], and exact zeros stay what they are.
         seed: Seed of everything random: the same seed gives the same frames. Global generators are
             neither read nor moved.
         time_limit: Seconds that the fit of each model may take, reading and all that is measured

@@ -15,7 +15,7 @@ from seqlatent.forecasting.engines.mixture import allot, quantiles
 from seqlatent.forecasting.features.anchors import Anchors, reached
 from seqlatent.forecasting.features.covariates import Inputs
 from seqlatent.forecasting.features.pieces import pieces
-from seqlatent.forecasting.features.scaling import Units, scales
+from seqlatent.forecasting.features.scaling import Reading, Units, scales
 from seqlatent.forecasting.features.transforms import Identity, Log
 from seqlatent.forecasting.features.windows import ModelData, Windows, batches, whole
 from seqlatent.forecasting.frames.panel import Future
@@ -35,7 +35,7 @@ def frame(lengths=(30, 12, 50), seed=0):
 def numbers(panel, u=None, kind="standard", flags=slice(0, 0), season=1):
     u = np.zeros((panel.rows, 0)) if u is None else u
     codes = np.zeros((panel.batch, 0), dtype=np.int64)
-    units = Units.of(panel, kind, season=season, context=None)
+    units = Units.of(panel, (Reading(kind),) * panel.y.shape[1], season=season, context=None)
     return ModelData(panel, u, codes, np.arange(panel.batch), units, torch.float64, flags)
 
 

@@ -8,7 +8,7 @@ import torch
 from seqlatent.forecasting import Forecaster
 from seqlatent.forecasting.engines.latent.recipes import deep_state, srnn, structural
 from seqlatent.forecasting.features.anchors import reached
-from seqlatent.forecasting.features.scaling import Units, recent, scales, span
+from seqlatent.forecasting.features.scaling import Reading, Units, recent, scales, span
 from seqlatent.forecasting.features.units import completed, standards
 from seqlatent.forecasting.frames.panel import Panel
 
@@ -88,7 +88,7 @@ def test_a_series_without_a_value_stands_where_the_others_stand(kind):
 def test_a_window_without_a_value_has_the_units_that_it_is_given():
     y = np.stack([noise(8, 1) + 5, np.full((8, 1), N), np.r_[np.full(7, N), 3.0][:, None]])
     usual = np.array([[1.0], [2.0], [3.0]]), np.array([[4.0], [5.0], [6.0]])
-    shift, scale = Units("local", 1, None, *usual)(y, np.arange(3))
+    shift, scale = Units((Reading("local"),), 1, None, *usual)(y, np.arange(3))
     assert shift[1:, 0].tolist() == [2, 3]
     assert scale[1:, 0].tolist() == [5, 6]
     assert scale[0, 0] < 3

@@ -8,7 +8,7 @@ import torch
 
 from seqlatent import zoo
 from seqlatent.emissions import NegativeBinomial, Normal, StudentT
-from seqlatent.forecasting.features.scaling import Units, local, measured, recent, scales
+from seqlatent.forecasting.features.scaling import Reading, Units, local, measured, recent, scales
 from seqlatent.forecasting.features.windows import ModelData, Windows
 from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.forecasting.time.index import TimeIndex
@@ -282,7 +282,7 @@ def test_local_scales_of_what_says_little():
     y = np.full((3, 6, 1), np.nan)
     y[1], y[2, -1] = 4.0, 2.0
     usual = np.zeros((1, 1)), np.full((1, 1), 5.0)
-    shift, scale = Units("local", 12, None, *usual)(y, np.full(3, -1))
+    shift, scale = Units((Reading("local"),), 12, None, *usual)(y, np.full(3, -1))
     assert np.isfinite(shift).all()
     assert (scale > 0).all()
     assert shift[1, 0] == 4.0
@@ -304,7 +304,7 @@ def test_scales_of_a_panel_are_those_of_its_last_rows():
 
 def numbers(p, kind="local"):
     u, codes = np.zeros((p.rows, 0)), np.zeros((p.batch, 0), int)
-    units = Units.of(p, kind, season=4, context=12, real=kind != "counts")
+    units = Units.of(p, (Reading(kind, kind != "counts"),), season=4, context=12)
     return ModelData(p, u, codes, np.arange(p.batch), units, torch.float64, slice(0, 0))
 
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from seqlatent import emissions
-from seqlatent.emissions import Emission
+from seqlatent.emissions import ByTarget, Emission
 from seqlatent.forecasting.arguments import flag, real, whole
 from seqlatent.forecasting.engines.engine import FitOptions
+from seqlatent.forecasting.engines.laws import EMISSIONS, Law
 from seqlatent.forecasting.engines.parameters import Marginals
 from seqlatent.forecasting.errors import ArgumentError, FolderError
 from seqlatent.forecasting.features.windows import ModelData
@@ -35,14 +35,6 @@ __all__ = [
     "spec_of",
 ]
 
-EMISSIONS: dict[str, Callable[..., Emission]] = {
-    "normal": emissions.Normal,
-    "student_t": emissions.StudentT,
-    "poisson": emissions.Poisson,
-    "negative_binomial": emissions.NegativeBinomial,
-    "bernoulli": emissions.Bernoulli,
-}
-
 
 @dataclass(frozen=True)
 class DataSummary:
@@ -57,7 +49,8 @@ class DataSummary:
         rows: Rows of a typical series (the median).
         irregular: Whether gaps between rows differ.
         longest: Values of the series that has most.
-        counts: Whether every target is a count, and small enough to be treated as one.
+        laws: The law that each target calls for; see
+            :mod:`seqlatent.forecasting.engines.laws`. None for real values of any sign.
         least: Least value of all.
         varied: Whether a series varies by more than a small part of its level, so that logarithms
             say something else than the values.
@@ -71,7 +64,7 @@ class DataSummary:
     rows: int = 100
     irregular: bool = False
     longest: int = 100
-    counts: bool = False
+    laws: tuple[Law, ...] = ()
     least: float = 1.0
     varied: bool = True
 
@@ -90,7 +83,10 @@ class DataSummary:
         plain: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in config.items()
         }
-        return cls(**plain)
+        counts = plain.pop("counts", False)  # of folders from before there were other laws
+        laws = [Law(**law) for law in plain.pop("laws", [])]
+        laws = laws or [Law("negative_binomial")] * (plain["obs_dim"] if counts else 0)
+        return cls(**plain, laws=tuple(laws))
 
 
 @dataclass(frozen=True)
@@ -232,6 +228,13 @@ class Spec:
     calibrate: bool = False
     config: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def follows_data(self) -> bool:
+        """Whether the family of the observations is what the data call for, and was not asked."""
+        if not self.config or "emission" in self.config["options"]:
+            return False
+        return "emission" in inspect.signature(_FACTORIES[self.config["name"]]).parameters
+
     def to_dict(self) -> dict[str, Any]:
         """How to make it again, for JSON: a factory, its options, and what was replaced since.
 
@@ -292,7 +295,10 @@ def _alike(one: Any, other: Any) -> bool:
 def emission_of(given: str | Callable[..., Emission] | None, data_summary: DataSummary) -> Any:
     """The emission class that was asked for, or the one that suits the data."""
     if given is None:
-        return emissions.NegativeBinomial if data_summary.counts else emissions.StudentT
+        names = [law.name for law in data_summary.laws] or ["student_t"]
+        if len(set(names)) > 1:
+            return partial(ByTarget, families=tuple(EMISSIONS[name] for name in names))
+        given = names[0]
     return EMISSIONS[given] if isinstance(given, str) else given
 
 

@@ -11,7 +11,7 @@ import torch
 from seqlatent.forecasting.features.units import VARIED, completed, standards
 from seqlatent.forecasting.frames.panel import Panel
 
-__all__ = ["Units", "leading", "span", "varied"]
+__all__ = ["Reading", "Units", "leading", "span", "varied"]
 
 _CLIP = 10.0  # a value counts at most so many times the median: one spike must not set the scale
 _ENOUGH = 8  # values that say how far a series moves, before which the panel has a say in it
@@ -32,6 +32,20 @@ class Measured(NamedTuple):
     number: np.ndarray
 
 
+class Reading(NamedTuple):
+    """How the values of a target are read.
+
+    Attributes:
+        kind: What is measured of a series; see :func:`measured`.
+        free: Whether values may be counted in any unit, and not as they are.
+        relative: Whether zero is where a series stands, and not that of the data.
+    """
+
+    kind: str
+    free: bool = True
+    relative: bool = True
+
+
 @dataclass(frozen=True)
 class Units:
     """How the units of a series follow from its rows, learned from a panel.
@@ -40,37 +54,34 @@ class Units:
     training, and one that was not there by those of a typical series.
 
     Args:
-        kind: What is measured; see :func:`measured`.
+        readings: How the values of each target are read.
         season: Rows of a season.
         context: Most rows that are read, the last ones; None for all.
         shift: Shift of each training series and target ``(M, D)``.
         scale: Scale of each ``(M, D)``.
         fixed: Whether series of training keep the units that they had there.
-        real: Whether values may be counted in any unit, and not as they are.
     """
 
-    kind: str
+    readings: tuple[Reading, ...]
     season: int
     context: int | None
     shift: np.ndarray
     scale: np.ndarray
     fixed: bool = False
-    real: bool = True
 
     @classmethod
     def of(
         cls,
         panel: Panel,
-        kind: str,
+        readings: tuple[Reading, ...],
         *,
         season: int,
         context: int | None,
         fixed: bool = False,
-        real: bool = True,
     ) -> "Units":
         """Learns from the rows of training."""
-        shift, scale = scales(panel, kind, season=season, rows=context)
-        return cls(kind, season, context, shift, scale, fixed, real)
+        shift, scale = scales(panel, _kinds(readings), season=season, rows=context)
+        return cls(readings, season, context, shift, scale, fixed)
 
     @cached_property
     def typical(self) -> np.ndarray:
@@ -80,15 +91,23 @@ class Units:
     @cached_property
     def unit(self) -> np.ndarray:
         """What values are counted in ``(D,)``."""
-        return self.typical if self.real else np.ones_like(self.typical)
+        return np.where([one.free for one in self.readings], self.typical, 1.0)
+
+    @cached_property
+    def _relative(self) -> np.ndarray:
+        return np.array([one.relative for one in self.readings])
+
+    def zero(self, shift: np.ndarray) -> np.ndarray:
+        """Where models see zero, in the units of the data."""
+        return np.where(self._relative, shift, 0.0)
 
     def inwards(self, y: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """Values as models read them: distances from the shift, in units of a typical scale."""
-        return (y - shift) / self.unit
+        """Values as models read them: distances from their zero, in units of a typical scale."""
+        return (y - self.zero(shift)) / self.unit
 
     def outwards(self, y: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """Values of models in the units of the data."""
-        return shift + self.unit * y
+        return self.zero(shift) + self.unit * y
 
     def __call__(self, y: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Shift and scale ``(N, D)`` after some rows.
@@ -103,7 +122,7 @@ class Units:
         apart = np.maximum(self.typical, np.median(np.abs(self.shift - middle), 0))
         before = np.where(there, self.shift[known], middle)
         usual = np.where(there, self.scale[known], self.typical)
-        found = measured(y, self.kind, self.season)
+        found = measured(y, _kinds(self.readings), self.season)
         blank = np.logical_and.reduce(np.isnan(y), axis=1)
         shift = np.where(blank, before, found.shift)
         scale = np.where(blank & ~there, apart, _helped(found, usual))
@@ -124,9 +143,15 @@ def _helped(found: Measured, usual: np.ndarray) -> np.ndarray:
     return np.where(moves, blend, np.where(found.number > 0, still, usual))
 
 
+def _kinds(readings: tuple[Reading, ...]) -> str | tuple[str, ...]:
+    """What is measured: of all targets alike, or of each."""
+    kinds = tuple(one.kind for one in readings)
+    return kinds[0] if len(set(kinds)) == 1 else kinds
+
+
 def scales(
     panel: Panel,
-    kind: str,
+    kind: str | tuple[str, ...],
     *,
     season: int = 1,
     rows: int | None = None,
@@ -136,7 +161,7 @@ def scales(
 
     Args:
         panel: Rows to read; whatever they hold is taken for the past.
-        kind: One of ``KINDS``; see :func:`measured`.
+        kind: One of ``KINDS``, or one of each target; see :func:`measured`.
         season: Rows of a season.
         rows: How many rows up to the last value of a series count; None for all.
         usual: Those of the series of training, for a series that does not say its own; those of
@@ -157,7 +182,9 @@ def scales(
     found = measured(y, kind, season)
     if usual is None:
         usual = _of_panel(found, np.logical_and.reduce(np.isnan(y), axis=1))
-    return Units(kind, season, None, *usual)(y, np.full(panel.batch, -1))
+    kinds = (kind,) * y.shape[-1] if isinstance(kind, str) else kind
+    units = Units(tuple(map(Reading, kinds)), season, None, *usual)
+    return units(y, np.full(panel.batch, -1))
 
 
 def _of_panel(found: Measured, blank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +202,7 @@ def _of_panel(found: Measured, blank: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return shift, scale
 
 
-def measured(y: np.ndarray, kind: str, season: int = 1) -> Measured:
+def measured(y: np.ndarray, kind: str | tuple[str, ...], season: int = 1) -> Measured:
     """What rows say of each series, of the kind named.
 
     Args:
@@ -183,11 +210,15 @@ def measured(y: np.ndarray, kind: str, season: int = 1) -> Measured:
         kind: ``"magnitude"``, ``"level"``, ``"standard"``, ``"differences"``, ``"local"`` or
             ``"counts"``; see :func:`magnitude`, :func:`level_and_spread`, :func:`standard`,
             :func:`differences`, :func:`local` and :func:`counts`.
+            Of each target, where they differ.
         season: Rows of a season, for differences and what is local.
 
     Shape:
         y ``(N, T, D)`` -> ``(N, D)``.
     """
+    if not isinstance(kind, str):
+        parts = [measured(y[..., d, None], one, season) for d, one in enumerate(kind)]
+        return Measured(*(np.concatenate(x, 1) for x in zip(*parts, strict=True)))
     found = _MEASURES[kind](y, season)
     with np.errstate(invalid="ignore"):
         size = np.fmax.reduce(np.abs(y), axis=1, initial=0.0)

@@ -96,7 +96,7 @@ class ModelData:
     ) -> Sequences:
         """Cuts ``length`` rows from each of some series, padded where a series does not reach.
 
-        Values are distances from the shift, in units of a typical scale, so that numbers far from
+        Values are distances from their zero, in units of a typical scale, so that numbers far from
         zero lose no digits and a panel means the same in other units.
 
         Args:
@@ -126,7 +126,9 @@ class ModelData:
             t=torch.from_numpy(t),
             u=self._tensor(u),
             codes=torch.from_numpy(self.codes[series]),
-            shift=self._tensor(scale.shift if plain else np.zeros_like(scale.shift)),
+            shift=self._tensor(
+                scale.shift if plain else self.units.inwards(scale.shift, scale.shift)
+            ),
             scale=self._tensor(scale.scale if plain else scale.scale / self.units.unit),
         )
 

@@ -63,7 +63,7 @@ def _(distribution: StudentT, y: Tensor) -> Cumulative | None:
     from scipy.special import stdtr
 
     z = (y - distribution.loc.detach()) / distribution.scale.detach()
-    below = _by_scipy(stdtr, distribution.df.detach(), z)
+    below = by_scipy(stdtr, distribution.df.detach(), z)
     return Cumulative(below, torch.zeros_like(below))
 
 
@@ -79,7 +79,7 @@ def _(distribution: NegativeBinomial, y: Tensor) -> Cumulative | None:
     from scipy.special import betainc
 
     count, stop = distribution.total_count.detach(), torch.sigmoid(-distribution.logits.detach())
-    below = torch.where(y > 0, _by_scipy(betainc, count, y.clamp_min(1), stop), 0.0)
+    below = torch.where(y > 0, by_scipy(betainc, count, y.clamp_min(1), stop), 0.0)
     return Cumulative(below, distribution.log_prob(y).detach().exp())
 
 
@@ -100,7 +100,7 @@ def _(distribution: MixtureSameFamily, y: Tensor) -> Cumulative | None:
     return Cumulative(*((weights * x).sum(-1) for x in found))
 
 
-def _by_scipy(function: Any, *arguments: Tensor) -> Tensor:
+def by_scipy(function: Any, *arguments: Tensor) -> Tensor:
     """A function of scipy on tensors, in double precision."""
     found = function(*(x.detach().double().cpu().numpy() for x in arguments))
     return torch.as_tensor(found).to(arguments[0])

@@ -7,7 +7,7 @@ from torch.distributions import constraints
 from seqlatent.emissions.neural import NeuralEmission, positive
 from seqlatent.sequences import Context
 
-__all__ = ["NegativeBinomial", "Poisson"]
+__all__ = ["NegativeBinomial", "Poisson", "negative_binomial"]
 
 _FLOOR = 1e-6  # least mean, in scales: no count is impossible
 _MOST = 1e8  # greatest mean; samplers count in integers, and integers overflow
@@ -106,8 +106,13 @@ class NegativeBinomial(NeuralEmission):
     def distribution(
         self, raw: Float[Tensor, "*S D 2"], c: Context
     ) -> distributions.NegativeBinomial:
-        mean, dispersion = raw.unbind(-1)
-        dispersion = positive(dispersion, _LEAST_DISPERSION).clamp(max=_MOST_DISPERSION)
-        # a probability of success would round to 1; its logit does not
-        logits = _mean(mean, c).log() + dispersion.log()
-        return distributions.NegativeBinomial(1 / dispersion, logits=logits, validate_args=False)
+        return negative_binomial(raw, c)
+
+
+def negative_binomial(raw: Float[Tensor, "*S D 2"], c: Context) -> distributions.NegativeBinomial:
+    """Negative binomial distribution of unbounded parameters, in units of the scale."""
+    mean, dispersion = raw.unbind(-1)
+    dispersion = positive(dispersion, _LEAST_DISPERSION).clamp(max=_MOST_DISPERSION)
+    # a probability of success would round to 1; its logit does not
+    logits = _mean(mean, c).log() + dispersion.log()
+    return distributions.NegativeBinomial(1 / dispersion, logits=logits, validate_args=False)

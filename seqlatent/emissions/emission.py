@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal, constraints
 
-from seqlatent.distributions import diagonal_normal, masked_log_prob
+from seqlatent.distributions import diagonal_normal, masked_log_prob, open_unit_interval
 from seqlatent.sequences import Context
 
 __all__ = ["Emission", "LinearEmission", "support_in_words"]
@@ -15,7 +15,9 @@ _WORDS = {
     constraints.nonnegative_integer: "counts (integers of at least 0)",
     constraints.boolean: "0 or 1",
     constraints.positive: "positive values",
-    constraints.unit_interval: "values between 0 and 1",
+    constraints.nonnegative: "values of at least 0",
+    constraints.unit_interval: "values from 0 to 1",
+    open_unit_interval: "values between 0 and 1, without the two",
 }
 
 
@@ -31,7 +33,8 @@ class Emission(nn.Module, ABC):
 
     ``forward`` does one step ``(*S, B, K)`` or all steps ``(*S, B, T, K)`` in one call and returns
     a distribution with event ``(D,)``. Real-valued families apply ``c.shift`` and ``c.scale`` as an
-    affine map, counts and positive families apply the scale to their rate.
+    affine map, counts and positive families apply the scale to their rate; a bounded family says by
+    ``shifted`` that it reads both, and that values come with their own zero.
 
     Attributes:
         obs_dim: Observed dimensions ``D``.
@@ -40,6 +43,21 @@ class Emission(nn.Module, ABC):
 
     obs_dim: int
     support: constraints.Constraint = constraints.real
+
+    @property
+    def shifted(self) -> tuple[bool, ...]:
+        """Whether the family of each target reads ``c.shift``, as real-valued ones do."""
+        return (self.support is constraints.real,) * self.obs_dim
+
+    @property
+    def supports(self) -> tuple[constraints.Constraint, ...]:
+        """Where values of each target may lie."""
+        return (self.support,) * self.obs_dim
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether draws have a gradient in the parameters; those of counts have none."""
+        return not self.support.is_discrete
 
     @abstractmethod
     def forward(self, z: Tensor, c: Context) -> Distribution:
@@ -65,7 +83,7 @@ class Emission(nn.Module, ABC):
         wrong = observed & ~self.support.check(y)
         if bool(wrong.any()):
             b, t, d = (int(i) for i in wrong.nonzero()[0])
-            expected = support_in_words(self.support)
+            expected = support_in_words(self.supports[d])
             raise ValueError(
                 f"{type(self).__name__} expects {expected}, found {y[b, t, d].item():g} at series "
                 f"{b}, step {t}, dimension {d}; transform the values, mark the cell as missing, or "

@@ -6,7 +6,7 @@ from torch import Tensor, distributions
 from seqlatent.emissions.neural import NeuralEmission, positive
 from seqlatent.sequences import Context
 
-__all__ = ["StudentT"]
+__all__ = ["StudentT", "student"]
 
 _FLOOR = 1e-4
 _LEAST_DF = 2.01  # above 2, so that the variance is finite
@@ -53,11 +53,16 @@ class StudentT(NeuralEmission):
     ) -> None:
         super().__init__(latent_dim, obs_dim, 3, context_dim, hidden)
 
-    def distribution(self, raw: Float[Tensor, "*S D 3"], c: Context) -> distributions.StudentT:
-        loc, scale, df = raw.unbind(-1)
-        return distributions.StudentT(
-            positive(df.clamp(max=_MOST_DF), _LEAST_DF),
-            c.shift + c.scale * loc,
-            c.scale * positive(scale, _FLOOR),
-            validate_args=False,
-        )
+    def distribution(self, raw: Float[Tensor, "*S D 3"], c: Context) -> distributions.Distribution:
+        return student(raw, c.shift, c.scale)
+
+
+def student(raw: Float[Tensor, "*S D 3"], shift: Tensor, scale: Tensor) -> distributions.StudentT:
+    """Student-t distribution of unbounded parameters, in units of a shift and a scale."""
+    loc, width, df = raw.unbind(-1)
+    return distributions.StudentT(
+        positive(df.clamp(max=_MOST_DF), _LEAST_DF),
+        shift + scale * loc,
+        scale * positive(width, _FLOOR),
+        validate_args=False,
+    )

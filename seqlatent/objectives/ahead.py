@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.distributions import Normal, constraints
+from torch.distributions import Normal
 
 from seqlatent.chain import sample_path
 from seqlatent.distributions import sample
@@ -40,7 +40,7 @@ def rollout_crps(
     in units of each series' scale. A model with a memory learns by likelihood to go one step on
     from true values; here it goes on from its own samples, so it learns how far to trust them. The
     belief at the start has no gradient, the paths have. For families whose draws are
-    reparametrised (real-valued ones): the discrete ones have no gradient.
+    reparametrised (``Emission.differentiable``): those of counts have no gradient.
 
     Args:
         model: Model; train it by ``elbo`` or ``evidence`` first.
@@ -68,10 +68,11 @@ def rollout_crps(
     paths = model.forecast(
         belief, horizon, n=samples, u=future.u, t=future.t, gradient=True, generator=generator
     )
-    if torch.is_grad_enabled() and not paths.y.requires_grad:
+    differentiable = model.emission.differentiable and paths.y.requires_grad
+    if torch.is_grad_enabled() and not differentiable:
         raise TypeError(
             f"the draws of {type(model.emission).__name__} have no gradient, so rollout_crps "
-            "cannot train it; use elbo or evidence alone, or a real-valued emission."
+            "cannot train it; use elbo or evidence alone, or an emission without masses."
         )
     y = (paths.y - future.shift[:, None]) / future.scale[:, None]
     error = (y - future.normalised).abs().mean(0)
@@ -150,7 +151,7 @@ def multi_step_score(
             f"multi_step_score needs Kalman or Amortised, found {type(model.inference).__name__}; "
             "use evidence or fivo."
         )
-    if model.emission.support is not constraints.real:
+    if not model.emission.differentiable:
         score = "log"
     if score == "crps" and samples < 2:
         raise ValueError(f"the CRPS needs at least 2 samples, found {samples}.")

@@ -21,6 +21,7 @@ from seqlatent.forecasting.engines.latent import residuals as innovations
 from seqlatent.forecasting.engines.latent.ensemble import Ensemble, plain_id
 from seqlatent.forecasting.engines.latent.limited import trained
 from seqlatent.forecasting.engines.latent.updates import LinearUpdates
+from seqlatent.forecasting.engines.laws import WORDS
 from seqlatent.forecasting.engines.series_state import Past, State, joined
 from seqlatent.forecasting.engines.spec import Spec, Training
 from seqlatent.forecasting.features.windows import batches, whole
@@ -108,6 +109,7 @@ class LatentEngine(Engine):
         late = self.summary.get("calibration") == widths.LATE.to_dict()
         said += ["time_limit: widths are not calibrated"] if late else []
         said += [f"{' and '.join(unread)} are not read"] if unread else []
+        said += self._laws(panel)
         if any(model.memory.reads_values for model in self.ensemble.models):
             said.append(
                 "impute does not condition on the rows after a hole, so that its bands are no "
@@ -123,6 +125,16 @@ class LatentEngine(Engine):
                 else "no value: it stands and moves as the other series do"
             )
             self.notes[plain_id(panel.ids[i])] = target + few
+
+    def _laws(self, panel: Panel) -> list[str]:
+        """What is said of targets whose values have bounds or masses."""
+        names = [law.name for law in self.ensemble.data_summary.laws]
+        said = []
+        for d, name in enumerate(names):
+            if name in WORDS:
+                target = f"{panel.column(d)}: " if len(names) > 1 else ""
+                said.append(f"{target}{WORDS[name]}, emission {name!r}")
+        return said
 
     def start(self, panel: Panel, seed: int) -> State:
         return self._stand(self.ensemble.past(panel), seed)
@@ -152,7 +164,7 @@ class LatentEngine(Engine):
         return State(ensemble.held(past), joined(parts, order), shift, scale, weights)
 
     def update(self, state: State, panel: Panel, seed: int) -> State:
-        checks.check_rows(self.spec, self.ensemble.models[0], panel)
+        self.ensemble.check(panel)
         past = state.past.followed(panel)
         places = zip(self.ensemble.place(past), self.ensemble.place(state.past), strict=True)
         stays = np.logical_and(*(now == before for now, before in places))

@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 from torch.distributions import constraints
 
+from seqlatent.emissions import Emission
 from seqlatent.forecasting.engines.engine import FitOptions
 from seqlatent.forecasting.engines.latent import checks
 from seqlatent.forecasting.engines.latent.members import members_of
+from seqlatent.forecasting.engines.laws import law_of, limits, supports_of
 from seqlatent.forecasting.engines.series_state import Past
 from seqlatent.forecasting.engines.spec import DataSummary, Spec
 from seqlatent.forecasting.features.anchors import Anchors
 from seqlatent.forecasting.features.covariates import Inputs
 from seqlatent.forecasting.features.pieces import Piece, pieces
-from seqlatent.forecasting.features.scaling import Units, span, varied
+from seqlatent.forecasting.features.scaling import Reading, Units, span, varied
 from seqlatent.forecasting.features.transforms import TRANSFORMS, Transform
 from seqlatent.forecasting.features.windows import ModelData, Scale, batches, whole
 from seqlatent.forecasting.frames.panel import Panel
@@ -41,7 +43,7 @@ class Ensemble:
         kinds: Transform through which each member sees the data.
         transforms: The transforms by their kinds.
         context: Rows from which the units of a series follow; None for all.
-        real: Whether the members describe any real values.
+        readings: How the values of each target are read.
         fixed: Whether series of training keep the units that they had there.
         settles: Whether a series of training, in these units, is filtered exactly.
         units: How the units of a series follow from its rows, by the kind of transform.
@@ -59,7 +61,7 @@ class Ensemble:
     kinds: tuple[str, ...] = ()
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     context: int | None = None
-    real: bool = True
+    readings: tuple[Reading, ...] = ()
     fixed: bool = False
     settles: bool = False
     units: Mapping[str, Units] = field(default_factory=dict, repr=False)
@@ -113,7 +115,7 @@ class Ensemble:
             kinds,
             {kind: TRANSFORMS[kind](data_summary.least) for kind in kinds},
             context,
-            real=models[0].emission.support is constraints.real,
+            readings=_readings(spec, models[0].emission),
             fixed=fixed,
             settles=fixed and exact,
         )
@@ -142,29 +144,20 @@ class Ensemble:
         """The transforms through which members see the data, each once."""
         return tuple(dict.fromkeys(self.kinds))
 
-    @property
-    def scaling(self) -> str:
-        """What is measured of a series; counts and other positive families have no shift."""
-        kind = self.spec.scaling
-        if self.real:
-            return kind
-        return "counts" if kind == "local" else "magnitude"
-
     def measured(self, panel: Panel, kind: str) -> Units:
         """The units of the series of a panel, after a transform."""
         return Units.of(
             self.view(panel, kind),
-            self.scaling,
+            self.readings,
             season=self.data_summary.season,
             context=self.context,
             fixed=self.fixed,
-            real=self.real,
         )
 
     def units_of(self, shift: np.ndarray, scale: np.ndarray) -> Units:
         """Units that were measured before: shift and scale of each series of training."""
         season = self.data_summary.season
-        return Units(self.scaling, season, self.context, shift, scale, self.fixed, self.real)
+        return Units(self.readings, season, self.context, shift, scale, self.fixed)
 
     def began(self, panel: Panel) -> np.ndarray:
         """Time of the row with which the distribution of each series of a panel begins ``(N,)``."""
@@ -184,18 +177,34 @@ class Ensemble:
         codes = panel.codes[:, : len(sizes)]
         return np.where(codes < sizes, codes, 0), known
 
+    def check(self, panel: Panel) -> None:
+        """Makes sure that the models can take all rows of a panel.
+
+        Raises:
+            DataError: If they cannot; it names the row.
+        """
+        checks.check_rows(self.spec, self.models[0], replace(panel, y=self.within(panel.y)))
+
     def past(self, panel: Panel) -> Past:
         """All rows of a panel, as a state holds them.
 
         Raises:
             DataError: If the models cannot take a row.
         """
-        checks.check_rows(self.spec, self.models[0], panel)
+        self.check(panel)
         return Past.of(panel, *self.told(panel))
 
     def view(self, panel: Panel, kind: str) -> Panel:
-        """The panel after a transform."""
-        return replace(panel, y=self.transforms[kind].forward(panel.y))
+        """The panel after a transform, its values between the limits of their laws."""
+        return replace(panel, y=self.transforms[kind].forward(self.within(panel.y)))
+
+    def within(self, y: np.ndarray) -> np.ndarray:
+        """Values between the limits of the laws that training called for."""
+        laws = self.data_summary.laws
+        if not laws or self.models[0].emission.supports != supports_of(laws):
+            return y
+        lower, upper = zip(*map(limits, laws), strict=True)
+        return np.clip(y, lower, upper)
 
     def model_data(self, past: Past, kind: str) -> ModelData:
         """Rows as the members read them that see the data through a transform."""
@@ -331,6 +340,17 @@ class Ensemble:
         return np.maximum(y, 0.0) if self.spec.bounded and self.data_summary.least >= 0 else y
 
 
+def _readings(spec: Spec, emission: Emission) -> tuple[Reading, ...]:
+    """How values are read: those of a family without a shift from zero, counts as they are."""
+    found = []
+    for support, shifted in zip(emission.supports, emission.shifted, strict=True):
+        real = support is constraints.real
+        continuous = real or support in (constraints.positive, constraints.nonnegative)
+        kind = "counts" if spec.scaling == "local" and support.is_discrete else "magnitude"
+        found.append(Reading(spec.scaling if shifted else kind, continuous, real))
+    return tuple(found)
+
+
 def plain_id(id: Any) -> Any:
     """An id as a plain value, by which it is found whatever array it came from."""
     return id.item() if isinstance(id, np.generic) else id
@@ -348,7 +368,7 @@ def _summary(
         rows=int(np.median(panel.lengths)),
         irregular=panel.time_index.kind == "irregular",
         longest=int(np.bincount(panel.owner[~np.isnan(panel.y[:, 0])]).max()),
-        counts=_counts(panel.y),
+        laws=tuple(law_of(y) for y in panel.y.T) if spec.follows_data else (),
         least=float(np.nanmin(panel.y)),
         varied=varied(panel),
     )
@@ -360,13 +380,3 @@ def _code_sizes(spec: Spec, panel: Panel) -> tuple[int, ...]:
     if not (spec.statics and spec.categories):
         return ()
     return tuple(int(x) + 1 for x in panel.codes.max(0))
-
-
-_FEW = 20.0  # counts of this median or less, or with zeros, are no longer nearly continuous
-
-
-def _counts(y: np.ndarray) -> bool:
-    seen = y[~np.isnan(y)]
-    if not len(seen) or (seen < 0).any() or (seen != np.round(seen)).any():
-        return False
-    return bool(np.median(seen) <= _FEW or (seen == 0).mean() > 0.05)

@@ -57,9 +57,11 @@ def score(ensemble: Ensemble, panel: Panel, seed: int) -> Scores:
     density = np.zeros((panel.rows, len(ensemble.models)))
     missing = np.isnan(panel.y)
     below, equal = np.zeros(panel.y.shape), np.zeros(panel.y.shape)
+    within = ensemble.within(panel.y)
     drawn = False
     for m, (model, kind) in enumerate(zip(ensemble.models, ensemble.kinds, strict=True)):
         draws = _DRAWS if model.transition.latent_dim else 0
+        massive = np.zeros(panel.y.shape, dtype=bool)
         for piece in ensemble.pieces(panel, draws):
             data, (rows, inside) = (
                 model_data[kind].piece(piece.spans, piece.steps),
@@ -70,11 +72,13 @@ def score(ensemble: Ensemble, panel: Panel, seed: int) -> Scores:
             density[rows, m] = found.log_prob.numpy()[inside]
             below[rows] += weights[rows, m, None] * found.below.numpy()[inside]
             equal[rows] += weights[rows, m, None] * found.equal.numpy()[inside]
+            massive[rows] = found.equal.numpy()[inside] > 0
             drawn = drawn or found.drawn
-        jacobian = ensemble.transforms[kind].log_jacobian(panel.y) - np.log(
+        jacobian = ensemble.transforms[kind].log_jacobian(within) - np.log(
             ensemble.units[kind].unit
         )
-        density[:, m] += np.where(missing, 0.0, jacobian).sum(1)
+        # a probability is the same in all units
+        density[:, m] += np.where(missing | massive, 0.0, jacobian).sum(1)
     with np.errstate(divide="ignore"):  # a weight of zero hides what alone foresaw a row
         log_score = np.logaddexp.reduce(density + np.log(weights), axis=1)
     log_score[missing.all(1)] = np.nan

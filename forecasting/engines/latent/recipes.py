@@ -8,7 +8,14 @@ from typing import Any
 import torch
 
 from seqlatent import zoo
-from seqlatent.emissions import Emission, Normal, StudentT
+from seqlatent.emissions import (
+    CensoredStudentT,
+    Emission,
+    LogitStudentT,
+    Normal,
+    SoftplusStudentT,
+    StudentT,
+)
 from seqlatent.forecasting.engines.latent.lengths import (
     lag_rows,
     lag_rows_and_ahead,
@@ -97,7 +104,8 @@ def srnn(
 
     Two thirds of the steps raise the likelihood of each value given the true ones before it; the
     rest lower the CRPS of futures that the network rolls out from its own samples, which teaches it
-    how far to trust them. Draws of counts have no gradient: they get the likelihood alone.
+    how far to trust them. Draws of counts, and of laws with masses that a hurdle has, have no
+    gradient: they get the likelihood alone.
 
     Args:
         members: Networks of the ensemble.
@@ -105,8 +113,8 @@ def srnn(
         latent_dim: Latent dimensions ``K``; 0 is the deterministic twin, an autoregressive
             recurrent network, which on public data forecasts no worse.
         hidden_dim: Width of memory and hidden layers.
-        emission: Family of the observations, a name or a class; counts get a negative binomial, all
-            else a Student-t distribution.
+        emission: Family of the observations, a name or a class; None for what the values of each
+            target call for, see :mod:`seqlatent.forecasting.engines.laws`.
         batch_size: Windows of a batch.
         free_bits: Nats per latent dimension and step that cost nothing: see
             :func:`seqlatent.objectives.elbo`.
@@ -205,7 +213,8 @@ def _careful(data_summary: DataSummary) -> float:
 def _deep_markov(
     data_summary: DataSummary, family: Any, *, latent_dim: int | None
 ) -> dict[str, Any]:
-    plain = data_summary.obs_dim > 1 or data_summary.irregular or family not in (Normal, StudentT)
+    located = (Normal, StudentT, SoftplusStudentT, CensoredStudentT, LogitStudentT)
+    plain = data_summary.obs_dim > 1 or data_summary.irregular or family not in located
     anchored: dict[str, Any] = {}
     if not plain:
         anchored = {"core": _core(data_summary), "core_scale": 0.3 * data_summary.season**-0.6}

@@ -33,6 +33,6 @@ class SequentialTraining:
                 seed = (fit_options.seed * 100 + i) * 10 + k
                 part = replace(fit_options, seed=seed, deadline=mine.part(share / rest))
                 rest -= share
-                if k and model.emission.support.is_discrete:
-                    continue  # draws of counts have no gradient for the later stages
+                if k and not model.emission.differentiable:
+                    continue  # draws without a gradient teach nothing in the later stages
                 stage([model], replace(training, fit_options=part, each=0.0))
