@@ -8,8 +8,9 @@ from torch.distributions import constraints
 
 from seqlatent import emissions
 from seqlatent.emissions import Emission
+from seqlatent.forecasting.frames.panel import Panel
 
-__all__ = ["EMISSIONS", "WORDS", "Law", "law_of", "limits", "supports_of"]
+__all__ = ["EMISSIONS", "WORDS", "Law", "law_of", "limits", "said_of", "supports_of"]
 
 EMISSIONS: dict[str, type[Emission]] = {
     "normal": emissions.Normal,
@@ -112,3 +113,12 @@ def limits(law: Law) -> tuple[float, float]:
 def supports_of(laws: Sequence[Law]) -> tuple[constraints.Constraint, ...]:
     """Where values may lie, target by target."""
     return tuple(EMISSIONS[law.name].support for law in laws)
+
+
+def said_of(laws: Sequence[Law], panel: Panel) -> list[str]:
+    """What is said of targets whose values have bounds or masses."""
+    return [
+        f"{f'{panel.column(d)}: ' if len(laws) > 1 else ''}{WORDS[law.name]}, emission {law.name!r}"
+        for d, law in enumerate(laws)
+        if law.name in WORDS
+    ]

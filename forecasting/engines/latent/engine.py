@@ -21,7 +21,7 @@ from seqlatent.forecasting.engines.latent import residuals as innovations
 from seqlatent.forecasting.engines.latent.ensemble import Ensemble, plain_id
 from seqlatent.forecasting.engines.latent.limited import trained
 from seqlatent.forecasting.engines.latent.updates import LinearUpdates
-from seqlatent.forecasting.engines.laws import WORDS
+from seqlatent.forecasting.engines.laws import said_of
 from seqlatent.forecasting.engines.series_state import Past, State, joined
 from seqlatent.forecasting.engines.spec import Spec, Training
 from seqlatent.forecasting.features.windows import batches, whole
@@ -105,11 +105,10 @@ class LatentEngine(Engine):
             )
             if there and not read
         ]
-        said = [self.stopped] if self.stopped else []
         late = self.summary.get("calibration") == widths.LATE.to_dict()
-        said += ["time_limit: widths are not calibrated"] if late else []
-        said += [f"{' and '.join(unread)} are not read"] if unread else []
-        said += self._laws(panel)
+        left_out = f"{' and '.join(unread)} are not read" if unread else ""
+        said = [self.stopped, "time_limit: widths are not calibrated" if late else "", left_out]
+        said = [*filter(None, said), *said_of(self.ensemble.data_summary.laws, panel)]
         if any(model.memory.reads_values for model in self.ensemble.models):
             said.append(
                 "impute does not condition on the rows after a hole, so that its bands are no "
@@ -119,22 +118,9 @@ class LatentEngine(Engine):
         count = np.add.reduceat(~np.isnan(panel.y), panel.offsets[:-1], 0, dtype=np.int64)
         for i, d in np.argwhere(count < 2):
             target = f"target {d + 1}: " if panel.y.shape[1] > 1 else ""
-            few = (
-                "one value: it moves as the other series do"
-                if count[i, d]
-                else "no value: it stands and moves as the other series do"
-            )
+            many = "one value: it" if count[i, d] else "no value: it stands and"
+            few = f"{many} moves as the other series do"
             self.notes[plain_id(panel.ids[i])] = target + few
-
-    def _laws(self, panel: Panel) -> list[str]:
-        """What is said of targets whose values have bounds or masses."""
-        names = [law.name for law in self.ensemble.data_summary.laws]
-        said = []
-        for d, name in enumerate(names):
-            if name in WORDS:
-                target = f"{panel.column(d)}: " if len(names) > 1 else ""
-                said.append(f"{target}{WORDS[name]}, emission {name!r}")
-        return said
 
     def start(self, panel: Panel, seed: int) -> State:
         return self._stand(self.ensemble.past(panel), seed)
