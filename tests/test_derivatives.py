@@ -15,6 +15,7 @@ from seqlatent import hmm
 from seqlatent.chain.paths import sample_path
 from seqlatent.derivatives import first_order, once
 from seqlatent.distributions import kl_per_dim
+from seqlatent.distributions.bounded import log_student_cdf
 from seqlatent.distributions.normals import diagonal_normal
 from seqlatent.inference.amortised.combiner import CarriedSampler, CombinerSampler
 from seqlatent.inference.amortised.tilted import TiltedSampler
@@ -79,6 +80,11 @@ def divergence(draws):
         return kl_per_dim(q, p)
 
     return run, whole + some if draws.coin() else some + whole
+
+
+def student_tail(draws):
+    shape = draws.size(), draws.size()
+    return log_student_cdf, [draws.leaf(*shape, low=2.0), draws.leaf(*shape)]
 
 
 def square_root(draws):
@@ -200,6 +206,7 @@ CASES = {
         matrices,
     ],
     "recurrence._Adjoint": [],  # the first derivative of the one above
+    "distributions.bounded._LogStudentCdf": [student_tail],
     "distributions.divergences._NormalDivergence": [divergence],
     "linalg._Factor": [square_root],
     "hmm.recursion._Messages": [

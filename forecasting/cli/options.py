@@ -51,8 +51,8 @@ Models = Annotated[
     typer.Option(
         "--model",
         metavar="NAME",
-        help="structural, deep_state, deep_markov, srnn, vrnn, latent_ode; amortised; naive, "
-        "seasonal_naive, ets, sarimax, theta. Repeat it for several side by side.",
+        help="structural, deep_state, deep_markov, srnn, vrnn, latent_ode; recurrent, amortised; "
+        "naive, seasonal_naive, ets, sarimax, theta. Repeat it for several side by side.",
         show_default="structural",
     ),
 ]
