@@ -70,7 +70,6 @@ def law_of(y: np.ndarray) -> Law:
 
     Example:
         >>> import numpy as np
-    from torch.distributions import constraints
         >>> [law_of(np.array(y)).name for y in ([-1.0, 2.5], [0.5, 3.2], [0.0, 0.0, 3.2])]
         ['student_t', 'softplus_student_t', 'hurdle_student_t']
     """

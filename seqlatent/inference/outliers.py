@@ -34,6 +34,7 @@ class Outliers(nn.Module):
         ValueError: If the share is no number from 0 up to a half.
 
     Example:
+        >>> from seqlatent import Sequences
         >>> from seqlatent.inference import Kalman, Outliers
         >>> level = seqlatent.zoo.structural()
         >>> model = seqlatent.LatentModel(level.transition, level.emission, Kalman(Outliers()))
@@ -79,19 +80,20 @@ class Outliers(nn.Module):
         run: Tensor | None = None,
     ) -> kalman.Doubted:
         """What a filter makes of values: see :func:`seqlatent.kalman.doubt`."""
-        return kalman.doubt(system, y, observed, self._law, self.patience, run)
+        return kalman.doubt(system, y, observed, self._law(y), self.patience, run)
 
     def probability(
         self, system: kalman.LinearGaussianSystem, y: Tensor, observed: Tensor
     ) -> Tensor:
         """Probability of each value given all others: see :func:`seqlatent.kalman.outlying`."""
-        return kalman.outlying(system, y, observed, self._law, self.patience)
+        return kalman.outlying(system, y, observed, self._law(y), self.patience)
 
-    @property
-    def _law(self) -> kalman.Contamination:
+    def _law(self, y: Tensor) -> kalman.Contamination:
+        """In the precision of values."""
         sizes = self.share.new_tensor(_SIZES)
         odds = 0.5 ** torch.arange(len(_SIZES), device=sizes.device).to(sizes)
-        return kalman.Contamination(self.share, sizes, odds / odds.sum())
+        law = kalman.Contamination(self.share, sizes, odds / odds.sum())
+        return kalman.Contamination(*(x.to(y) for x in law))
 
     @property
     def any(self) -> bool:
