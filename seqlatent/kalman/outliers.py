@@ -30,7 +30,7 @@ class Contamination(NamedTuple):
     odds: Float[Tensor, " J"]
 
     @property
-    def weights(self) -> Float[Tensor, " J+1"]:
+    def weights(self) -> Float[Tensor, " M"]:
         """Probabilities of all components, that of a value recorded right first."""
         return torch.cat([(1 - self.share)[None], self.share * self.odds])
 

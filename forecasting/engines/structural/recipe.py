@@ -155,7 +155,7 @@ def structural(
     bayes: bool = False,
     rows: int | None = None,
     calibrate: bool = True,
-    robust: bool | None = None,
+    robust: Any = None,
 ) -> Spec:
     """A mixture of structural models, inferred exactly, with parameters of each series.
 
