@@ -16,8 +16,9 @@ __all__ = ["Inflated", "SideBySide"]
 class Inflated(Distribution):
     r"""A distribution, and points that have mass beside it.
 
-    .. math:: y = \begin{cases} x_k & \text{with probability } \pi_k \\
-        x \sim p & \text{else} \end{cases}
+    .. math:: p(y) = \sum_k \pi_k \, 1[y = x_k] + (1 - \sum_k \pi_k) \, p_0(y)
+
+    with the points :math:`x_k`, their probabilities and the distribution :math:`p_0`.
 
     Of a law that has no mass of its own at 0 it is a hurdle; of counts it is inflated by zeros. A
     log density is that of mass and Lebesgue measure together. Which point is drawn has no gradient.

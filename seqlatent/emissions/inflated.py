@@ -108,9 +108,8 @@ class InflatedLogitStudentT(NeuralEmission):
 class ZeroInflatedNegativeBinomial(NeuralEmission):
     r"""Counts with more zeros than a negative binomial has: spare parts, rare events.
 
-    .. math:: y = \begin{cases} 0 & \text{with probability }
-        \operatorname{sigmoid}(\gamma_\theta - 1) \\
-        x \sim \operatorname{NB}(\mu, \alpha) & \text{else} \end{cases}
+    .. math:: p(y) = \pi \, 1[y = 0] + (1 - \pi) \operatorname{NB}(y; \mu, \alpha), \quad
+        \pi = \operatorname{sigmoid}(\gamma_\theta - 1)
 
     with the mean and the dispersion of :class:`~seqlatent.emissions.NegativeBinomial`. Arguments
     are those of :class:`HurdleStudentT`.
