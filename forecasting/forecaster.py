@@ -44,22 +44,19 @@ class Forecaster(Inspection):
 
     Args:
         model: Name of a latent model (``"structural"``, ``"deep_state"``, ``"deep_markov"``,
-            ``"srnn"``, ``"vrnn"``, ``"latent_ode"``, ``"amortised"``), of a baseline (``"naive"``,
-            ``"seasonal_naive"``, ``"ets"``, ``"sarimax"``, ``"theta"``), one that was given to
-            :func:`register`, a :class:`Spec`, an :class:`Engine` or its class, or a list of these,
-            whose forecasts come side by side.
+            ``"srnn"``, ``"vrnn"``, ``"latent_ode"``), ``"recurrent"``, ``"amortised"``, a baseline
+            (``"naive"``, ``"seasonal_naive"``, ``"ets"``, ``"sarimax"``, ``"theta"``), one that was
+            given to :func:`register`, a :class:`Spec`, an :class:`Engine` or its class, or a list
+            of these, whose forecasts come side by side.
         freq: Frequency of the time stamps, a pandas alias such as ``"h"`` or ``"MS"``, or an offset
             such as ``pd.offsets.CustomBusinessDay(holidays=...)``; of integer times the step, or an
             alias that says what a step is; ``"irregular"``; None infers it.
         season_length: Steps of a season, or a list of several; None takes what suits ``freq``.
         columns: Names of the columns.
         members: Networks in the ensemble of a neural model; each path comes from one of them.
-        emission: Family of the observations of a neural model: ``"normal"``, ``"student_t"``,
-            ``"softplus_student_t"``, ``"censored_student_t"``, ``"hurdle_student_t"``,
-            ``"logit_student_t"``, ``"unit_censored_student_t"``, ``"inflated_logit_student_t"``,
-            ``"poisson"``, ``"negative_binomial"``, ``"zero_inflated_negative_binomial"``,
-            ``"bernoulli"`` or a class. None lets the values of each target decide: counts,
-            values above 0 or within [0, 1], and exact zeros stay what they are.
+        emission: Family of the observations of a neural model, a class or one of
+            :data:`~seqlatent.forecasting.engines.laws.EMISSIONS`. None lets the values of each
+            target decide: counts, values above 0 or within [0, 1], and exact zeros stay so.
         seed: Seed of everything random: the same seed gives the same frames. Global generators are
             neither read nor moved.
         time_limit: Seconds that the fit of each model may take, reading and all that is measured

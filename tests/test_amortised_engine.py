@@ -14,7 +14,7 @@ from local_engines import LEVELS, ahead, followed_in_parts, make_panel, waves
 from seqlatent.amortised import Adaptation, Network, load_networks
 from seqlatent.amortised import weights as shipped
 from seqlatent.amortised.latents import weights as shipped_latents
-from seqlatent.forecasting import Amortised, Columns, Forecaster, forecaster, register
+from seqlatent.forecasting import Amortised, Columns, FolderError, Forecaster, forecaster, register
 from seqlatent.forecasting.engines import registry
 from seqlatent.forecasting.engines.amortised import engine as engines
 from seqlatent.forecasting.engines.amortised import predictor, windows
@@ -354,6 +354,14 @@ def test_networks_of_the_package_are_kept_by_their_hash_alone(tmp_path, monkeypa
     assert loaded.notes == {"amortised": {None: CHANGED}}
     assert not loaded.predict(3).equals(expected)
     assert loaded.fit(df).notes == {}
+
+
+def test_networks_of_another_layout_are_refused_in_words(tmp_path, monkeypatch):
+    model = Forecaster(Amortised(adapt=False, networks=own()), season_length=4).fit(panel(28))
+    model.save(tmp_path / "m")
+    monkeypatch.setattr("seqlatent.amortised.network.FILTERED_SERIES", 9)
+    with pytest.raises(FolderError, match="a Network whose weights have other shapes"):
+        Forecaster.load(tmp_path / "m")
 
 
 def test_other_networks_of_latents_than_when_it_was_saved_are_noted(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 
 from seqlatent.forecasting import Columns, Forecaster, TargetError
 from seqlatent.forecasting.engines.latent.recipes import deep_markov, latent_ode, srnn, vrnn
-from seqlatent.forecasting.engines.laws import EMISSIONS, WORDS, Law, law_of, limits
+from seqlatent.forecasting.engines.laws import EMISSIONS, OUTSIDE, WORDS, Law, law_of, limits
 from seqlatent.forecasting.engines.spec import DataSummary, emission_of
 from seqlatent.forecasting.features.scaling import Reading, Units, measured
 
@@ -206,7 +206,9 @@ def test_later_rows_may_lie_outside_and_count_as_what_is_nearest(kind):
     df = frame(values(kind))
     model = refit("srnn", kind)
     df.loc[70, "y"] = -3.0
+    assert OUTSIDE not in model.notes["srnn"].values()
     later = model.predict(3, df=df)
+    assert model.notes["srnn"][df.loc[70, "unique_id"]] == OUTSIDE
     df.loc[70, "y"] = limits(law_of(values(kind).ravel()))[0]
     pd.testing.assert_frame_equal(model.predict(3, df=df), later)
     assert np.isfinite(model.score(df.assign(y=df["y"] - 1.0))["srnn-log_score"]).all()

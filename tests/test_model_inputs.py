@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 
 from seqlatent.amortised import Adaptation
-from seqlatent.forecasting import Amortised, Columns, Forecaster, TargetError, TimeError, spec_of
+from seqlatent.forecasting import (
+    Amortised,
+    Columns,
+    Forecaster,
+    Recurrent,
+    TargetError,
+    TimeError,
+    spec_of,
+)
 from seqlatent.forecasting.engines.registry import names
 
 GUIDE = Path(__file__).parent.parent / "docs" / "guide" / "forecasting.md"
@@ -50,6 +58,8 @@ def forecaster(name, columns=None, **options):
     model = spec_of(name, **SMALL[name]) if name in SMALL else name
     if name == "amortised":
         model = Amortised(adapt=Adaptation(steps=2, batch=16, drawn=16))
+    if name == "recurrent":
+        model = Recurrent(members=1, steps=20)
     season = 1 if name == "structural" else 4  # whose seasons take their time
     return Forecaster(model, columns=columns, **{"season_length": season, **options})
 

@@ -291,7 +291,7 @@ def test_covariates_that_are_known_ahead_are_read():
     df = frame()
     past, future = df[df["ds"] < "2025-01-01"], df[df["ds"] >= "2025-01-01"]
     columns = Columns(future=["promo"])
-    model = Recurrent(members=1, steps=150)
+    model = Recurrent(members=1, steps=80, horizon=4)
     fitted = Forecaster(model, freq="QS", season_length=4, columns=columns).fit(past)
     known = future.drop(columns="y")
     h = known.groupby("unique_id").size().iloc[0]
@@ -314,7 +314,7 @@ def test_several_targets_have_a_joint_law():
         }
     )
     columns = Columns(target=["one", "two"])
-    model = Recurrent(members=1, steps=150)
+    model = Recurrent(members=1, steps=80, horizon=4)
     fitted = Forecaster(model, freq="D", season_length=1, columns=columns).fit(df)
     paths = fitted.sample(5, 400)
     last = paths[paths["ds"] == paths["ds"].max()]

@@ -68,15 +68,21 @@ def test_few_fresh_draws_are_flagged():
     assert max(found) < 0.03  # the rate of each is that of a few hundred draws
 
 
-@pytest.mark.parametrize("stranger", STRANGERS)
-def test_strangers_are_flagged(stranger):
-    found = [
-        flagged(shipped_typicality(seasons), stranger(100, steps, seeded(3)))
-        for seasons, steps in SIZES
-    ]
-    # of one kind and size the networks' filters foresee so much that only two thirds are flagged
-    assert np.mean(found) >= 0.89
-    assert min(found) >= 0.65
+# Networks that read a bank of filters foresee what a machine does there better than those before,
+# and flag .69 of it.
+LOST = pytest.mark.xfail(strict=True, reason="networks with filters flag .69 of these")
+
+
+@pytest.mark.parametrize(
+    ("stranger", "seasons", "steps"),
+    [
+        pytest.param(stranger, *size, marks=[LOST] if (stranger, size[1]) == (machine, 90) else [])
+        for stranger in STRANGERS
+        for size in SIZES
+    ],
+)
+def test_strangers_are_flagged(stranger, seasons, steps):
+    assert flagged(shipped_typicality(seasons), stranger(100, steps, seeded(3))) >= 0.9
 
 
 # --- any networks and any prior ----------------------------------------------------------------

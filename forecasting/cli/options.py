@@ -162,8 +162,8 @@ Emission = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Family of the observations of a neural model: normal, student_t, poisson, "
-        "negative_binomial, bernoulli; the data decide if left out.",
+        help="Family of the observations of a neural model: normal, student_t, hurdle_student_t, "
+        "negative_binomial, poisson, ...; the values decide if left out, and the notes say which.",
     ),
 ]
 Seed = Annotated[

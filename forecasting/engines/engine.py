@@ -1,7 +1,7 @@
 """Engine, what stands behind a forecaster: fitted once on a panel, then a state for each series."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -214,6 +214,17 @@ class Engine(ABC):
             f"Restarted({name}(...)) keeps all rows and starts again."
         )
 
+    def note(self, text: str, id: Any = None) -> None:
+        """Adds to what is noted of a series, or of all, once."""
+        said = self.notes.get(id, "")
+        if text not in said:
+            self.notes = {**self.notes, id: "; ".join(filter(None, [said, text]))}
+
+    def note_each(self, remarks: Iterable[tuple[Any, str]]) -> None:
+        """Adds to what is noted of series."""
+        for id, text in remarks:
+            self.note(text, id)
+
     def select(self, state: Any, index: np.ndarray) -> Any:
         """State of some of the series, in the order of ``index``."""
         return nested.select(state, index)
@@ -303,9 +314,7 @@ class Engine(ABC):
         Unless the engine knows better they are drawn from the state before a hole, and a note says
         so.
         """
-        if sampled.IMPUTED not in self.notes.get(None, ""):
-            said = [text for text in (self.notes.get(None), sampled.IMPUTED) if text]
-            self.notes = {**self.notes, None: "; ".join(said)}
+        self.note(sampled.IMPUTED)
         return sampled.impute(self, panel, n, seed)
 
     def score(self, panel: Panel, seed: int) -> Scores:

@@ -10,7 +10,7 @@ from seqlatent import emissions
 from seqlatent.emissions import Emission
 from seqlatent.forecasting.frames.panel import Panel
 
-__all__ = ["EMISSIONS", "WORDS", "Law", "law_of", "limits", "said_of", "supports_of"]
+__all__ = ["EMISSIONS", "OUTSIDE", "WORDS", "Law", "law_of", "limits", "said_of", "supports_of"]
 
 EMISSIONS: dict[str, type[Emission]] = {
     "normal": emissions.Normal,
@@ -45,6 +45,9 @@ WORDS = {
     "zero_inflated_negative_binomial": "counts, many of them 0",
 }
 """What data are called that get a law."""
+
+OUTSIDE = "values outside the law of training are read as the nearest that it knows"
+"""What is noted where later rows lie where those of training did not."""
 
 
 @dataclass(frozen=True)

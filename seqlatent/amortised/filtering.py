@@ -82,7 +82,7 @@ def filtered(past: Past, leads: Int[Tensor, " H"]) -> Filtered:
     apart, pattern = _long_season(z, o, past.seasons.long, leads)
     longer = pattern[..., 1:] + apart[:, None]
     naive = torch.cat([trends + fast, trends + slow, grown, longer], -1)
-    series = [level, linear, 8 * slope, apart * (past.seasons.long > 0)]
+    series = [level, linear, 8 * slope, apart]
     return Filtered(
         torch.cat([*map(torch.asinh, series), bank.missed], -1),
         torch.asinh(torch.cat([season, pattern], -1)),

@@ -34,16 +34,7 @@ class Bernoulli(NeuralEmission):
     """
 
     support = constraints.boolean
-
-    def __init__(
-        self,
-        latent_dim: int,
-        obs_dim: int = 1,
-        *,
-        context_dim: int = 0,
-        hidden: tuple[int, ...] = (64,),
-    ) -> None:
-        super().__init__(latent_dim, obs_dim, 1, context_dim, hidden)
+    parameters_per_dim = 1
 
     def distribution(self, raw: Float[Tensor, "*S D 1"], c: Context) -> distributions.Bernoulli:
         return distributions.Bernoulli(logits=raw[..., 0], validate_args=False)

@@ -49,11 +49,12 @@ class Categorical(NeuralEmission):
                 "Categorical expected categories to be an integer of at least 2, found "
                 f"{categories!r}."
             )
-        super().__init__(latent_dim, obs_dim, categories, context_dim, hidden)
+        self.parameters_per_dim = categories
+        super().__init__(latent_dim, obs_dim, context_dim=context_dim, hidden=hidden)
         self.support = constraints.integer_interval(0, categories - 1)
 
     def distribution(self, raw: Float[Tensor, "*S D P"], c: Context) -> distributions.Categorical:
         return distributions.Categorical(logits=raw, validate_args=False)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, categories={self.size}"
+        return f"{super().extra_repr()}, categories={self.parameters_per_dim}"

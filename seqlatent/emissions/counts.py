@@ -44,16 +44,7 @@ class Poisson(NeuralEmission):
     """
 
     support = constraints.nonnegative_integer
-
-    def __init__(
-        self,
-        latent_dim: int,
-        obs_dim: int = 1,
-        *,
-        context_dim: int = 0,
-        hidden: tuple[int, ...] = (64,),
-    ) -> None:
-        super().__init__(latent_dim, obs_dim, 1, context_dim, hidden)
+    parameters_per_dim = 1
 
     def distribution(self, raw: Float[Tensor, "*S D 1"], c: Context) -> distributions.Poisson:
         return distributions.Poisson(_mean(raw[..., 0], c), validate_args=False)
@@ -92,16 +83,7 @@ class NegativeBinomial(NeuralEmission):
     """
 
     support = constraints.nonnegative_integer
-
-    def __init__(
-        self,
-        latent_dim: int,
-        obs_dim: int = 1,
-        *,
-        context_dim: int = 0,
-        hidden: tuple[int, ...] = (64,),
-    ) -> None:
-        super().__init__(latent_dim, obs_dim, 2, context_dim, hidden)
+    parameters_per_dim = 2
 
     def distribution(
         self, raw: Float[Tensor, "*S D 2"], c: Context

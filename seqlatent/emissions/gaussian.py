@@ -36,15 +36,7 @@ class Normal(NeuralEmission):
         torch.Size([7, 5, 2])
     """
 
-    def __init__(
-        self,
-        latent_dim: int,
-        obs_dim: int = 1,
-        *,
-        context_dim: int = 0,
-        hidden: tuple[int, ...] = (64,),
-    ) -> None:
-        super().__init__(latent_dim, obs_dim, 2, context_dim, hidden)
+    parameters_per_dim = 2
 
     def distribution(self, raw: Float[Tensor, "*S D 2"], c: Context) -> distributions.Normal:
         loc, scale = raw.unbind(-1)

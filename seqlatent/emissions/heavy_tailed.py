@@ -43,15 +43,7 @@ class StudentT(NeuralEmission):
         https://arxiv.org/abs/1704.04110
     """
 
-    def __init__(
-        self,
-        latent_dim: int,
-        obs_dim: int = 1,
-        *,
-        context_dim: int = 0,
-        hidden: tuple[int, ...] = (64,),
-    ) -> None:
-        super().__init__(latent_dim, obs_dim, 3, context_dim, hidden)
+    parameters_per_dim = 3
 
     def distribution(self, raw: Float[Tensor, "*S D 3"], c: Context) -> distributions.Distribution:
         return student(raw, c.shift, c.scale)

@@ -43,16 +43,7 @@ class HurdleStudentT(NeuralEmission):
     """
 
     support = constraints.nonnegative
-
-    def __init__(
-        self,
-        latent_dim: int,
-        obs_dim: int = 1,
-        *,
-        context_dim: int = 0,
-        hidden: tuple[int, ...] = (64,),
-    ) -> None:
-        super().__init__(latent_dim, obs_dim, 4, context_dim, hidden)
+    parameters_per_dim = 4
 
     @property
     def differentiable(self) -> bool:
@@ -82,16 +73,7 @@ class InflatedLogitStudentT(NeuralEmission):
     """
 
     support = constraints.unit_interval
-
-    def __init__(
-        self,
-        latent_dim: int,
-        obs_dim: int = 1,
-        *,
-        context_dim: int = 0,
-        hidden: tuple[int, ...] = (64,),
-    ) -> None:
-        super().__init__(latent_dim, obs_dim, 5, context_dim, hidden)
+    parameters_per_dim = 5
 
     @property
     def shifted(self) -> tuple[bool, ...]:
@@ -124,16 +106,7 @@ class ZeroInflatedNegativeBinomial(NeuralEmission):
     """
 
     support = constraints.nonnegative_integer
-
-    def __init__(
-        self,
-        latent_dim: int,
-        obs_dim: int = 1,
-        *,
-        context_dim: int = 0,
-        hidden: tuple[int, ...] = (64,),
-    ) -> None:
-        super().__init__(latent_dim, obs_dim, 3, context_dim, hidden)
+    parameters_per_dim = 3
 
     def distribution(self, raw: Float[Tensor, "*S D 3"], c: Context) -> Inflated:
         return Inflated(negative_binomial(raw[..., :2], c), raw[..., 2:] + _RARE, (0.0,))

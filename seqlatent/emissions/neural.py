@@ -23,14 +23,13 @@ class NeuralEmission(Emission):
     .. math:: \theta_t = \operatorname{MLP}([z_t, m_t, u_t]), \qquad
         y_{t,d} \sim p(\,\cdot \mid \theta_{t,d}, \mathrm{shift}_d, \mathrm{scale}_d)
 
-    Dimensions are independent given the state. A subclass supplies ``distribution``. The network's
-    outputs are held within a million scales of zero, so a long path that feeds its own samples back
-    stays finite.
+    Dimensions are independent given the state. A subclass supplies ``distribution``, and
+    ``parameters_per_dim``, their number ``P``. The network's outputs are held within a million
+    scales of zero, so a long path that feeds its own samples back stays finite.
 
     Args:
         latent_dim: Width ``K`` of the state that is read, with what it carries; 0 without a latent.
         obs_dim: Observed dimensions ``D``, at least 1.
-        size: Number of parameters per dimension ``P``.
         context_dim: Width of memory and covariates, ``M + U``.
         hidden: Widths of the hidden layers; none makes the parameters affine.
 
@@ -40,9 +39,15 @@ class NeuralEmission(Emission):
     """
 
     net: nn.Module
+    parameters_per_dim: int
 
     def __init__(
-        self, latent_dim: int, obs_dim: int, size: int, context_dim: int, hidden: tuple[int, ...]
+        self,
+        latent_dim: int,
+        obs_dim: int = 1,
+        *,
+        context_dim: int = 0,
+        hidden: tuple[int, ...] = (64,),
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -56,8 +61,9 @@ class NeuralEmission(Emission):
                     f"found {value!r}."
                 )
         self.latent_dim, self.obs_dim, self.context_dim = latent_dim, obs_dim, context_dim
-        self.size = size
-        self.net: nn.Module = MLP(latent_dim + context_dim, hidden, obs_dim * size)
+        self.net: nn.Module = MLP(
+            latent_dim + context_dim, hidden, obs_dim * self.parameters_per_dim
+        )
 
     @abstractmethod
     def distribution(self, raw: Float[Tensor, "*S D P"], c: Context) -> Distribution:
@@ -74,7 +80,7 @@ class NeuralEmission(Emission):
             )
         raw = self.net(c.features(z)).clamp(-_BOUND, _BOUND)
         return Independent(
-            self.distribution(raw.unflatten(-1, (self.obs_dim, self.size)), c),
+            self.distribution(raw.unflatten(-1, (self.obs_dim, self.parameters_per_dim)), c),
             1,
             validate_args=False,
         )

@@ -171,6 +171,7 @@ class Filters:
         """
         n, steps = y.shape
         state = self.initial(n) if state is None else state
+        inside = torch.ones_like(seen) if inside is None else inside
         # rows are written in place
         state = state._replace(
             **{k: getattr(state, k).clone() for k in ("season", "cycles", "long", "rounds")}
@@ -178,8 +179,7 @@ class Filters:
         wide = [y.new_zeros(steps, n, len(GAINS), dtype=torch.float64) for _ in range(5)]
         scalars = {k: y.new_zeros(steps, n, dtype=torch.float64) for k in _SCALARS}
         for t in range(steps):
-            there = None if inside is None else inside[:, t]
-            state, found = self._step(state, y[:, t], seen[:, t], there)
+            state, found = self._step(state, y[:, t], seen[:, t], inside[:, t])
             for held, x in zip(wide, found, strict=True):
                 held[t] = x
             for name, held in scalars.items():
@@ -189,71 +189,52 @@ class Filters:
         return state, Traces(level, slope, season, long, error, told)
 
     def _step(
-        self, s: FilterState, y: Tensor, seen: Tensor, inside: Tensor | None
+        self, s: FilterState, y: Tensor, seen: Tensor, inside: Tensor
     ) -> tuple[FilterState, tuple[Tensor, ...]]:
+        """A row; seasons are written in place."""
         alpha, beta, gamma = self.gains.unbind(-1)
         rows = torch.arange(len(y))
-        phase = s.place % self.short
-        far = s.place % max(self.long, 1)
-        value, one = torch.where(seen, y, 0.0)[:, None], seen.double()
-        ahead = s.level + PHI * s.slope
+        phase, far = s.place % self.short, s.place % max(self.long, 1)
         season, long = s.season[rows, phase], s.long[rows, far]
-        started = s.number > 0
-        error = (value - ahead - season - long) * (seen & started)[:, None]
-        count = s.number[:, None]
+        ahead, started, count = s.level + PHI * s.slope, (s.number > 0)[:, None], s.number[:, None]
+        value = torch.where(seen, y, 0.0)[:, None]
+        error = (value - ahead - season - long) * (seen & inside)[:, None] * started
         gain = torch.maximum(alpha, 1 / (count + 1))
-        level = torch.where(started[:, None], ahead + gain * error, value * seen[:, None])
+        level = torch.where(started, ahead + gain * error, value)
         slope = PHI * s.slope + beta * (count / _SETTLED).clamp_max(1) * error
-        rest, parts = error * (1 - gain), []
-        sizes = (self.short > 1, self.long > 1)
-        for old, times, used, share in zip(
-            (season, long),
-            (s.cycles[rows, phase], s.rounds[rows, far]),
-            sizes,
-            _SHARES,
-            strict=True,
+        rest = error * (1 - gain)
+        for held, times, at, share in (
+            (s.season, s.cycles, phase, _SHARES[0] * (self.short > 1)),
+            (s.long, s.rounds, far, _SHARES[1] * (self.long > 1)),
         ):
-            part = share * torch.maximum(gamma, 1 / (times + 1)[:, None]) * used
-            parts.append(old + part * rest)
+            part = share * torch.maximum(gamma, 1 / (times[rows, at] + 1)[:, None])
+            held[rows, at] += part * rest
+            times[rows, at] += (seen & inside).double()
             rest = rest * (1 - part)
-        move = torch.where(seen & started, (y - s.last).abs(), 0.0)
-        typical = error.abs().median(-1).values
-        kept = (seen & started).double()
-        slow = torch.maximum(1 / s.number.clamp_min(1), s.number.new_tensor(_SLOW))
+        moved = s._replace(level=level, slope=slope, **_counted(s, y, seen, error))
         new = FilterState(
-            level=level,
-            slope=slope,
-            season=s.season,
-            cycles=s.cycles,
-            long=s.long,
-            rounds=s.rounds,
-            place=s.place + 1,
-            number=s.number + one,
-            zeros=s.zeros + (seen & (y == 0)).double(),
-            waited=torch.where(seen, 0.0, s.waited + 1),
-            error=s.error + kept * slow * (typical - s.error),
-            change=s.change + kept * (move - s.change) / s.number.clamp_min(1),
-            last=torch.where(seen, y, s.last),
-            least=torch.where(seen, torch.minimum(s.least, y), s.least),
-            whole=s.whole & (~seen | (y == y.round())),
-        )
-        for held, times, at, part in (
-            (s.season, s.cycles, phase, parts[0]),
-            (s.long, s.rounds, far, parts[1]),
-        ):
-            there = one if inside is None else one * inside
-            held[rows, at] = torch.where(there[:, None] > 0, part, held[rows, at])
-            times[rows, at] += there
-        if inside is not None:
-            fixed = {"season", "cycles", "long", "rounds"}
-            new = new._replace(
-                **{
-                    name: torch.where(
-                        inside if x.ndim == 1 else inside[:, None], x, getattr(s, name)
-                    )
-                    for name, x in new._asdict().items()
-                    if name not in fixed
-                }
+            *(
+                old if old is x else torch.where(inside if x.ndim == 1 else inside[:, None], x, old)
+                for x, old in zip(moved, s, strict=True)
             )
-            error = error * inside[:, None]
-        return new, (new.level, new.slope, parts[0], parts[1], error)
+        )
+        return new, (new.level, new.slope, s.season[rows, phase], s.long[rows, far], error)
+
+
+def _counted(s: FilterState, y: Tensor, seen: Tensor, error: Tensor) -> dict[str, Tensor]:
+    """What is one number a series, after a row."""
+    kept = seen & (s.number > 0)
+    number = s.number.clamp_min(1)
+    slow = torch.maximum(1 / number, s.number.new_tensor(_SLOW))
+    typical, move = error.abs().median(-1).values, (y - s.last).abs()
+    return {
+        "place": s.place + 1,
+        "number": s.number + seen.double(),
+        "zeros": s.zeros + (seen & (y == 0)).double(),
+        "waited": torch.where(seen, 0.0, s.waited + 1),
+        "error": torch.where(kept, s.error + slow * (typical - s.error), s.error),
+        "change": torch.where(kept, s.change + (move - s.change) / number, s.change),
+        "last": torch.where(seen, y, s.last),
+        "least": torch.where(seen, torch.minimum(s.least, y), s.least),
+        "whole": s.whole & (~seen | (y == y.round())),
+    }

@@ -4,7 +4,6 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -191,12 +190,9 @@ class History:
 
         def phase(x: Tensor, length: int) -> Tensor:
             there = at - length * (-(-leads // length))
-            held = x[i, there.clamp_min(0)] * (there >= 0)[..., None]
-            return held
+            return x[i, there.clamp_min(0)] * (there >= 0)[..., None]
 
-        season = phase(tr.season, m) if m > 1 else torch.zeros_like(tr.level[i, step[:, None]])
-        if m == 1:
-            season = season.expand(-1, leads.shape[1], -1)
+        season = phase(tr.season, m)
         if long:
             season = season + phase(tr.long, long)
         scalars = {k: x[series, step] for k, x in tr.scalars.items()}
@@ -259,8 +255,3 @@ def _picked(values: Tensor, rows: Tensor, index: Tensor) -> Tensor:
     """Values ``(N, H, P)`` at columns, NaN before the first."""
     found = values[rows[..., None], index.clamp_min(0)]
     return torch.where(index >= 0, found, torch.nan)
-
-
-def padded(x: Tensor, width: int) -> Tensor:
-    """Columns of NaN in front, up to a width."""
-    return F.pad(x, (max(0, width - x.shape[1]), 0), value=torch.nan)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from seqlatent.amortised import LEVELS
 from seqlatent.recurrent.history import CANDIDATES, LEAD, ROW, Read
 
-__all__ = ["Inputs", "RecurrentNetwork", "Said"]
+__all__ = ["RecurrentNetwork", "Said"]
 
 _MIDDLE = len(LEVELS) // 2
 _LARGEST = 6.0  # logarithm of a spread, in units of the scale
@@ -27,20 +27,6 @@ class Said(NamedTuple):
 
     knots: Float[Tensor, "N H Q"]
     loadings: Float[Tensor, "N H R"]
-
-
-class Inputs(NamedTuple):
-    """Covariates of a panel, standardised; axes of length zero where there are none.
-
-    Attributes:
-        row: Of each row ``(B, T, C)``.
-        ahead: Those of them that are known ahead, of each lead ``(N, H, U)``.
-        static: Of each series ``(N, S)``.
-    """
-
-    row: Tensor
-    ahead: Tensor
-    static: Tensor
 
 
 class RecurrentNetwork(nn.Module):
@@ -101,6 +87,11 @@ class RecurrentNetwork(nn.Module):
             nn.init.zeros_(last.bias)
         with torch.no_grad():
             self.copula.bias[0] = 0.5
+
+    @property
+    def covariates(self) -> tuple[nn.Module, ...]:
+        """Layers that begin as nothing."""
+        return self.row_covariates, self.lead_covariates, self.static
 
     def remember(
         self,

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from seqlatent.amortised.network import Raw
 from seqlatent.amortised.objective import normal_scores, quantile_loss
 from seqlatent.amortised.past import Past
 from seqlatent.recurrent.history import History, Read
-from seqlatent.recurrent.network import Inputs, RecurrentNetwork, Said
+from seqlatent.recurrent.network import RecurrentNetwork, Said
 
 __all__ = ["Recipe", "Trained", "train"]
 
@@ -23,6 +24,7 @@ _AVERAGE = 0.99  # share of the past that averaged weights keep at a step
 _WIDTHS = tuple(math.exp(k / 20) for k in range(-8, 13))
 _SHOCKS = 60.0  # values of a held-out third that count half: series share what surprises them
 _THIRDS = 3
+_FASTER = 10.0  # times the rate for what covariates do, which begins as nothing
 # More steps are better than a held-out loss says on the way: rates have not fallen yet.
 _ALIKE = 0.02
 
@@ -87,10 +89,10 @@ class Data:
     ahead: slice
     static: Tensor
 
-    def inputs(self, i: Tensor, step: Tensor, leads: Tensor) -> Inputs:
-        """Covariates of leads and series."""
+    def inputs(self, i: Tensor, step: Tensor, leads: Tensor) -> tuple[Tensor, Tensor]:
+        """Covariates of leads ``(N, H, U)`` and series ``(N, S)``."""
         at = (step[:, None] + leads).clamp_max(self.row.shape[1] - 1)
-        return Inputs(self.row, self.row[i[:, None], at][..., self.ahead], self.static[i])
+        return self.row[i[:, None], at][..., self.ahead], self.static[i]
 
 
 def train(
@@ -173,7 +175,7 @@ class _Run:
                 static=data.static.shape[-1],
             )
         self.generator = torch.Generator().manual_seed(seed)
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), how.lr, weight_decay=1e-3)
+        self.optimiser = torch.optim.AdamW(self._groups(), how.lr, weight_decay=1e-3)
         self.kept = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.done = 0
         m, long = h.seasons
@@ -181,6 +183,13 @@ class _Run:
         first = h.inside.to(torch.int64).argmax(1).view(-1, data.targets).amin(1)
         self.first = first
         self.able = (first < self.end - 1).nonzero()[:, 0]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Weights, and by how much faster each is learned."""
+        of_covariates = [x for layer in self.network.covariates for x in layer.parameters()]
+        known = {id(x) for x in of_covariates}
+        rest = [x for x in self.network.parameters() if id(x) not in known]
+        return [{"params": rest, "times": 1.0}, {"params": of_covariates, "times": _FASTER}]
 
     def averaged(self) -> RecurrentNetwork:
         """The network with the averaged weights."""
@@ -193,7 +202,7 @@ class _Run:
         part = self.done / self.steps
         rate = min(1, (self.done + 1) / 50) * max(0.02, (1 + math.cos(math.pi * part)) / 2)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.how.lr * rate
+            group["lr"] = self.how.lr * rate * group["times"]
         value = self._loss()
         self.optimiser.zero_grad()
         if value is not None:
@@ -248,32 +257,27 @@ def _loss_of(
     inside = step[:, None] + leads < end
     leads = torch.where(inside, leads, 1)
     origins = h.origins(i, step, leads)
-    read = origins.read()
     at = (step[:, None] + leads).clamp_max(h.y.shape[1] - 1)
-    seen = h.seen[i[:, None], at] & inside & (step[:, None] + leads < end)
-    seen = seen & ((origins.scalars["number"] >= LEAST) & (origins.scalars["scale"] > 0))[:, None]
-    # leads of all targets stand or fall together
-    some = seen.view(-1, d, leads.shape[1]).any(2).any(1).nonzero()[:, 0]
-    if not len(some):
+    able = (origins.scalars["number"] >= LEAST) & (origins.scalars["scale"] > 0)
+    seen = h.seen[i[:, None], at] & inside & able[:, None]
+    if not bool(seen.any()):
         return None
-    inputs = data.inputs(i, step, leads)
-    said = network(memory, read, inputs.ahead, inputs.static)
+    read = origins.read()
+    said = network(memory, read, *data.inputs(i, step, leads))
     past = _past(read, h.seasons)
     target = ((h.y[i[:, None], at] - read.reference) / past.scale).float()
     target = torch.where(seen, target, 0.0)
     past = past.to(torch.float32)
-    counts = seen.any(1)
-    some_rows = counts.nonzero()[:, 0]
-    pick = [x[some_rows] for x in (said.knots, target, seen)]
-    chosen = past._replace(
-        **{k: getattr(past, k)[some_rows] for k in ("shift", "scale", "lower", "whole")}
-    )
-    marginal = quantile_loss(pick[0], pick[1], chosen, pick[2])
+    # what is not seen weighs nothing, but would count as series
+    share = seen.any(1).float().mean()
+    marginal = quantile_loss(said.knots, target, past, seen) / share
     x = normal_scores(Raw(said.knots, said.loadings), target, past, seen, generator)
-    together = (t.reshape(-1, d * leads.shape[1], *t.shape[2:]) for t in (x, said.loadings, seen))
-    x, loadings, known = (t[some] for t in together)
+    # leads of all targets stand together
+    x, loadings, known = (
+        t.reshape(-1, d * leads.shape[1], *t.shape[2:]) for t in (x, said.loadings, seen)
+    )
     joint = copula.log_density(x, loadings, known) / known.sum(1).clamp_min(1)
-    return marginal - _DEPENDENCE * joint.mean()
+    return marginal - _DEPENDENCE * joint.sum() / known.any(1).sum()
 
 
 def _past(read: Read, seasons: Seasons) -> Past:
@@ -307,14 +311,14 @@ class _Judge:
         step = torch.full((len(rows),), self.before - 1)
         leads = torch.arange(1, self.horizon + 1).expand(len(rows), -1)
         read = h.origins(rows, step, leads).read()
-        inputs = self.data.inputs(rows, step, leads)
+        ahead, static = self.data.inputs(rows, step, leads)
         found = []
         for network in networks:
             there = slice(0, self.before)
             memory = network.remember_all(
                 h.rows[rows, there].float(), self.data.row[rows, there], h.inside[rows, there]
             )
-            found.append(network(memory[:, -1], read, inputs.ahead, inputs.static).knots)
+            found.append(network(memory[:, -1], read, ahead, static).knots)
         past = _past(read, h.seasons)
         y = ((h.y[rows, self.before :] - read.reference) / past.scale).float()
         return torch.stack(found).mean(0), y, h.seen[rows, self.before :], past.to(torch.float32)

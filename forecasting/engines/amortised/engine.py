@@ -132,7 +132,7 @@ class Amortised(Inspected):
         self._ready(seasons, Pool.of(panel))
         self._note(panel, fit_options.season_lengths)
         if panel.batch * self.targets <= usual.NOTED and not fit_options.deadline.passed:
-            self._said(usual.remarks(panel, self.typicality(panel)))
+            self.note_each(usual.remarks(panel, self.typicality(panel)))
 
     def _adapt(self, panel: Panel, seasons: Seasons, fit_options: FitOptions) -> None:
         """Adapts the networks as far as there is time."""
@@ -235,7 +235,7 @@ class Amortised(Inspected):
         text = "; ".join(filter(None, said))
         if text:
             self.notes[None] = text
-        self._said(usual.short(panel))
+        self.note_each(usual.short(panel))
 
     # --- state -------------------------------------------------------------------------------
 

@@ -1,8 +1,7 @@
 """What an engine of networks says of rows that are there, where it has networks of latents."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any
 
 import numpy as np
 
@@ -57,7 +56,7 @@ class Inspected(Engine):
         self._require(panel)
         options.require_latents(self._latents)
         said = ((id, text) for id, text in usual.short(panel) if text not in self.notes.get(id, ""))
-        self._said(list(said))
+        self.note_each(list(said))
         networks = tuple(deepcopy(network).float().eval() for network in self._latents)
         return Decomposition(networks, self.predictor)
 
@@ -99,8 +98,3 @@ class Inspected(Engine):
     def _require(self, panel: Panel) -> None:
         unread.require_grid(self.alias, panel)
         unread.require_targets(panel, self.targets)
-
-    def _said(self, remarks: Iterable[tuple[Any, str]]) -> None:
-        """Adds to what is noted of series."""
-        for id, text in remarks:
-            self.notes[id] = "; ".join(filter(None, [self.notes.get(id), text]))

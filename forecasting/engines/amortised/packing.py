@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seqlatent.amortised import Adaptation, Network, Rehearsal, Seasons
 from seqlatent.amortised.latents import LatentNetwork
 from seqlatent.forecasting.engines.amortised.predictor import Pool
+from seqlatent.forecasting.errors import FolderError
 
 __all__ = ["networks_of", "pool_of", "pool_to_tensors"]
 
@@ -65,6 +66,13 @@ def networks_of(
         weights = {k.removeprefix(start): x for k, x in tensors.items() if k.startswith(start)}
         with torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
             network = kind(**size)
+        now = {k: x.shape for k, x in network.state_dict().items()}
+        if now != {k: x.shape for k, x in weights.items()}:
+            raise FolderError(
+                f"the folder holds a {kind.__name__} whose weights have other shapes than in this "
+                "version of seqlatent, which reads more of a series: fit or train again, or load "
+                "it with the version that wrote it."
+            )
         network.to(next(iter(weights.values())).dtype).load_state_dict(weights)
         found.append(network.eval().requires_grad_(False))
     return tuple(found)

@@ -132,7 +132,7 @@ class InnovationsEngine(LocalEngine):
         if found.why and not all(reached):
             found = Calibration(why="no time was left for a second fit")
             said = "time_limit: widths are not calibrated"
-            self.notes[None] = "; ".join(filter(None, [self.notes.get(None), said]))
+            self.note(said)
         return found
 
     def _window(self) -> int:

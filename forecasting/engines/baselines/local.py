@@ -116,7 +116,7 @@ class LocalEngine(Engine):
         if late:
             text = f"time_limit: fitted {panel.batch - late} of {panel.batch} series, others use "
             text += "the naive forecast of their season" if self._season > 1 else "naive"
-            self.notes[None] = "; ".join([*filter(None, [self.notes.get(None)]), text])
+            self.note(text)
 
     def start(self, panel: Panel, seed: int) -> Table:
         self._require(panel)

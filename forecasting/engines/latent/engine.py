@@ -86,9 +86,7 @@ class LatentEngine(Engine):
             self.summary["calibration"] = said.to_dict()
         self._steps = self._stepping()
         self._note(panel)
-        for i, text in training.of_series.items():
-            series = plain_id(panel.ids[i])
-            self.notes[series] = "; ".join([*filter(None, [self.notes.get(series)]), text])
+        self.note_each((plain_id(panel.ids[i]), text) for i, text in training.of_series.items())
 
     def _note(self, panel: Panel) -> None:
         """Says what is not read or done as one may think, and which series do not say their own."""
@@ -123,6 +121,7 @@ class LatentEngine(Engine):
             self.notes[plain_id(panel.ids[i])] = target + few
 
     def start(self, panel: Panel, seed: int) -> State:
+        self.note_each(self.ensemble.outside(panel))
         return self._stand(self.ensemble.past(panel), seed)
 
     def _stand(self, past: Past, seed: int) -> State:
@@ -151,6 +150,7 @@ class LatentEngine(Engine):
 
     def update(self, state: State, panel: Panel, seed: int) -> State:
         self.ensemble.check(panel)
+        self.note_each(self.ensemble.outside(panel))
         past = state.past.followed(panel)
         places = zip(self.ensemble.place(past), self.ensemble.place(state.past), strict=True)
         stays = np.logical_and(*(now == before for now, before in places))

@@ -11,7 +11,7 @@ from seqlatent.emissions import Emission
 from seqlatent.forecasting.engines.engine import FitOptions
 from seqlatent.forecasting.engines.latent import checks
 from seqlatent.forecasting.engines.latent.members import members_of
-from seqlatent.forecasting.engines.laws import law_of, limits, supports_of
+from seqlatent.forecasting.engines.laws import OUTSIDE, law_of, limits, supports_of
 from seqlatent.forecasting.engines.series_state import Past
 from seqlatent.forecasting.engines.spec import DataSummary, Spec
 from seqlatent.forecasting.features.anchors import Anchors
@@ -197,6 +197,11 @@ class Ensemble:
     def view(self, panel: Panel, kind: str) -> Panel:
         """The panel after a transform, its values between the limits of their laws."""
         return replace(panel, y=self.transforms[kind].forward(self.within(panel.y)))
+
+    def outside(self, panel: Panel) -> list[tuple[Any, str]]:
+        """What is to be noted of series with values outside the limits of their laws."""
+        moved = ((self.within(panel.y) != panel.y) & ~np.isnan(panel.y)).any(1)
+        return [(plain_id(id), OUTSIDE) for id in panel.ids[np.unique(panel.owner[moved])]]
 
     def within(self, y: np.ndarray) -> np.ndarray:
         """Values between the limits of the laws that training called for."""

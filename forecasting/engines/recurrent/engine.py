@@ -221,10 +221,8 @@ class Recurrent(Engine):
 
     def _filters(self, state: State) -> FilterState:
         """Where the filters stand, a line for each series and target."""
-        start = "filters."
-        return FilterState(
-            **{k.removeprefix(start): x.flatten(0, 1) for k, x in state.items() if start in k}
-        )
+        fields = {name: state[f"filters.{name}"].flatten(0, 1) for name in FilterState._fields}
+        return FilterState(**fields)
 
     # --- forecasts ---------------------------------------------------------------------------
 
