@@ -312,7 +312,8 @@ def _(distribution: _Mapped, y: Tensor) -> Cumulative | None:
     inside = distribution.support.check(y)  # type: ignore[union-attr]
     x = distribution.backwards(torch.where(inside, y, 0.5))
     found = cumulative(distribution.base, x)
-    assert found is not None
+    if found is None:
+        return None
     beyond = (y >= 1).to(found.below) if distribution.support is open_unit_interval else 0.0
     return Cumulative(torch.where(inside, found.below, beyond), found.equal)
 
@@ -320,7 +321,8 @@ def _(distribution: _Mapped, y: Tensor) -> Cumulative | None:
 @cumulative.register
 def _(distribution: Censored, y: Tensor) -> Cumulative | None:
     found = cumulative(distribution.base, y)
-    assert found is not None
+    if found is None:
+        return None
     at_lower, at_upper = y <= distribution.lower, y >= distribution.upper
     below = torch.where(at_lower, 0.0, found.below)
     equal = torch.where(at_upper, 1 - found.below, found.equal)
