@@ -34,7 +34,7 @@ class Bernoulli(NeuralEmission):
     """
 
     support = constraints.boolean
-    parameters_per_dim = 1
+    size = 1
 
     def distribution(self, raw: Float[Tensor, "*S D 1"], c: Context) -> distributions.Bernoulli:
         return distributions.Bernoulli(logits=raw[..., 0], validate_args=False)

@@ -49,7 +49,7 @@ class Categorical(NeuralEmission):
                 "Categorical expected categories to be an integer of at least 2, found "
                 f"{categories!r}."
             )
-        self.parameters_per_dim = categories
+        self.size = categories
         super().__init__(latent_dim, obs_dim, context_dim=context_dim, hidden=hidden)
         self.support = constraints.integer_interval(0, categories - 1)
 
@@ -57,4 +57,4 @@ class Categorical(NeuralEmission):
         return distributions.Categorical(logits=raw, validate_args=False)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, categories={self.parameters_per_dim}"
+        return f"{super().extra_repr()}, categories={self.size}"

@@ -44,7 +44,7 @@ class Poisson(NeuralEmission):
     """
 
     support = constraints.nonnegative_integer
-    parameters_per_dim = 1
+    size = 1
 
     def distribution(self, raw: Float[Tensor, "*S D 1"], c: Context) -> distributions.Poisson:
         return distributions.Poisson(_mean(raw[..., 0], c), validate_args=False)
@@ -83,7 +83,7 @@ class NegativeBinomial(NeuralEmission):
     """
 
     support = constraints.nonnegative_integer
-    parameters_per_dim = 2
+    size = 2
 
     def distribution(
         self, raw: Float[Tensor, "*S D 2"], c: Context

@@ -36,7 +36,7 @@ class Normal(NeuralEmission):
         torch.Size([7, 5, 2])
     """
 
-    parameters_per_dim = 2
+    size = 2
 
     def distribution(self, raw: Float[Tensor, "*S D 2"], c: Context) -> distributions.Normal:
         loc, scale = raw.unbind(-1)

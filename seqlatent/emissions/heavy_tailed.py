@@ -43,7 +43,7 @@ class StudentT(NeuralEmission):
         https://arxiv.org/abs/1704.04110
     """
 
-    parameters_per_dim = 3
+    size = 3
 
     def distribution(self, raw: Float[Tensor, "*S D 3"], c: Context) -> distributions.Distribution:
         return student(raw, c.shift, c.scale)

@@ -43,7 +43,7 @@ class HurdleStudentT(NeuralEmission):
     """
 
     support = constraints.nonnegative
-    parameters_per_dim = 4
+    size = 4
 
     @property
     def differentiable(self) -> bool:
@@ -73,7 +73,7 @@ class InflatedLogitStudentT(NeuralEmission):
     """
 
     support = constraints.unit_interval
-    parameters_per_dim = 5
+    size = 5
 
     @property
     def shifted(self) -> tuple[bool, ...]:
@@ -106,7 +106,7 @@ class ZeroInflatedNegativeBinomial(NeuralEmission):
     """
 
     support = constraints.nonnegative_integer
-    parameters_per_dim = 3
+    size = 3
 
     def distribution(self, raw: Float[Tensor, "*S D 3"], c: Context) -> Inflated:
         return Inflated(negative_binomial(raw[..., :2], c), raw[..., 2:] + _RARE, (0.0,))

@@ -24,7 +24,7 @@ class NeuralEmission(Emission):
         y_{t,d} \sim p(\,\cdot \mid \theta_{t,d}, \mathrm{shift}_d, \mathrm{scale}_d)
 
     Dimensions are independent given the state. A subclass supplies ``distribution``, and
-    ``parameters_per_dim``, their number ``P``. The network's outputs are held within a million
+    ``size``, their number ``P``. The network's outputs are held within a million
     scales of zero, so a long path that feeds its own samples back stays finite.
 
     Args:
@@ -39,7 +39,7 @@ class NeuralEmission(Emission):
     """
 
     net: nn.Module
-    parameters_per_dim: int
+    size: int
 
     def __init__(
         self,
@@ -61,9 +61,7 @@ class NeuralEmission(Emission):
                     f"found {value!r}."
                 )
         self.latent_dim, self.obs_dim, self.context_dim = latent_dim, obs_dim, context_dim
-        self.net: nn.Module = MLP(
-            latent_dim + context_dim, hidden, obs_dim * self.parameters_per_dim
-        )
+        self.net: nn.Module = MLP(latent_dim + context_dim, hidden, obs_dim * self.size)
 
     @abstractmethod
     def distribution(self, raw: Float[Tensor, "*S D P"], c: Context) -> Distribution:
@@ -80,7 +78,7 @@ class NeuralEmission(Emission):
             )
         raw = self.net(c.features(z)).clamp(-_BOUND, _BOUND)
         return Independent(
-            self.distribution(raw.unflatten(-1, (self.obs_dim, self.parameters_per_dim)), c),
+            self.distribution(raw.unflatten(-1, (self.obs_dim, self.size)), c),
             1,
             validate_args=False,
         )

@@ -348,9 +348,7 @@ def _anchored(
     emit = emission(width, obs_dim, context_dim=covariate_dim, hidden=(hidden_dim,))
     if not isinstance(emit, NeuralEmission):
         raise TypeError(f"a core needs a neural emission, found {type(emit).__name__}.")
-    emit.net = AnchoredNet(
-        core.loading, width, covariate_dim, (hidden_dim,), emit.parameters_per_dim
-    )
+    emit.net = AnchoredNet(core.loading, width, covariate_dim, (hidden_dim,), emit.size)
     read = Encoder.input_dim(obs_dim, covariate_dim=covariate_dim)
     # the filter's own noises: the posterior is not tied to the prior
     encoder = FilteringEncoder(KalmanBackbone(deepcopy(core), MinGRU(read, hidden_dim)))
