@@ -4,11 +4,11 @@
     python benchmarks/amortised_weights.py build/amortised --device cuda
     python benchmarks/amortised_weights.py build/amortised --pack     # what is there, as it is
 
-    python benchmarks/amortised_weights.py build/latents --latents    # what series are made of
+    python benchmarks/amortised_weights.py build/latents --kind latents      # what series are made of
+    python benchmarks/amortised_weights.py build/recurrent --kind recurrent  # with a memory
 
 A run that was stopped goes on from the checkpoints in its folder. At the end the networks, and a
-card of how they were made, are written to ``seqlatent/amortised/weights.safetensors``, those of
-latents to ``seqlatent/amortised/latents/weights.safetensors``.
+card of how they were made, are written to ``weights.safetensors`` beside the code that reads them.
 """
 
 import argparse
@@ -19,17 +19,36 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from seqlatent.amortised import Curriculum, Network, Trainer
 from seqlatent.amortised.latents import LatentNetwork, LatentTrainer
 from seqlatent.amortised.weights import pack_networks
+from seqlatent.recurrent import RecurrentNetwork, RecurrentTrainer
 
-PACKAGE = Path(__file__).parent.parent / "seqlatent" / "amortised"
-SEEDS = (0, 1)
-STEPS = 40_000
-LATENTS = {"seeds": (0,), "steps": 18_000, "batch": 256}
+PACKAGE = Path(__file__).parent.parent / "seqlatent"
+
+
+class Kind(NamedTuple):
+    """Networks of a kind, and how those that ship are trained."""
+
+    network: type[nn.Module]
+    trainer: type[Trainer]
+    folder: str
+    seeds: tuple[int, ...]
+    steps: int
+    batch: int
+    half: bool = True
+
+
+KINDS = {
+    "forecasts": Kind(Network, Trainer, "amortised", (0, 1), 40_000, 512),
+    "latents": Kind(LatentNetwork, LatentTrainer, "amortised/latents", (0,), 18_000, 256),
+    "recurrent": Kind(RecurrentNetwork, RecurrentTrainer, "recurrent", (0, 1), 24_000, 256, False),
+}
 
 
 def main() -> None:
@@ -42,15 +61,12 @@ def main() -> None:
     parser.add_argument("--one", type=int, help="train this seed in this process")
     parser.add_argument("--pack", action="store_true", help="train nothing")
     parser.add_argument("--scores", type=Path, help="JSON of scores, for the card")
-    parser.add_argument("--latents", action="store_true", help="networks of latents")
+    parser.add_argument("--kind", choices=KINDS, default="forecasts")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    if given.latents:
-        given.seeds = given.seeds or LATENTS["seeds"]
-        given.steps = given.steps or LATENTS["steps"]
-        given.out = given.out or PACKAGE / "latents" / "weights.safetensors"
-    given.seeds, given.steps = given.seeds or SEEDS, given.steps or STEPS
-    given.out = given.out or PACKAGE / "weights.safetensors"
+    kind = KINDS[given.kind]
+    given.seeds, given.steps = given.seeds or kind.seeds, given.steps or kind.steps
+    given.out = given.out or PACKAGE / kind.folder / "weights.safetensors"
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.one is not None:
         train(given)
@@ -76,14 +92,15 @@ def train(given: argparse.Namespace) -> None:
             flush=True,
         )
 
-    kind = LatentTrainer if given.latents else Trainer
-    trainer = kind(curriculum(given), steps=given.steps, seed=given.one, device=given.device)
+    kind = KINDS[given.kind]
+    trainer = kind.trainer(
+        Curriculum(batch=kind.batch),
+        steps=given.steps,
+        seed=given.one,
+        device=given.device,
+        half=kind.half,
+    )
     trainer.run(_checkpoint(given.folder, given.one), report=report)
-
-
-def curriculum(given: argparse.Namespace) -> Curriculum:
-    """What networks learn from."""
-    return Curriculum(batch=LATENTS["batch"]) if given.latents else Curriculum()
 
 
 def _checkpoint(folder: Path, seed: int) -> Path:
@@ -92,15 +109,16 @@ def _checkpoint(folder: Path, seed: int) -> Path:
 
 def pack(given: argparse.Namespace) -> None:
     """Writes the averaged weights of the checkpoints, and the card."""
+    kind = KINDS[given.kind]
     networks, steps, minutes = [], [], []
     for seed in given.seeds:
         state = torch.load(_checkpoint(given.folder, seed), weights_only=True)
-        network = LatentNetwork() if given.latents else Network()
+        network = kind.network()
         network.load_state_dict({k: v.cpu() for k, v in state["averaged"].items()})
         networks.append(network)
         steps.append(state["step"])
         minutes.append(round(state["seconds"] / 60, 1))
-    learned_from = curriculum(given)
+    learned_from = Curriculum(batch=kind.batch)
     card = {
         "seeds": list(given.seeds),
         "steps": steps,

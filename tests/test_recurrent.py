@@ -1,5 +1,7 @@
 """Recurrent forecasters: filters, what is read of origins, memories, training."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqlatent.amortised import Seasons
+from seqlatent.amortised import Curriculum, Seasons
 from seqlatent.forecasting import ArgumentError, Columns, Forecaster, Recurrent
 from seqlatent.recurrent import (
     Data,
@@ -17,9 +19,11 @@ from seqlatent.recurrent import (
     Origins,
     Recipe,
     RecurrentNetwork,
+    RecurrentTrainer,
+    Windows,
     train,
 )
-from seqlatent.recurrent.filters import GAINS, PHI
+from seqlatent.recurrent.filters import GAINS, LINEAR, LOGARITHMS, PHI
 from seqlatent.recurrent.history import CANDIDATES, LEAD, ROW, kept_rows
 
 SEASONS = [Seasons(1), Seasons(4), Seasons(12), Seasons(4, 12)]
@@ -81,18 +85,45 @@ def test_filters_move_and_grow_with_their_series(seasons):
     inside = seen.cummax(1).values
     _, one = Filters(*seasons).run(y, seen, inside=inside)
     _, two = Filters(*seasons).run(size * y + shift, seen, inside=inside)
-    on = inside[..., None]
-    torch.testing.assert_close((size * one.level + shift) * on, two.level * on)
+    on, linear = inside[..., None], slice(len(LINEAR))
+    expected = (size * one.level + shift) * on
+    torch.testing.assert_close(expected[..., linear], (two.level * on)[..., linear])
     for name in ("slope", "season", "long", "error"):
-        expected = size * getattr(one, name)
-        torch.testing.assert_close(expected, getattr(two, name), rtol=1e-6, atol=1e-6)
+        expected = size * getattr(one, name)[..., linear]
+        found = getattr(two, name)[..., linear]
+        torch.testing.assert_close(expected, found, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("seasons", SEASONS, ids=str)
+def test_filters_of_logarithms_are_those_of_values_that_are_logarithms(seasons):
+    y, seen = walks(1, 40)
+    y = (y / y.abs().amax(1, keepdim=True)).exp()
+    inside = seen.cummax(1).values
+    _, one = Filters(*seasons).run(y, seen, inside=inside)
+    _, two = Filters(*seasons).run(y.log(), seen, inside=inside)
+    same_gains = [LINEAR.index(gains) for gains in LOGARITHMS]
+    for name in ("level", "slope", "season", "long", "error"):
+        found = getattr(one, name)[..., len(LINEAR) :]
+        torch.testing.assert_close(found, getattr(two, name)[..., same_gains])
+
+
+def test_what_is_not_positive_has_forecasts_of_values_alone():
+    y, seen = walks(2, 40, missing=0.0)
+    for y in (y - 1e9, y.abs() * (torch.arange(40) != 25)):
+        history = History(y, seen, Seasons(4))
+        leads = torch.tensor([1, 4, 9]).expand(BATCH, -1)
+        read = history.origins(torch.arange(BATCH), torch.full((BATCH,), 39), leads).read()
+        same_gains = [LINEAR.index(gains) for gains in LOGARITHMS]
+        values = read.candidates[..., : len(LINEAR)]
+        logarithms = read.candidates[..., len(LINEAR) : len(GAINS)]
+        torch.testing.assert_close(logarithms, values[..., same_gains])
 
 
 def test_without_slope_and_season_a_level_is_a_mean_that_forgets():
     y, _ = walks(2, 300, missing=0.0)
     y = y - y[:, :1]
     state, _ = Filters().run(y, torch.ones_like(y, dtype=torch.bool))
-    for k, (alpha, slope, _) in enumerate(GAINS):
+    for k, (alpha, slope, _) in enumerate(LINEAR):
         if slope:
             continue
         level = torch.zeros(BATCH).double()
@@ -216,15 +247,40 @@ def test_quantiles_do_not_fall_and_covariates_begin_as_nothing():
     history = History(y, seen, Seasons(4))
     leads = torch.arange(1, 9).expand(BATCH, -1)
     read = history.origins(torch.arange(BATCH), torch.full((BATCH,), 29), leads).read()
-    memory = torch.randn(BATCH, 64, generator=torch.Generator().manual_seed(0))
+    memory = torch.randn(BATCH, 96, generator=torch.Generator().manual_seed(0))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = RecurrentNetwork(rows=1, ahead=2, static=3)
     blank = torch.zeros(BATCH, 8, 2), torch.zeros(BATCH, 3)
-    one = net(memory, read, *blank)
-    two = net(memory, read, blank[0] + 5, blank[1] - 5)
+    target = torch.zeros(BATCH, dtype=torch.int64)
+    one = net(memory, read, *blank, target)
+    two = net(memory, read, blank[0] + 5, blank[1] - 5, target)
     same(one, two, rtol=0, atol=0)
     assert (one.knots.diff(dim=-1) >= 0).all()
+
+
+def test_targets_are_independent_until_a_panel_says_that_they_are_not():
+    y, seen = walks(8, 30)
+    history = History(y, seen, Seasons(4))
+    leads = torch.arange(1, 4).expand(BATCH, -1)
+    read = history.origins(torch.arange(BATCH), torch.full((BATCH,), 29), leads).read()
+    memory, blank = torch.zeros(BATCH, 6).double(), torch.zeros(BATCH, 3, 0).double()
+    net = network(targets=3)
+    chance = torch.tensor([[1.0, 0, 0], [0.6, -0.8, 0], [0.0, 0.0, 1.0]]).double()
+    for between in (torch.eye(3).double(), 4 * chance):
+        net.between.copy_(between)
+        said = [
+            net(memory, read, blank, blank[:, 0], torch.full((BATCH,), target)).loadings
+            for target in range(3)
+        ]
+        # correlations of targets times those of leads
+        alone = said[0].unflatten(-1, (3, 2))[..., 0, :]
+        of_leads = alone @ alone.mT
+        of_targets = between @ between.mT / between.square().sum(1)[:, None].sqrt()
+        of_targets = of_targets / between.square().sum(1).sqrt()
+        for i in range(3):
+            for j in range(3):
+                torch.testing.assert_close(said[i] @ said[j].mT, of_targets[i, j] * of_leads)
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -234,18 +290,39 @@ def panel(series=12, steps=60, seed=0, targets=1):
     y, seen = walks(seed, steps, series * targets, missing=0.05)
     history = History(y, seen, Seasons(4))
     blank = torch.zeros(series * targets, steps, 0), torch.zeros(series * targets, 0)
-    return Data(history, targets, blank[0], slice(0, 0), blank[1])
+    return Data(history, targets, blank[0], slice(0, 0), blank[1], farthest=4)
 
 
 @pytest.mark.parametrize("targets", [1, 3])
 def test_a_training_learns_and_says_when_it_was_best(targets):
     how = Recipe(members=2, steps=60, every=20)
     found = train(panel(targets=targets), 4, how=how, seed=1)
-    assert list(found.losses) == [20, 40, 60]
+    assert list(found.losses) == [0, 20, 40, 60]
     assert found.losses[found.steps] <= min(found.losses.values()) + 0.02
     assert found.losses[60] < found.losses[20] + 0.05
     assert len(found.networks) == 2
     assert all(0.5 < width < 2 for width in found.width)
+
+
+def test_a_training_starts_where_it_is_told():
+    start = network()
+    how = Recipe(members=2, steps=1, every=1, lr=1e-12)
+    data = dataclasses.replace(panel(targets=2), row=torch.zeros(24, 60, 3))
+    found = train(data, 4, start=[start], how=how)
+    for member in found.networks:
+        assert member.config == start.config | {"rows": 3, "ahead": 0, "targets": 2}
+        for name, weight in start.state_dict().items():
+            torch.testing.assert_close(member.state_dict()[name], weight.float())
+
+
+def test_drawn_series_are_learned_from():
+    windows = Windows(origins=64, leads=3, rows=32, cells=512)
+    trainer = RecurrentTrainer(
+        Curriculum(batch=24), steps=6, often=3, windows=windows, network={"hidden": 8, "width": 8}
+    )
+    network = trainer.run()
+    assert trainer.step == 6
+    assert all(w.isfinite().all() for w in network.parameters())
 
 
 def test_a_training_is_repeated_by_its_seed():
@@ -261,7 +338,8 @@ def test_a_training_is_repeated_by_its_seed():
 def test_a_training_that_is_stopped_leaves_a_network(allowed):
     how = Recipe(members=2, steps=6, every=2)
     found = train(panel(), 4, how=how, going_on=lambda step, steps: step < allowed)
-    assert len(found.networks) == 1
+    # networks that the held-out block would have left as they are need no steps
+    assert len(found.networks) == (2 if found.steps == 0 else 1)
     assert all(w.isfinite().all() for w in found.networks[0].parameters())
 
 

@@ -10,7 +10,10 @@
 from seqlatent.recurrent.filters import Filters, FilterState
 from seqlatent.recurrent.history import History, Origins
 from seqlatent.recurrent.network import RecurrentNetwork
-from seqlatent.recurrent.training import Data, Recipe, Trained, said_of, train
+from seqlatent.recurrent.objective import Data, Windows
+from seqlatent.recurrent.pretraining import RecurrentTrainer
+from seqlatent.recurrent.training import Recipe, Trained, said_of, train
+from seqlatent.recurrent.weights import load_recurrent_networks, recurrent_card, recurrent_hash
 
 __all__ = [
     "Data",
@@ -20,7 +23,12 @@ __all__ = [
     "Origins",
     "Recipe",
     "RecurrentNetwork",
+    "RecurrentTrainer",
     "Trained",
+    "Windows",
+    "load_recurrent_networks",
+    "recurrent_card",
+    "recurrent_hash",
     "said_of",
     "train",
 ]

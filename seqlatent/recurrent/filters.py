@@ -6,20 +6,31 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["GAINS", "PHI", "FilterState", "Filters", "Traces", "scale_of"]
+__all__ = ["GAINS", "LINEAR", "LOGARITHMS", "PHI", "FilterState", "Filters", "Traces", "scale_of"]
 
-GAINS = tuple(
+LINEAR = tuple(
     (level, slope * level, season)
     for level in (0.05, 0.2, 0.5, 0.9)
     for slope in (0.0, 0.1)
     for season in (0.1, 0.35)
 )
-"""Gains of level, slope and season of each filter."""
+"""Gains of level, slope and season of each filter of values."""
+
+LOGARITHMS = tuple(
+    (level, slope * level, season)
+    for level, slope in ((0.05, 0.1), (0.2, 0.0), (0.2, 0.1), (0.5, 0.1), (0.9, 0.0))
+    for season in (0.1, 0.35)
+)
+"""The same of each filter of their logarithms, which follow them."""
+
+GAINS = (*LINEAR, *LOGARITHMS)
 
 PHI = 0.97
 """Part of a slope that is left a step later."""
 
+_TINY = torch.finfo(torch.float64).tiny
 _SLOW = 0.06  # weight of the last error in the running one
+_LATE = 1 / 256  # weight of the last value in what is said of late
 _SETTLED = 3  # values from which a slope has its whole gain
 _SHARES = (0.9, 0.7)  # most of an error that a phase of the shorter and the longer season takes
 
@@ -36,10 +47,10 @@ class FilterState(NamedTuple):
         rounds: how often it was seen ``(B, M)``.
         place: Rows so far, which say the phase ``(B,)``.
         number: Values so far ``(B,)``.
-        zeros: How many of them are zero ``(B,)``.
+        zeros: Share of them that is zero, of late ``(B,)``.
         waited: Rows since the last value ``(B,)``.
         error: Running absolute error of the median filter ``(B,)``.
-        change: Mean absolute change from value to value ``(B,)``.
+        change: Mean absolute change from value to value, of late ``(B,)``.
         last: Last value ``(B,)``.
         least: Least value ``(B,)``.
         whole: Whether all values are whole numbers ``(B,)``.
@@ -109,7 +120,8 @@ class Filters:
 
     Each is the steady state of a Kalman filter. Gains start as those of a mean, one over the number
     of values, and fall to their own, so that nothing has to be said of a first state. A row
-    without a value moves the level along its slope.
+    without a value moves the level along its slope. The last filters read logarithms: what they say
+    of a series that has not been positive throughout means nothing.
 
     Args:
         short: Steps of the shorter season, 1 for none.
@@ -120,7 +132,7 @@ class Filters:
         >>> y = torch.tensor([[1.0, 2.0, 4.0, 3.0] * 8]).double()
         >>> state, traces = filters.run(y, torch.ones_like(y, dtype=torch.bool))
         >>> state.season.shape, traces.error.shape
-        (torch.Size([1, 4, 16]), torch.Size([1, 32, 16]))
+        (torch.Size([1, 4, 26]), torch.Size([1, 32, 26]))
 
     References:
         Forecasting with Exponential Smoothing: The State Space Approach (Hyndman et al., 2008),
@@ -197,7 +209,14 @@ class Filters:
         phase, far = s.place % self.short, s.place % max(self.long, 1)
         season, long = s.season[rows, phase], s.long[rows, far]
         ahead, started, count = s.level + PHI * s.slope, (s.number > 0)[:, None], s.number[:, None]
-        value = torch.where(seen, y, 0.0)[:, None]
+        y_or_zero = torch.where(seen, y, 0.0)[:, None]
+        value = torch.cat(
+            [
+                y_or_zero.expand(-1, len(LINEAR)),
+                y_or_zero.clamp_min(_TINY).log().expand(-1, len(LOGARITHMS)),
+            ],
+            1,
+        )
         error = (value - ahead - season - long) * (seen & inside)[:, None] * started
         gain = torch.maximum(alpha, 1 / (count + 1))
         level = torch.where(started, ahead + gain * error, value)
@@ -226,14 +245,17 @@ def _counted(s: FilterState, y: Tensor, seen: Tensor, error: Tensor) -> dict[str
     kept = seen & (s.number > 0)
     number = s.number.clamp_min(1)
     slow = torch.maximum(1 / number, s.number.new_tensor(_SLOW))
-    typical, move = error.abs().median(-1).values, (y - s.last).abs()
+    late = torch.maximum(1 / number, s.number.new_tensor(_LATE))
+    first = torch.maximum(1 / (s.number + 1), s.number.new_tensor(_LATE))
+    zero = (y == 0).double()
+    typical, move = error[:, : len(LINEAR)].abs().median(-1).values, (y - s.last).abs()
     return {
         "place": s.place + 1,
         "number": s.number + seen.double(),
-        "zeros": s.zeros + (seen & (y == 0)).double(),
+        "zeros": torch.where(seen, s.zeros + first * (zero - s.zeros), s.zeros),
         "waited": torch.where(seen, 0.0, s.waited + 1),
         "error": torch.where(kept, s.error + slow * (typical - s.error), s.error),
-        "change": torch.where(kept, s.change + (move - s.change) / number, s.change),
+        "change": torch.where(kept, s.change + late * (move - s.change), s.change),
         "last": torch.where(seen, y, s.last),
         "least": torch.where(seen, torch.minimum(s.least, y), s.least),
         "whole": s.whole & (~seen | (y == y.round())),

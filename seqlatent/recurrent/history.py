@@ -8,18 +8,30 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seqlatent.amortised import Seasons
-from seqlatent.recurrent.filters import GAINS, PHI, Filters, FilterState, Traces, scale_of
+from seqlatent.recurrent.filters import (
+    GAINS,
+    LINEAR,
+    LOGARITHMS,
+    PHI,
+    Filters,
+    FilterState,
+    Traces,
+    scale_of,
+)
 
 __all__ = ["CANDIDATES", "LEAD", "ROW", "History", "Origins", "Read", "kept_rows", "rows_of"]
 
-_K = len(GAINS)
+_K, _LINEAR = len(GAINS), len(LINEAR)
+_SAME = [LINEAR.index(gains) for gains in LOGARITHMS]  # filters of values with the same gains
+_FAR = 4.0  # logarithm of a forecast over the last value
+_MANY = 512
 _MIDDLE = 8  # filter whose level values and forecasts are told from
 _PHASES, _LONG = 4, 2  # last values of the same phase of both seasons that are read
-ROW = 3 * _K + 7
+ROW = _K + 2 * _LINEAR + 8
 """Numbers that a memory reads of a row."""
-CANDIDATES = _K + 3
+CANDIDATES = _K + 4
 """Forecasts of a lead that are mixed."""
-LEAD = 2 * _K + 2 * (_PHASES + _LONG) + 15
+LEAD = _K + _LINEAR + 2 * (_PHASES + _LONG) + 17
 """Numbers that are read of a lead."""
 
 
@@ -103,8 +115,16 @@ class Origins(NamedTuple):
         reference = self.level[:, None, _MIDDLE, None]
         h = self.leads.to(self.level.dtype)
         damped = (PHI * (1 - PHI**h) / (1 - PHI))[..., None]
-        trend = (self.level[:, None] + damped * self.slope[:, None] - reference) / unit
-        candidates = trend + self.season / unit
+        ahead = self.level[:, None] + damped * self.slope[:, None]
+        trend = (ahead[..., :_LINEAR] - reference) / unit
+        candidates = trend + self.season[..., :_LINEAR] / unit
+        # forecasts of logarithms, where they mean something
+        lower, whole, positive = s["least"] >= 0, s["whole"].bool(), s["least"] > 0
+        value = torch.where(positive, s["last"], 1.0)[:, None, None]
+        grown = (ahead + self.season)[..., _LINEAR:] - value.log()
+        grown = (value * grown.clamp(-_FAR, _FAR).exp() - reference) / unit
+        grown = torch.where(positive[:, None, None], grown, candidates[..., _SAME])
+        candidates = torch.cat([candidates, grown], -1)
 
         def told(x: Tensor) -> tuple[Tensor, Tensor]:
             seen = ~x.isnan()
@@ -115,15 +135,17 @@ class Origins(NamedTuple):
         last = ((s["last"][:, None, None] - reference) / unit).expand_as(near[..., :1])
         same = torch.where(has_near[..., :1] > 0, near[..., :1], last)
         beyond = torch.where(has_far[..., :1] > 0, far[..., :1], same)
-        lower, whole = s["least"] >= 0, s["whole"].bool()
+        many = has_near.sum(-1, keepdim=True)
+        usual = torch.where(many > 0, near.sum(-1, keepdim=True) / many.clamp_min(1), last)
         height = (reference / unit)[..., 0].expand_as(h)
         per_row = [
             torch.asinh(height) * lower[:, None],
             lower[:, None],
             whole[:, None],
-            (s["zeros"] / s["number"].clamp_min(1) * lower)[:, None],
+            positive[:, None],
+            (s["zeros"] * lower)[:, None],
             (s["waited"].log1p())[:, None],
-            (s["number"].log1p() / 4)[:, None],
+            _many(s["number"])[:, None],
             _ratio(s["scale"], s["change"])[:, None],
         ]
         per_lead = [
@@ -135,6 +157,7 @@ class Origins(NamedTuple):
             torch.full_like(h, math.log(max(long, 1)) / 5),
             (self.leads > m).to(h.dtype),
             torch.asinh(last[..., 0]),
+            torch.asinh(usual[..., 0]),
         ]
         features = [
             torch.asinh(candidates),
@@ -145,7 +168,7 @@ class Origins(NamedTuple):
             has_far,
             *(x.to(h.dtype).expand_as(h)[..., None] for x in (*per_row, *per_lead)),
         ]
-        mixed = torch.cat([candidates, same, last, beyond], -1)
+        mixed = torch.cat([candidates, same, last, beyond, usual], -1)
         return Read(
             torch.cat(features, -1),
             mixed,
@@ -220,19 +243,29 @@ def rows_of(tr: Traces, y: Tensor, seen: Tensor) -> Float[Tensor, "B T F"]:
     o = seen.to(unit.dtype)[..., None]
     lower = (tr.scalars["least"] >= 0).to(unit.dtype)[..., None]
     value = torch.where(seen, y, 0.0)[..., None]
+    positive = (tr.scalars["least"] > 0).to(unit.dtype)[..., None]
+    # an error of a logarithm is one of a part of the value
+    size = torch.where(positive > 0, tr.scalars["last"][..., None], 0.0)
     features = [
-        torch.asinh(tr.error / unit),
-        torch.asinh(4 * tr.slope / unit),
-        torch.asinh((value - tr.level) / unit) * o,
+        torch.asinh(tr.error[..., :_LINEAR] / unit),
+        torch.asinh(tr.error[..., _LINEAR:].clamp(-_FAR, _FAR) * size / unit),
+        torch.asinh(4 * tr.slope[..., :_LINEAR] / unit),
+        torch.asinh((value - tr.level[..., :_LINEAR]) / unit) * o,
         o,
-        tr.scalars["number"][..., None].log1p() / 4,
+        _many(tr.scalars["number"])[..., None],
         tr.scalars["waited"][..., None].log1p(),
         _ratio(scale, tr.scalars["change"])[..., None],
         lower,
         lower * torch.asinh(tr.scalars["last"][..., None] / unit),
         lower * o * (value == 0),
+        positive,
     ]
     return torch.cat(features, -1)
+
+
+def _many(number: Tensor) -> Tensor:
+    """How many values there were; of more than any series of a training has as of that many."""
+    return number.clamp_max(_MANY).log1p() / 4
 
 
 def _ratio(scale: Tensor, change: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from seqlatent.amortised import LEVELS
@@ -42,10 +42,12 @@ class RecurrentNetwork(nn.Module):
     Args:
         hidden: Width of the memory.
         width: Width of the head.
+        blocks: Residual blocks of the head.
         factors: Factors of the copula.
         rows: Covariates of a row.
         ahead: Covariates of a lead.
         static: Static features.
+        targets: Targets of a series.
 
     References:
         A Multi-Horizon Quantile Recurrent Forecaster (Wen et al., 2017), of training on all
@@ -55,33 +57,38 @@ class RecurrentNetwork(nn.Module):
     def __init__(
         self,
         *,
-        hidden: int = 64,
-        width: int = 96,
+        hidden: int = 96,
+        width: int = 160,
+        blocks: int = 2,
         factors: int = 6,
         rows: int = 0,
         ahead: int = 0,
         static: int = 0,
+        targets: int = 1,
     ) -> None:
         super().__init__()
         self.config = {
             "hidden": hidden,
             "width": width,
+            "blocks": blocks,
             "factors": factors,
             "rows": rows,
             "ahead": ahead,
             "static": static,
+            "targets": targets,
         }
         self.enter = nn.Linear(ROW, hidden)
         self.memory = nn.GRU(hidden, hidden, batch_first=True)
         self.state, self.lead = nn.Linear(hidden, width), nn.Linear(LEAD, width)
-        self.norm = nn.LayerNorm(width)
-        self.up, self.down = nn.Linear(width, width), nn.Linear(width, width)
+        self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
         self.out = nn.Linear(width, CANDIDATES + len(LEVELS) + 1)
         self.copula = nn.Linear(width, factors)
         # what covariates do is learned from nothing
         self.row_covariates, self.lead_covariates, self.static = (
             _silent(n, size) for n, size in ((rows, hidden), (ahead, width), (static, width))
         )
+        # targets begin as independent of one another
+        self.between = nn.Parameter(torch.eye(targets)) if targets > 1 else None
         for last in (self.out, self.copula):
             nn.init.normal_(last.weight, std=0.01)
             nn.init.zeros_(last.bias)
@@ -89,9 +96,11 @@ class RecurrentNetwork(nn.Module):
             self.copula.bias[0] = 0.5
 
     @property
-    def covariates(self) -> tuple[nn.Module, ...]:
-        """Layers that begin as nothing."""
-        return self.row_covariates, self.lead_covariates, self.static
+    def own(self) -> list[nn.Parameter]:
+        """Weights that a panel alone can tell of: of its covariates and targets."""
+        layers = (self.row_covariates, self.lead_covariates, self.static)
+        found = [weight for layer in layers for weight in layer.parameters()]
+        return found if self.between is None else [*found, self.between]
 
     def remember(
         self,
@@ -130,12 +139,14 @@ class RecurrentNetwork(nn.Module):
         read: Read,
         ahead: Float[Tensor, "N H U"],
         static: Float[Tensor, "N S"],
+        target: Int[Tensor, " N"],
     ) -> Said:
-        """What is said of the leads of some origins."""
+        """What is said of the leads of some origins, each of a target."""
         kind = memory.dtype
         lead = self.lead(read.features.to(kind)) + self.lead_covariates(ahead)
         x = lead + (self.state(memory) + self.static(static))[:, None]
-        x = x + self.down(F.silu(self.up(F.silu(self.norm(x)))))
+        for block in self.blocks:
+            x = block(x)
         h = F.silu(x)
         raw = self.out(h)
         mix, offset, rest, scale = torch.split(raw, [CANDIDATES, 1, len(LEVELS) - 1, 1], -1)
@@ -148,7 +159,23 @@ class RecurrentNetwork(nn.Module):
         loadings = self.copula(h)
         size = loadings.square().sum(-1, keepdim=True)
         loadings = loadings * torch.rsqrt(1 + size / _MOST)
+        if self.between is not None:
+            # correlations of targets times those of leads: the factors of each target mix others'
+            rows = F.normalize(torch.tril(self.between), dim=-1)[target]
+            loadings = (rows[:, None, :, None] * loadings[:, :, None]).flatten(2)
         return Said(torch.cat([middle - down, middle, middle + up], -1), loadings)
+
+
+class _Block(nn.Module):
+    """A residual step, which begins small."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(F.silu(self.up(F.silu(self.norm(x)))))
 
 
 def _silent(inputs: int, outputs: int) -> nn.Module:

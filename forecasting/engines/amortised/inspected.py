@@ -17,7 +17,7 @@ from seqlatent.forecasting.engines.engine import Breaks, Engine
 from seqlatent.forecasting.engines.parameters import Parameters
 from seqlatent.forecasting.frames.panel import Future, Panel
 
-__all__ = []
+__all__ = ["Inspected"]
 
 
 class Inspected(Engine):

@@ -27,7 +27,7 @@ from seqlatent.forecasting.engines.amortised.windows import widened
 from seqlatent.forecasting.engines.baselines.spread import PanelSpread
 from seqlatent.forecasting.frames.panel import Panel
 
-__all__ = ["TOGETHER", "Pool"]
+__all__ = ["TOGETHER", "Pool", "Predictor"]
 
 TOGETHER = 3.0
 """Loading of a series without a past, all of whose steps lie on one side."""

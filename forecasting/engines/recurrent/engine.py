@@ -11,13 +11,16 @@ from torch import Tensor
 from seqlatent.amortised import QuantileFunction, Seasons, copula
 from seqlatent.forecasting.engines import unread
 from seqlatent.forecasting.engines.amortised import options, packing
+from seqlatent.forecasting.engines.amortised.inspected import Inspected
 from seqlatent.forecasting.engines.amortised.predictor import Pool
+from seqlatent.forecasting.engines.amortised.predictor import Predictor as Known
 from seqlatent.forecasting.engines.amortised.progress import Steps
 from seqlatent.forecasting.engines.amortised.scoring import uniform
-from seqlatent.forecasting.engines.engine import Engine, FitOptions, Marginals, Packed, Scores
+from seqlatent.forecasting.engines.engine import FitOptions, Marginals, Packed, Scores
+from seqlatent.forecasting.engines.recurrent.cold import Cold
 from seqlatent.forecasting.engines.recurrent.inputs import Rows, Standard
 from seqlatent.forecasting.engines.recurrent.predictor import Predictor
-from seqlatent.forecasting.errors import ArgumentError, TargetError
+from seqlatent.forecasting.errors import ArgumentError
 from seqlatent.forecasting.frames.identifiers import decoded, encoded
 from seqlatent.forecasting.frames.panel import Future, Panel
 from seqlatent.recurrent import (
@@ -28,6 +31,7 @@ from seqlatent.recurrent import (
     Origins,
     Recipe,
     RecurrentNetwork,
+    load_recurrent_networks,
     train,
 )
 from seqlatent.recurrent.history import kept_rows, rows_of
@@ -36,13 +40,15 @@ __all__ = ["Recurrent"]
 
 State = dict[str, Tensor]
 
+_OPTIONS = ("members", "steps", "horizon", "pretrained")
 _CELLS = 600_000  # cells of the past that networks are trained on
 _LONG = 20_000  # rows of a series that they are trained on
 _AT_ONCE = 2**18  # cells that are filtered at once
+_TOLD = 5000  # series that tell of those without values
 _LEADS = 2**14  # leads of series that are forecast at once
 
 
-class Recurrent(Engine):
+class Recurrent(Inspected):
     """A recurrent network over a bank of structural filters.
 
     Level, damped slope and two seasons are filtered under sixteen gains; a gated recurrent unit
@@ -57,6 +63,8 @@ class Recurrent(Engine):
         horizon: Leads that it is trained on, and of the block that is held out. None for two
             seasons, no fewer than 30 and no more than half of the rows of most series, and a block
             of no more than a quarter. Others may be asked for; any beyond are guesses.
+        pretrained: Whether training starts from networks that ship with the package and have
+            learned from drawn series, or from first weights.
 
     Example:
         >>> import pandas as pd
@@ -71,9 +79,15 @@ class Recurrent(Engine):
 
     alias: str = "recurrent"
     exact = True
+    own = latents = None  # networks of latents are those of the package
 
     def __init__(
-        self, *, members: int = 3, steps: int | None = None, horizon: int | None = None
+        self,
+        *,
+        members: int = 3,
+        steps: int | None = None,
+        horizon: int | None = None,
+        pretrained: bool = True,
     ) -> None:
         for name, value in {"members": members, "steps": steps, "horizon": horizon}.items():
             if value is None and name != "members":
@@ -82,14 +96,19 @@ class Recurrent(Engine):
                 raise ArgumentError(
                     f"{name} must be a whole number of at least 1, found {value!r}.", name=name
                 )
+        if not isinstance(pretrained, bool):
+            raise ArgumentError(
+                f"pretrained must be True or False, found {pretrained!r}.", name="pretrained"
+            )
         self.members, self.steps, self.horizon = members, steps, horizon
+        self.pretrained = pretrained
         self.networks: tuple[RecurrentNetwork, ...] = ()
         self.seasons, self.leads, self.targets = Seasons(), 1, 0
         self.width: tuple[float, ...] = (1.0,)
 
     def unfitted(self) -> "Recurrent":
         """Another with the same options that has learned nothing."""
-        return type(self)(members=self.members, steps=self.steps, horizon=self.horizon)
+        return type(self)(**{name: getattr(self, name) for name in _OPTIONS})
 
     # --- fit ---------------------------------------------------------------------------------
 
@@ -100,15 +119,17 @@ class Recurrent(Engine):
         self.targets = panel.y.shape[1]
         panel, _ = panel.ordered()
         self.pool, self.standard = Pool.of(panel), Standard.of(panel)
+        some = _some(panel, _TOLD)
+        self.cold = Cold.of(some, self.standard.static(some, 1), self.seasons.short)
         self.leads = self.horizon or options.usual_leads(self.seasons, panel.lengths)
         farthest = self.horizon or _farthest(self.seasons, panel.lengths)
-        data = self._data(panel)
+        data = self._data(panel, max(farthest, self.leads))
         recipe = Recipe(members=self.members, steps=self.steps)
         with Steps(fit_options) as steps:
             found = train(
                 data,
                 self.leads,
-                farthest=max(farthest, self.leads),
+                start=load_recurrent_networks() if self.pretrained else (),
                 how=recipe,
                 seed=fit_options.seed,
                 going_on=steps,
@@ -126,20 +147,19 @@ class Recurrent(Engine):
             self.stopped = f"training stopped by time_limit after {done} of {count} steps"
         self._note(fit_options.season_lengths, bool(found.losses))
 
-    def _data(self, panel: Panel) -> Data:
+    def _data(self, panel: Panel, farthest: int) -> Data:
         """What networks are trained on: of many series some, of long ones the end."""
         width = int(min(panel.lengths.max(), _LONG))
         most = max(1, _CELLS // (width * self.targets))
-        if panel.batch > most:
-            panel = panel.select(np.linspace(0, panel.batch - 1, most).round().astype(np.int64))
-            width = int(min(panel.lengths.max(), _LONG))
+        panel = _some(panel, most)
+        width = int(min(panel.lengths.max(), _LONG))
         rows = Rows.of(panel, self.standard, width)
         seen = ~rows.y.isnan()
         inside = rows.there & seen.cummax(1).values
         history = History(rows.y.nan_to_num(), seen, self.seasons, inside)
         static = torch.from_numpy(self.standard.static(panel, self.targets)).float()
         known = slice(0, self.standard.sizes["ahead"])
-        return Data(history, self.targets, rows.covariates.float(), known, static)
+        return Data(history, self.targets, rows.covariates.float(), known, static, farthest)
 
     def _note(self, season_lengths: tuple[int, ...], held_out: bool) -> None:
         said = [self.stopped]
@@ -155,12 +175,10 @@ class Recurrent(Engine):
         if text:
             self.notes[None] = text
 
-    def _require(self, panel: Panel) -> None:
-        unread.require_grid(self.alias, panel)
-        if panel.y.shape[1] != self.targets:
-            raise TargetError(
-                f"{self.alias} was fitted to {self.targets} targets, found {panel.y.shape[1]}."
-            )
+    @property
+    def predictor(self) -> Known:  # type: ignore[override]
+        """What networks of latents are told of the panel."""
+        return Known((), (), self.seasons, self.pool)
 
     # --- state -------------------------------------------------------------------------------
 
@@ -239,22 +257,33 @@ class Recurrent(Engine):
             some = self.select(state, index)
             leads = torch.from_numpy(steps[part]).repeat_interleave(self.targets, 0)
             u = torch.from_numpy(self.standard.leads(future.u[part]))
-            yield part, *self._of(some, leads, u.repeat_interleave(self.targets, 0))
+            times = np.repeat(future.t[part], self.targets, axis=0)
+            yield part, *self._of(some, leads, u.repeat_interleave(self.targets, 0), times)
 
     @torch.no_grad()
-    def _of(self, state: State, leads: Tensor, u: Tensor) -> tuple[QuantileFunction, Tensor]:
+    def _of(
+        self, state: State, leads: Tensor, u: Tensor, times: np.ndarray
+    ) -> tuple[QuantileFunction, Tensor]:
         recent = state["recent"].flatten(0, 1)
         origins = Origins.of(self._filters(state), recent, leads, self.seasons)
         memories = [state[f"memory.{k}"].flatten(0, 1) for k in range(len(self.networks))]
         target = np.tile(np.arange(self.targets), len(leads) // self.targets)
         static = state["static"].flatten(0, 1)
-        function, loadings = self._predictor.forecast(origins, memories, u, static, target)
+        function, loadings = self._predictor.forecast(
+            origins, memories, u, static, target, times
+        )
         return function, loadings.reshape(len(leads) // self.targets, -1, loadings.shape[-1])
 
     @property
     def _predictor(self) -> Predictor:
         return Predictor(
-            self.networks, self.seasons, self.pool, self.standard, self.width, self.leads
+            self.networks,
+            self.seasons,
+            self.pool,
+            self.cold,
+            self.standard,
+            self.width,
+            self.leads,
         )
 
     def paths(self, state: State, future: Future, n: int, seed: int) -> np.ndarray:
@@ -300,13 +329,12 @@ class Recurrent(Engine):
 
     def packed(self) -> Packed:
         tensors = packing.pool_to_tensors(self.pool) | self.standard.to_tensors()
+        tensors |= self.cold.to_tensors()
         for k, network in enumerate(self.networks):
             weights = network.state_dict().items()
             tensors |= {f"networks.{k}.{name}": x.contiguous() for name, x in weights}
         config: dict[str, Any] = {
-            "members": self.members,
-            "steps": self.steps,
-            "horizon": self.horizon,
+            **{name: getattr(self, name) for name in _OPTIONS},
             "networks": [network.config for network in self.networks],
             "seasons": list(self.seasons),
             "leads": self.leads,
@@ -322,7 +350,7 @@ class Recurrent(Engine):
     @classmethod
     def unpacked(cls, packed: Packed) -> "Recurrent":
         config, tensors = packed
-        engine = cls(**{k: config[k] for k in ("members", "steps", "horizon")})
+        engine = cls(**{name: config[name] for name in _OPTIONS})
         engine.networks = packing.networks_of(
             "networks", config["networks"], tensors, RecurrentNetwork
         )
@@ -332,7 +360,15 @@ class Recurrent(Engine):
         engine.stopped = config["stopped"]
         engine.notes = {decoded(code): text for code, text in config["notes"]}
         engine.pool, engine.standard = packing.pool_of(tensors), Standard.of_tensors(tensors)
+        engine.cold = Cold.of_tensors(tensors)
         return engine
+
+
+def _some(panel: Panel, most: int) -> Panel:
+    """So many series of a panel, as far apart as any, or all."""
+    if panel.batch <= most:
+        return panel
+    return panel.select(np.linspace(0, panel.batch - 1, most).round().astype(np.int64))
 
 
 def _farthest(seasons: Seasons, lengths: np.ndarray) -> int:

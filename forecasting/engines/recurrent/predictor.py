@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seqlatent.amortised import SCORES, QuantileFunction, Seasons
 from seqlatent.forecasting.engines.amortised.predictor import TOGETHER, Pool
+from seqlatent.forecasting.engines.recurrent.cold import Cold
 from seqlatent.forecasting.engines.recurrent.inputs import Rows, Standard
 from seqlatent.forecasting.frames.panel import Panel
 from seqlatent.recurrent import History, Origins, RecurrentNetwork, said_of
@@ -26,7 +27,8 @@ class Predictor:
     Args:
         networks: The networks.
         seasons: Season lengths.
-        pool: What stands for series of fewer than two values.
+        pool: What stands for series of fewer than two values, and
+        cold: for those of none, by their static features.
         standard: Units of covariates.
         width: Factors of the spread of equal parts of a horizon.
         horizon: Leads of that horizon; any beyond it are as the last ones.
@@ -35,6 +37,7 @@ class Predictor:
     networks: tuple[RecurrentNetwork, ...]
     seasons: Seasons
     pool: Pool
+    cold: Cold
     standard: Standard
     width: tuple[float, ...]
     horizon: int
@@ -46,6 +49,7 @@ class Predictor:
         ahead: Tensor,
         static: Tensor,
         target: np.ndarray,
+        times: np.ndarray | None = None,
     ) -> tuple[QuantileFunction, Tensor]:
         """Distributions ``(N, H)`` and loadings ``(N, H, R)`` of the leads of origins.
 
@@ -55,9 +59,11 @@ class Predictor:
             ahead: Covariates of the leads ``(N, H, U)``.
             static: Static features ``(N, S)``.
             target: Which target each is of ``(N,)``.
+            times: Steps of the time index of the leads ``(N, H)``, where there may be series
+                without values.
         """
         read = origins.read()
-        said = said_of(self.networks, memories, read, ahead, static)
+        said = said_of(self.networks, memories, read, ahead, static, torch.from_numpy(target))
         knots = said.knots * read.scale[..., None] + read.reference[..., None]
         knots = self._widened(knots, origins.leads)
         floor = torch.where(read.lower, 0.0, -torch.inf).to(knots.dtype)
@@ -70,6 +76,11 @@ class Predictor:
             since = (origins.leads[few] + waited[:, None].long()).numpy()
             mean, scale = (torch.from_numpy(x) for x in self.pool.moments(value, of, since))
             knots[few] = mean[..., None] + scale[..., None] * knots.new_tensor(SCORES)
+            none = few[(number == 0) & torch.from_numpy(self.cold.known[of])].numpy()
+            if len(none) and times is not None:
+                features = static[none].numpy()
+                quantiles = self.cold.quantiles(features, target[none], times[none], SCORES)
+                knots[none] = torch.from_numpy(quantiles)
             least = np.where(self.pool.lower[of], 0.0, -np.inf)
             floor[few] = torch.from_numpy(least).to(floor)[:, None]
             whole[few] = torch.from_numpy(self.pool.whole[of])[:, None]
