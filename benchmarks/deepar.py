@@ -1,4 +1,4 @@
-"""How fast is srnn as a forecaster, beside DeepAR of GluonTS?
+"""How fast are the neural forecasters, beside DeepAR of GluonTS?
 
 Training: a step on windows of 168 + 48 hours of the M4 competition's hourly series, 32 windows at a
 time, both with Adam, clipped gradients, Student's t and the same lags; ours is one network of the
@@ -14,10 +14,14 @@ GluonTS needs an older pandas, hence an environment of its own; torch comes firs
     ../gluonts/bin/pip install -r benchmarks/peers/requirements-gluonts.txt
 
     export SEQLATENT_DATA=../shared/data SEQLATENT_GLUONTS_PYTHON=../gluonts/bin/python
-    python benchmarks/deepar.py [--repeats 20] [--python PATH] [--quick]
+    python benchmarks/deepar.py [--model recurrent] [--repeats 20] [--python PATH] [--quick]
+
+``recurrent`` reads as many windows of as many hours, and is asked for four leads from each of 384
+of their rows; what its filters have read is at hand before a step, and computed for a forecast.
 """
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -36,10 +40,12 @@ import torch
 from stopwatch import machine, parameter_count
 from torch import Tensor, nn
 
+from seqlatent.amortised import QuantileFunction, Seasons, copula
 from seqlatent.datasets import split
 from seqlatent.forecasting import DataSummary, spec_of
 from seqlatent.model import LatentModel
 from seqlatent.objectives import elbo
+from seqlatent.recurrent import Data, History, Windows, load_recurrent_networks
 from seqlatent.sequences import Sequences
 
 PEER = Path(__file__).parent / "peers" / "gluonts_deepar.py"
@@ -137,6 +143,73 @@ class Ours:
         return time.process_time() - start, tuple(y.shape)
 
 
+class OursRecurrent:
+    """The network over a bank of filters, and the step that its training makes."""
+
+    def __init__(self, panel: Panel) -> None:
+        self.panel = panel
+        (shipped, *_) = load_recurrent_networks()
+        self.model = copy.deepcopy(shipped).requires_grad_(True).train()
+        self.parameters = list(self.model.parameters())
+        self.adam = torch.optim.Adam(self.parameters, lr=1e-3)
+        self.windows = Windows(rows=CONTEXT + HORIZON, cells=BATCH * (CONTEXT + HORIZON))
+        self.generator = torch.Generator().manual_seed(0)
+        self._data: Data | None = None
+
+    @property
+    def data(self) -> Data:
+        """The panel as filters have read it, each series at the end of its row."""
+        if self._data is None:
+            lengths = self.panel.lengths
+            width = int(lengths.max())
+            y, seen = torch.zeros(len(lengths), width), torch.zeros(len(lengths), width).bool()
+            for i, part in enumerate(self.panel.y.split(lengths.tolist())):
+                y[i, width - len(part) :], seen[i, width - len(part) :] = part, True
+            blank = torch.zeros(len(lengths), width, 0)
+            history = History(y, seen, Seasons(*SEASONS))
+            self._data = Data(history, 1, blank, slice(0, 0), blank[:, 0], HORIZON)
+        return self._data
+
+    def train(self, steps: int, loader: bool) -> float:
+        """Milliseconds of a step: windows are drawn in any of them."""
+        data = self.data
+        start = time.process_time()
+        for _ in range(steps):
+            loss = self.windows.loss(self.model, data, self.generator)
+            assert loss is not None
+            self.adam.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.parameters, 10.0)
+            self.adam.step()
+        return 1e3 * (time.process_time() - start) / steps
+
+    @torch.no_grad()
+    def forecast(self, paths: int, rows: int) -> tuple[float, tuple[int, ...]]:
+        """Seconds for paths of all series, from rows to filters, memories and paths."""
+        network, generator = self.model.eval(), self.generator
+        start = time.process_time()
+        found = []
+        leads = torch.arange(1, HORIZON + 1)
+        for series in torch.arange(len(self.panel.lengths)).split(256):
+            past = self.panel.past(series)
+            y, seen = past.y[..., 0], past.observed[..., 0]
+            history = History(y, seen, Seasons(*SEASONS))
+            last = torch.full((len(y),), y.shape[1] - 1)
+            blank = torch.zeros(*y.shape, 0)
+            memory = network.remember_all(history.rows.float(), blank, history.inside)[:, -1]
+            read = history.origins(torch.arange(len(y)), last, leads.expand(len(y), -1)).read()
+            none, target = torch.zeros(len(y), HORIZON, 0), torch.zeros_like(last)
+            said = network(memory, read, none, none[:, 0], target)
+            knots = said.knots * read.scale[..., None] + read.reference[..., None]
+            scores = copula.sample(said.loadings.double(), paths, generator)
+            found.append(QuantileFunction(knots.double()).at(scores))
+        y = torch.cat(found, 1)
+        return time.process_time() - start, tuple(y.shape)
+
+
+OURS: dict[str, type] = {"srnn": Ours, "recurrent": OursRecurrent}
+
+
 def _fields(sequences: Sequences) -> tuple[Tensor, ...]:
     """Fields without what was cached, so that no step profits from the one before."""
     s = sequences
@@ -190,20 +263,25 @@ class Contest:
         write(self.many, options.series, repeated=options.forecasts)
 
     @cached_property
+    def own(self) -> Any:
+        """Our model on the panel."""
+        return OURS[self.options.model](Panel(**np.load(self.file)))
+
+    @cached_property
     def matched(self) -> int:
         """Width at which DeepAR has about as many parameters as our model."""
-        ours = parameter_count(recipe()[0])
+        ours = parameter_count(self.own.model)
         return min(range(8, 400), key=lambda hidden: abs(deepar_size(hidden) - ours))
 
     def training(self) -> dict[str, dict[str, Any]]:
         """Milliseconds of a step and parameters of each contestant."""
-        own = Ours(Panel(**np.load(self.file)))
+        own, model = self.own, self.options.model
         sizes = [40, self.matched]
         peer = Peer(self.python, self.file, sizes)
         print(f"Peer: {peer.about['versions']}.")
         steps = self.options.steps
-        turns: dict[str, Callable[[bool], float]] = {"srnn": lambda drawn: own.train(steps, drawn)}
-        size = {"srnn": parameter_count(own.model)}
+        turns: dict[str, Callable[[bool], float]] = {model: lambda drawn: own.train(steps, drawn)}
+        size = {model: parameter_count(own.model)}
         for hidden in sizes:
             name = f"DeepAR, 2 x {hidden}"
             size[name] = peer.about["parameters"][str(hidden)]
@@ -222,13 +300,14 @@ class Contest:
         """Seconds and memory of each contestant, in a fresh process each time."""
         found: dict[str, list[dict[str, Any]]] = {}
         for _ in range(self.options.forecast_repeats):
-            found.setdefault("srnn", []).append(self._ours())
+            found.setdefault(self.options.model, []).append(self._ours())
             for hidden in (40, self.matched):
                 found.setdefault(f"DeepAR, 2 x {hidden}", []).append(self._peers(hidden))
         return found
 
     def _ours(self) -> dict[str, Any]:
-        command = [sys.executable, __file__, "--alone", str(self.many)]
+        model = self.options.model
+        command = [sys.executable, __file__, "--model", model, "--alone", str(self.many)]
         alone = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         done = subprocess.run(command, env=alone, check=True, capture_output=True, text=True)
         return json.loads(done.stdout)
@@ -269,16 +348,16 @@ def memory() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def alone(path: str) -> None:
+def alone(path: str, model: str) -> None:
     """Predicts in this process and prints what it cost."""
     base = memory()
-    seconds, shape = Ours(Panel(**np.load(path))).forecast(PATHS, OUR_ROWS)
+    seconds, shape = OURS[model](Panel(**np.load(path))).forecast(PATHS, OUR_ROWS)
     print(json.dumps({"seconds": seconds, "shape": shape, "base": base, "peak": memory()}))
 
 
 def report_training(found: Mapping[str, Mapping[Any, Any]]) -> float:
     """Prints the table; how many times as fast ours is as the DeepAR of its size."""
-    unrolled = {name: CONTEXT + HORIZON - (name != "srnn") for name in found}
+    unrolled = {name: CONTEXT + HORIZON - (name not in OURS) for name in found}
     print("\n| | parameters | ms a step | series-steps a second | with the drawing of batches |")
     print("|---" * 5 + "|")
     rate = {}
@@ -291,7 +370,7 @@ def report_training(found: Mapping[str, Mapping[Any, Any]]) -> float:
         )
     ours, default, matched = rate.values()
     print(
-        f"\nA step of srnn handles {ours[0] / matched[0]:.2f} times as many series-steps a second "
+        f"\nA step of ours handles {ours[0] / matched[0]:.2f} times as many series-steps a second "
         f"as DeepAR of its size and {ours[0] / default[0]:.2f} times as many as DeepAR by default; "
         f"with the drawing of batches {ours[1] / matched[1]:.2f} and {ours[1] / default[1]:.2f}."
     )
@@ -311,6 +390,7 @@ def report_prediction(found: Mapping[str, list[dict[str, Any]]], series: int) ->
 def main() -> None:
     """Prints two tables and their conclusion."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", choices=OURS, default="srnn")
     parser.add_argument("--repeats", type=int, default=20, help="rounds of training that count")
     parser.add_argument("--forecast-repeats", type=int, default=2, help="rounds of prediction")
     parser.add_argument("--steps", type=int, default=2, help="training steps in a turn")
@@ -324,7 +404,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     if options.alone:
-        return alone(options.alone)
+        return alone(options.alone, options.model)
     if not options.python:
         parser.error("name the interpreter that has gluonts: --python or SEQLATENT_GLUONTS_PYTHON.")
     if options.quick:

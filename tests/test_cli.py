@@ -551,7 +551,7 @@ def test_statuses_of_a_process(data):
 def test_the_demo_scores_writes_and_draws(tmp_path, monkeypatch):
     from seqlatent.forecasting.cli import demo
 
-    monkeypatch.setattr(demo, "MODELS", ("seasonal_naive", "structural", "amortised"))
+    monkeypatch.setattr(demo, "MODELS", ("seasonal_naive", "structural", "recurrent"))
     monkeypatch.setattr(demo, "QUICK", 0.3)
     text = run("demo", "--quick", "--out", tmp_path).stdout
     assert re.search(r"model +wql +mase +coverage80 +seconds", text)
@@ -559,7 +559,7 @@ def test_the_demo_scores_writes_and_draws(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["fan.png", "forecast.csv"]
     found = pd.read_csv(tmp_path / "forecast.csv")
     assert len(found) == 3 * 24
-    assert np.isfinite(found[["y", "structural", "amortised"]]).all(axis=None)
+    assert np.isfinite(found[["y", "structural", "recurrent"]]).all(axis=None)
     assert "no such folder" in run("demo", "--out", tmp_path / "none", status=1).stderr
 
 

@@ -293,10 +293,17 @@ def panel(series=12, steps=60, seed=0, targets=1):
     return Data(history, targets, blank[0], slice(0, 0), blank[1], farthest=4)
 
 
+def small():
+    """A network that steps cost little of."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return RecurrentNetwork(hidden=16, width=24, factors=2)
+
+
 @pytest.mark.parametrize("targets", [1, 3])
 def test_a_training_learns_and_says_when_it_was_best(targets):
     how = Recipe(members=2, steps=60, every=20)
-    found = train(panel(targets=targets), 4, how=how, seed=1)
+    found = train(panel(targets=targets), 4, start=[small()], how=how, seed=1)
     assert list(found.losses) == [0, 20, 40, 60]
     assert found.losses[found.steps] <= min(found.losses.values()) + 0.02
     assert found.losses[60] < found.losses[20] + 0.05
@@ -315,6 +322,20 @@ def test_a_training_starts_where_it_is_told():
             torch.testing.assert_close(member.state_dict()[name], weight.float())
 
 
+@pytest.mark.parametrize("targets", [1, 2])
+def test_one_of_three_networks_stays_as_it_was(targets):
+    start = network().float()
+    found = train(panel(targets=targets), 4, start=[start], how=Recipe(members=3, steps=2))
+    assert len(found.networks) == 3
+    alike = [
+        all(torch.equal(w, one.state_dict()[name]) for name, w in start.state_dict().items())
+        for one in found.networks
+    ]
+    # where targets are to be learned of, none does
+    assert alike == [False, False, targets == 1]
+    assert found.networks[2] is not start
+
+
 def test_drawn_series_are_learned_from():
     windows = Windows(origins=64, leads=3, rows=32, cells=512)
     trainer = RecurrentTrainer(
@@ -327,7 +348,9 @@ def test_drawn_series_are_learned_from():
 
 def test_a_training_is_repeated_by_its_seed():
     how = Recipe(members=1, steps=4, every=2)
-    one, two, other = (train(panel(), 4, how=how, seed=seed) for seed in (1, 1, 2))
+    one, two, other = (
+        train(panel(), 4, start=[small()], how=how, seed=seed) for seed in (1, 1, 2)
+    )
     weights = [torch.cat([w.flatten() for w in f.networks[0].parameters()]) for f in (one, two)]
     torch.testing.assert_close(*weights, rtol=0, atol=0)
     last = torch.cat([w.flatten() for w in other.networks[0].parameters()])
@@ -337,7 +360,7 @@ def test_a_training_is_repeated_by_its_seed():
 @pytest.mark.parametrize("allowed", [0, 3, 7])
 def test_a_training_that_is_stopped_leaves_a_network(allowed):
     how = Recipe(members=2, steps=6, every=2)
-    found = train(panel(), 4, how=how, going_on=lambda step, steps: step < allowed)
+    found = train(panel(), 4, start=[small()], how=how, going_on=lambda step, steps: step < allowed)
     # networks that the held-out block would have left as they are need no steps
     assert len(found.networks) == (2 if found.steps == 0 else 1)
     assert all(w.isfinite().all() for w in found.networks[0].parameters())
@@ -345,7 +368,7 @@ def test_a_training_that_is_stopped_leaves_a_network(allowed):
 
 @pytest.mark.parametrize("steps", [2, 4, 6])
 def test_few_rows_are_trained_on_without_a_held_out_block(steps):
-    found = train(panel(2, steps), 4, how=Recipe(members=1, steps=3))
+    found = train(panel(2, steps), 4, start=[small()], how=Recipe(members=1, steps=3))
     assert not found.losses
     assert found.width == (1.0, 1.0, 1.0)
 

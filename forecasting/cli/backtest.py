@@ -84,7 +84,7 @@ def backtest(
     forecast on the past; the share of values inside the interval of each level; and seconds of
     fitting and forecasting. Of wql, crps and mase, less is better.
 
-    seqlatent backtest sales.csv --h 14 --n-windows 3 --model srnn --model ets
+    seqlatent backtest sales.csv --h 14 --n-windows 3 --model recurrent --model ets
     """
     from seqlatent.forecasting.frames.read import read
 

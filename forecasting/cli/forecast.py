@@ -90,7 +90,7 @@ def forecast(
     --target-col. For each model the forecasts have its median, its mean, and the ends of its
     intervals.
 
-    seqlatent forecast sales.csv --h 14 --model srnn --out forecast.csv --plot fan.png
+    seqlatent forecast sales.csv --h 14 --model recurrent --out forecast.csv --plot fan.png
     """
     voice = Voice(quiet)
     results.check(data=data is not None)

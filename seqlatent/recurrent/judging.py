@@ -63,16 +63,19 @@ class Judge:
         series, which = rows.unique(return_inverse=True)
         first = max(0, int(steps.min()) + 1 - _ROWS)
         there = slice(first, int(steps.max()) + 1)
-        found = []
+        found: dict[int, Tensor] = {}
         for network in networks:
+            if id(network) in found:
+                continue
             memory = network.remember_all(
                 h.rows[series, there].float(), self.data.row[series, there], h.inside[series, there]
             )
-            found.append(network(memory[which, steps - first], read, *inputs).knots)
+            found[id(network)] = network(memory[which, steps - first], read, *inputs).knots
         past = past_of(read, h.seasons)
         at = steps[:, None] + leads
         y = ((h.y[rows[:, None], at] - read.reference) / past.scale).float()
-        return torch.stack(found).mean(0), y, h.seen[rows[:, None], at], past.to(torch.float32)
+        knots = torch.stack([found[id(network)] for network in networks]).mean(0)
+        return knots, y, h.seen[rows[:, None], at], past.to(torch.float32)
 
     @torch.no_grad()
     def loss(self, networks: Sequence[RecurrentNetwork]) -> float:

@@ -72,7 +72,9 @@ def train(
 
     The first is trained without the last block of a horizon, whose loss says after how many steps
     it is best to stop, and how wide intervals should be; all are then trained on everything for as
-    many steps.
+    many steps. Of three or more that start from drawn series the last one stays as it was, unless
+    there is something that a panel alone can tell of: what moved a whole panel of late, and all
+    others have learned, it has not.
 
     Args:
         data: The panel.
@@ -85,7 +87,9 @@ def train(
     """
     cells = int(data.history.seen.sum())
     most = min(100 + cells // 2000, 300) if how.steps is None else how.steps
-    total = most * (1 + how.members)
+    kept_as = [copy.deepcopy(start[-1])] if _stays(data, how, start) else []
+    trained = how.members - len(kept_as)
+    total = most * (1 + trained)
     judge = Judge(data, horizon)
     losses: dict[int, float] = {}
     networks_at: dict[int, RecurrentNetwork] = {}
@@ -96,16 +100,16 @@ def train(
         for step in range(most + 1):
             if step % how.every == 0 or step == most:
                 network = networks_at[step] = trial.averaged()
-                losses[step] = judge.loss([network])
+                losses[step] = judge.loss([network] * trained + kept_as)
             if step == most or not going_on(done, total):
                 break
             trial.step()
             done += 1
     best = max((k for k, x in losses.items() if x <= min(losses.values()) + _ALIKE), default=most)
     kept = networks_at.get(best)
-    width = judge.width([kept]) if kept is not None else (1.0,) * THIRDS
+    width = (1.0,) * THIRDS if kept is None else judge.width([kept] * trained + kept_as)
     networks, stopped = [], False
-    for k in range(how.members):
+    for k in range(trained):
         first = start[k % len(start)] if start else None
         run = _Run(data, how, best, seed + 1 + k, first)
         for _ in range(best):
@@ -120,7 +124,13 @@ def train(
             networks.append(run.averaged() if kept is None else kept)
         if stopped:
             break
-    return Trained(networks, best, losses, width)
+    return Trained(networks + kept_as, best, losses, width)
+
+
+def _stays(data: Data, how: Recipe, start: Sequence[RecurrentNetwork]) -> bool:
+    """Whether one of the networks stays as it was."""
+    own = sum(data.sizes[name] for name in ("rows", "ahead", "static"))
+    return bool(start) and how.members > 2 and not own and data.targets == 1
 
 
 class _Run:
