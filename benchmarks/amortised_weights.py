@@ -4,8 +4,8 @@
     python benchmarks/amortised_weights.py build/amortised --device cuda
     python benchmarks/amortised_weights.py build/amortised --pack     # what is there, as it is
 
-    python benchmarks/amortised_weights.py build/latents --kind latents      # what series are made of
-    python benchmarks/amortised_weights.py build/recurrent --kind recurrent  # with a memory
+    python benchmarks/amortised_weights.py build/latents --kind latents
+    python benchmarks/amortised_weights.py build/recurrent --kind recurrent
 
 A run that was stopped goes on from the checkpoints in its folder. At the end the networks, and a
 card of how they were made, are written to ``weights.safetensors`` beside the code that reads them.

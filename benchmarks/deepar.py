@@ -198,8 +198,8 @@ class OursRecurrent:
             blank = torch.zeros(*y.shape, 0)
             memory = network.remember_all(history.rows.float(), blank, history.inside)[:, -1]
             read = history.origins(torch.arange(len(y)), last, leads.expand(len(y), -1)).read()
-            none, target = torch.zeros(len(y), HORIZON, 0), torch.zeros_like(last)
-            said = network(memory, read, none, none[:, 0], target)
+            none = torch.zeros(len(y), HORIZON, 0)
+            said = network(memory, read, none, none[:, 0])
             knots = said.knots * read.scale[..., None] + read.reference[..., None]
             scores = copula.sample(said.loadings.double(), paths, generator)
             found.append(QuantileFunction(knots.double()).at(scores))

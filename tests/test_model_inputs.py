@@ -144,7 +144,7 @@ def test_several_targets_are_forecast_or_refused(name):
     df = frame().drop(columns="x")
     model = forecaster(name, Columns(target=["y", "z"]))
     if CELLS[name]["several targets"] == "no":
-        with pytest.raises(TargetError, match="use 'srnn', 'vrnn' or 'deep_markov'"):
+        with pytest.raises(TargetError, match="use 'recurrent', 'srnn', 'vrnn' or 'deep_markov'"):
             model.fit(df)
         return
     found = model.fit(df).predict(AHEAD, samples=5)

@@ -108,8 +108,8 @@ def test_filters_of_logarithms_are_those_of_values_that_are_logarithms(seasons):
 
 
 def test_what_is_not_positive_has_forecasts_of_values_alone():
-    y, seen = walks(2, 40, missing=0.0)
-    for y in (y - 1e9, y.abs() * (torch.arange(40) != 25)):
+    values, seen = walks(2, 40, missing=0.0)
+    for y in (values - 1e9, values.abs() * (torch.arange(40) != 25)):
         history = History(y, seen, Seasons(4))
         leads = torch.tensor([1, 4, 9]).expand(BATCH, -1)
         read = history.origins(torch.arange(BATCH), torch.full((BATCH,), 39), leads).read()
@@ -252,9 +252,8 @@ def test_quantiles_do_not_fall_and_covariates_begin_as_nothing():
         torch.manual_seed(0)
         net = RecurrentNetwork(rows=1, ahead=2, static=3)
     blank = torch.zeros(BATCH, 8, 2), torch.zeros(BATCH, 3)
-    target = torch.zeros(BATCH, dtype=torch.int64)
-    one = net(memory, read, *blank, target)
-    two = net(memory, read, blank[0] + 5, blank[1] - 5, target)
+    one = net(memory, read, *blank)
+    two = net(memory, read, blank[0] + 5, blank[1] - 5)
     same(one, two, rtol=0, atol=0)
     assert (one.knots.diff(dim=-1) >= 0).all()
 
@@ -267,17 +266,11 @@ def test_targets_are_independent_until_a_panel_says_that_they_are_not():
     memory, blank = torch.zeros(BATCH, 6).double(), torch.zeros(BATCH, 3, 0).double()
     net = network(targets=3)
     chance = torch.tensor([[1.0, 0, 0], [0.6, -0.8, 0], [0.0, 0.0, 1.0]]).double()
+    alone = net(memory, read, blank, blank[:, 0]).loadings
     for between in (torch.eye(3).double(), 4 * chance):
         net.between.copy_(between)
-        said = [
-            net(memory, read, blank, blank[:, 0], torch.full((BATCH,), target)).loadings
-            for target in range(3)
-        ]
-        # correlations of targets times those of leads
-        alone = said[0].unflatten(-1, (3, 2))[..., 0, :]
-        of_leads = alone @ alone.mT
-        of_targets = between @ between.mT / between.square().sum(1)[:, None].sqrt()
-        of_targets = of_targets / between.square().sum(1).sqrt()
+        said = [net.tied(alone, torch.full((BATCH,), target)) for target in range(3)]
+        of_leads, of_targets = alone @ alone.mT, between @ between.mT
         for i in range(3):
             for j in range(3):
                 torch.testing.assert_close(said[i] @ said[j].mT, of_targets[i, j] * of_leads)
@@ -348,9 +341,7 @@ def test_drawn_series_are_learned_from():
 
 def test_a_training_is_repeated_by_its_seed():
     how = Recipe(members=1, steps=4, every=2)
-    one, two, other = (
-        train(panel(), 4, start=[small()], how=how, seed=seed) for seed in (1, 1, 2)
-    )
+    one, two, other = (train(panel(), 4, start=[small()], how=how, seed=seed) for seed in (1, 1, 2))
     weights = [torch.cat([w.flatten() for w in f.networks[0].parameters()]) for f in (one, two)]
     torch.testing.assert_close(*weights, rtol=0, atol=0)
     last = torch.cat([w.flatten() for w in other.networks[0].parameters()])

@@ -17,7 +17,6 @@ def panel(effect, series=60, seed=0, log=True):
         a, kind = rng.normal(), rng.choice(["x", "y"])
         wave = np.array([0.3, -0.1, -0.3, 0.1]) * (1 if kind == "x" else -1)
         level = effect * a
-        t = np.arange(ROWS)
         y = level + np.tile(wave, ROWS // SEASON) + 0.05 * rng.normal(size=ROWS)
         y = np.exp(3 + y) if log else 10 * y
         ds = pd.date_range("2015-01-01", periods=ROWS, freq="QS")
@@ -46,7 +45,9 @@ def test_levels_and_seasons_of_new_series_follow_their_statics(log):
     unit = np.log if log else (lambda x: x / 10)
     error = unit(both["recurrent"]) - unit(both["y"])
     assert np.sqrt((error**2).mean()) < 0.25  # the levels alone deviate by one
-    moved = unit(both["recurrent"]) - unit(both["recurrent"]).groupby(both["unique_id"]).transform("mean")
+    moved = unit(both["recurrent"]) - unit(both["recurrent"]).groupby(both["unique_id"]).transform(
+        "mean"
+    )
     true = unit(both["y"]) - unit(both["y"]).groupby(both["unique_id"]).transform("mean")
     assert np.corrcoef(moved, true)[0, 1] > 0.9
 

@@ -41,8 +41,8 @@ def demo(
 
     The sea off Peru, carbon dioxide on Mauna Loa (with months that are missing), and the turnover
     of Europe's makers of electrical equipment come with statsmodels. The last two years of each are
-    hidden, forecast by a structural model, by recurrent networks that drawn series have taught before,
-    and by two baselines, and compared.
+    hidden, forecast by a structural model, by recurrent networks that drawn series have taught
+    before, and by two baselines, and compared.
     """
     began = time.perf_counter()
     if not Path(out).is_dir():

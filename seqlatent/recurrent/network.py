@@ -139,9 +139,8 @@ class RecurrentNetwork(nn.Module):
         read: Read,
         ahead: Float[Tensor, "N H U"],
         static: Float[Tensor, "N S"],
-        target: Int[Tensor, " N"],
     ) -> Said:
-        """What is said of the leads of some origins, each of a target."""
+        """What is said of the leads of some origins, of each target by itself."""
         kind = memory.dtype
         lead = self.lead(read.features.to(kind)) + self.lead_covariates(ahead)
         x = lead + (self.state(memory) + self.static(static))[:, None]
@@ -159,11 +158,19 @@ class RecurrentNetwork(nn.Module):
         loadings = self.copula(h)
         size = loadings.square().sum(-1, keepdim=True)
         loadings = loadings * torch.rsqrt(1 + size / _MOST)
-        if self.between is not None:
-            # correlations of targets times those of leads: the factors of each target mix others'
-            rows = F.normalize(torch.tril(self.between), dim=-1)[target]
-            loadings = (rows[:, None, :, None] * loadings[:, :, None]).flatten(2)
         return Said(torch.cat([middle - down, middle, middle + up], -1), loadings)
+
+    def tied(
+        self, loadings: Float[Tensor, "N H R"], target: Int[Tensor, " N"]
+    ) -> Float[Tensor, "N H F"]:
+        r"""Loadings of targets together: a matrix between targets times what leads share.
+
+        .. math:: v_{dh} = W_d \otimes v_h, \quad v_{dh}^\top v_{eg} = (W W^\top)_{de} v_h^\top v_g
+        """
+        if self.between is None:
+            return loadings
+        rows = torch.tril(self.between)[target]
+        return (rows[:, None, :, None] * loadings[:, :, None]).flatten(2)
 
 
 class _Block(nn.Module):

@@ -1,6 +1,7 @@
 """What networks are trained by: the loss of windows of a panel, at all of their rows and leads."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from seqlatent.amortised.network import Raw
 from seqlatent.amortised.objective import normal_scores, quantile_loss
 from seqlatent.amortised.past import Past
 from seqlatent.recurrent.history import History, Read
-from seqlatent.recurrent.network import RecurrentNetwork
+from seqlatent.recurrent.network import RecurrentNetwork, Said
 
 __all__ = ["LEAST", "Data", "Windows", "past_of"]
 
@@ -55,10 +56,43 @@ class Data:
             "targets": self.targets,
         }
 
-    def inputs(self, i: Tensor, step: Tensor, leads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Covariates of leads ``(N, H, U)`` and series ``(N, S)``, and targets ``(N,)``."""
+    def inputs(self, i: Tensor, step: Tensor, leads: Tensor) -> tuple[Tensor, Tensor]:
+        """Covariates of leads ``(N, H, U)`` and series ``(N, S)``."""
         at = (step[:, None] + leads).clamp_max(self.row.shape[1] - 1)
-        return self.row[i[:, None], at][..., self.ahead], self.static[i], i % self.targets
+        return self.row[i[:, None], at][..., self.ahead], self.static[i]
+
+
+class Told(NamedTuple):
+    """What a network says of leads of some origins, all targets of each in turn, and what came.
+
+    Attributes:
+        said: Quantiles and loadings.
+        y: Values, in units of the scale from the reference ``(N, H)``.
+        past: Reference and scale of origins.
+        seen: Which values there are ``(N, H)``.
+        target: Which target each line is of ``(N,)``.
+    """
+
+    said: Said
+    y: Tensor
+    past: Past
+    seen: Tensor
+    target: Tensor
+
+    def scores(self, network: RecurrentNetwork, generator: torch.Generator) -> Tensor:
+        """Normal scores of the values ``(N, H)``, without gradients."""
+        loadings = network.tied(self.said.loadings, self.target)
+        raw = Raw(self.said.knots, loadings)
+        return normal_scores(raw, self.y, self.past, self.seen, generator)
+
+    def joint(self, network: RecurrentNetwork, x: Tensor, targets: int) -> Tensor:
+        """Mean log density of the copula for a value, leads of all targets together."""
+        loadings = network.tied(self.said.loadings, self.target)
+        x, loadings, seen = (
+            t.reshape(-1, targets * x.shape[1], *t.shape[2:]) for t in (x, loadings, self.seen)
+        )
+        found = copula.log_density(x, loadings, seen) / seen.sum(1).clamp_min(1)
+        return found.sum() / seen.any(1).sum()
 
 
 @dataclass(frozen=True)
@@ -84,6 +118,19 @@ class Windows:
         self, network: RecurrentNetwork, data: Data, generator: torch.Generator
     ) -> Tensor | None:
         """Mean loss of some windows, at some of their rows; None where nothing can be told."""
+        told = self.told(network, data, generator)
+        if told is None:
+            return None
+        # what is not seen weighs nothing, but would count as series
+        share = told.seen.any(1).float().mean()
+        marginal = quantile_loss(told.said.knots, told.y, told.past, told.seen) / share
+        x = told.scores(network, generator)
+        return marginal - _DEPENDENCE * told.joint(network, x, data.targets)
+
+    def told(
+        self, network: RecurrentNetwork, data: Data, generator: torch.Generator
+    ) -> "Told | None":
+        """What a network says of some windows, and what came; None where nothing did."""
         h, d, g = data.history, data.targets, generator
         end = h.y.shape[1] if data.end is None else data.end
         m, long = h.seasons
@@ -112,44 +159,20 @@ class Windows:
         which = (torch.arange(many)[:, None, None] * d + torch.arange(d)).expand_as(place).flatten()
         memory = memory[which, place.flatten()]
         leads = leads[:, :, None].expand(-1, -1, d, -1).reshape(-1, self.leads)
-        return _loss_of(network, data, memory, i, step, leads, end, g)
-
-
-def _loss_of(
-    network: RecurrentNetwork,
-    data: Data,
-    memory: Tensor,
-    i: Tensor,
-    step: Tensor,
-    leads: Tensor,
-    end: int,
-    generator: torch.Generator,
-) -> Tensor | None:
-    h, d = data.history, data.targets
-    inside = step[:, None] + leads < end
-    leads = torch.where(inside, leads, 1)
-    origins = h.origins(i, step, leads)
-    at = (step[:, None] + leads).clamp_max(h.y.shape[1] - 1)
-    able = (origins.scalars["number"] >= LEAST) & (origins.scalars["scale"] > 0)
-    seen = h.seen[i[:, None], at] & inside & able[:, None]
-    if not bool(seen.any()):
-        return None
-    read = origins.read()
-    said = network(memory, read, *data.inputs(i, step, leads))
-    past = past_of(read, h.seasons)
-    target = ((h.y[i[:, None], at] - read.reference) / past.scale).float()
-    target = torch.where(seen, target, 0.0)
-    past = past.to(torch.float32)
-    # what is not seen weighs nothing, but would count as series
-    share = seen.any(1).float().mean()
-    marginal = quantile_loss(said.knots, target, past, seen) / share
-    x = normal_scores(Raw(said.knots, said.loadings), target, past, seen, generator)
-    # leads of all targets stand together
-    x, loadings, known = (
-        t.reshape(-1, d * leads.shape[1], *t.shape[2:]) for t in (x, said.loadings, seen)
-    )
-    joint = copula.log_density(x, loadings, known) / known.sum(1).clamp_min(1)
-    return marginal - _DEPENDENCE * joint.sum() / known.any(1).sum()
+        inside = step[:, None] + leads < end
+        leads = torch.where(inside, leads, 1)
+        origins = h.origins(i, step, leads)
+        at = (step[:, None] + leads).clamp_max(h.y.shape[1] - 1)
+        able = (origins.scalars["number"] >= LEAST) & (origins.scalars["scale"] > 0)
+        seen = h.seen[i[:, None], at] & inside & able[:, None]
+        if not bool(seen.any()):
+            return None
+        read = origins.read()
+        said = network(memory, read, *data.inputs(i, step, leads))
+        past = past_of(read, h.seasons)
+        y = ((h.y[i[:, None], at] - read.reference) / past.scale).float()
+        y = torch.where(seen, y, 0.0)
+        return Told(said, y, past.to(torch.float32), seen, i % d)
 
 
 def past_of(read: Read, seasons: Seasons) -> Past:

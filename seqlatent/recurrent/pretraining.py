@@ -25,7 +25,7 @@ class RecurrentTrainer(Trainer):
     Args:
         curriculum: What it is trained on.
         often: Steps for each draw.
-        windows: Series, origins and leads of a step.
+        windows: What is drawn for a step; None for 768 origins of 64 windows of 128 rows.
         options: Those of :class:`~seqlatent.amortised.Trainer`.
     """
 
@@ -34,10 +34,11 @@ class RecurrentTrainer(Trainer):
         curriculum: Curriculum | None = None,
         *,
         often: int = 8,
-        windows: Windows = Windows(origins=768, leads=4, rows=128, cells=8192),
+        windows: Windows | None = None,
         **options: Any,
     ) -> None:
-        self.often, self.windows = often, windows
+        self.often = often
+        self.windows = Windows(768, 4, 128, 8192) if windows is None else windows
         self._left = 0
         super().__init__(Curriculum(batch=256) if curriculum is None else curriculum, **options)
 

@@ -19,6 +19,7 @@ __all__ = ["Recipe", "Trained", "said_of", "train"]
 
 _AVERAGE = 0.99  # share of the past that averaged weights keep at a step
 _FASTER = 10.0  # times the rate for what a panel alone can tell, which begins as nothing
+_TIES, _TIED = 6, 120  # draws of windows, and steps, by which targets are tied together
 # More steps are better than a held-out loss says on the way: rates have not fallen yet.
 _ALIKE = 0.02
 
@@ -38,7 +39,7 @@ class Recipe:
     members: int = 3
     steps: int | None = None
     lr: float = 2e-3
-    windows: Windows = Windows()
+    windows: Windows = field(default_factory=Windows)
     every: int = 25
 
 
@@ -119,7 +120,7 @@ def train(
             run.step()
             done += 1
         if not stopped:
-            networks.append(run.averaged())
+            networks.append(_tied(run.averaged(), data, how, run.generator))
         elif not networks:
             networks.append(run.averaged() if kept is None else kept)
         if stopped:
@@ -131,6 +132,36 @@ def _stays(data: Data, how: Recipe, start: Sequence[RecurrentNetwork]) -> bool:
     """Whether one of the networks stays as it was."""
     own = sum(data.sizes[name] for name in ("rows", "ahead", "static"))
     return bool(start) and how.members > 2 and not own and data.targets == 1
+
+
+def _tied(
+    network: RecurrentNetwork, data: Data, how: Recipe, generator: torch.Generator
+) -> RecurrentNetwork:
+    """A network whose targets are tied together as all windows say, and not the last steps alone.
+
+    What leads and targets share is learned slower than what each will be, and a held-out block
+    does not ask for it.
+    """
+    if network.between is None:
+        return network
+    told = []
+    with torch.no_grad():
+        for _ in range(_TIES):
+            one = how.windows.told(network, data, generator)
+            if one is not None:
+                told.append((one, one.scores(network, generator)))
+    if not told:
+        return network
+    network.between.requires_grad_(True)
+    optimiser = torch.optim.Adam([network.between], 0.05)
+    for step in range(_TIED):
+        one, x = told[step % len(told)]
+        for group in optimiser.param_groups:
+            group["lr"] = 0.05 * (1 - step / _TIED)
+        optimiser.zero_grad()
+        (-one.joint(network, x, data.targets)).backward()
+        optimiser.step()
+    return network.requires_grad_(False)
 
 
 class _Run:
@@ -194,8 +225,9 @@ def said_of(
 ) -> Said:
     """What networks say together: quantiles averaged by level, copulas as correlations."""
     found = [
-        network(memory, read, ahead, static, target)
+        network(memory, read, ahead, static)
         for network, memory in zip(networks, memories, strict=True)
     ]
     knots = torch.stack([one.knots for one in found]).mean(0)
-    return Said(knots, copula.averaged([one.loadings for one in found]))
+    tied = [n.tied(one.loadings, target) for n, one in zip(networks, found, strict=True)]
+    return Said(knots, copula.averaged(tied))

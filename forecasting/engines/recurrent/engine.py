@@ -269,9 +269,7 @@ class Recurrent(Inspected):
         memories = [state[f"memory.{k}"].flatten(0, 1) for k in range(len(self.networks))]
         target = np.tile(np.arange(self.targets), len(leads) // self.targets)
         static = state["static"].flatten(0, 1)
-        function, loadings = self._predictor.forecast(
-            origins, memories, u, static, target, times
-        )
+        function, loadings = self._predictor.forecast(origins, memories, u, static, target, times)
         return function, loadings.reshape(len(leads) // self.targets, -1, loadings.shape[-1])
 
     @property

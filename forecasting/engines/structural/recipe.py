@@ -31,8 +31,8 @@ def one_target(name: str, data_summary: DataSummary) -> None:
     """Raises a TargetError where there are several targets."""
     if data_summary.obs_dim > 1:
         raise TargetError(
-            f"{name} forecasts one target, found {data_summary.obs_dim}; use 'srnn', 'vrnn' or "
-            "'deep_markov', which model several jointly, or a forecaster for each target."
+            f"{name} forecasts one target, found {data_summary.obs_dim}; use 'recurrent', 'srnn', "
+            "'vrnn' or 'deep_markov', which model several jointly, or a forecaster for each target."
         )
 
 
