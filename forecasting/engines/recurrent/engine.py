@@ -31,6 +31,7 @@ from seqlatent.recurrent import (
     Origins,
     Recipe,
     RecurrentNetwork,
+    Trained,
     load_recurrent_networks,
     train,
 )
@@ -145,7 +146,7 @@ class Recurrent(Inspected):
         if steps.left:
             done, count = steps.left
             self.stopped = f"training stopped by time_limit after {done} of {count} steps"
-        self._note(fit_options.season_lengths, bool(found.losses))
+        self._note(fit_options.season_lengths, found)
 
     def _data(self, panel: Panel, farthest: int) -> Data:
         """What networks are trained on: of many series some, of long ones the end."""
@@ -161,10 +162,15 @@ class Recurrent(Inspected):
         known = slice(0, self.standard.sizes["ahead"])
         return Data(history, self.targets, rows.covariates.float(), known, static, farthest)
 
-    def _note(self, season_lengths: tuple[int, ...], held_out: bool) -> None:
+    def _note(self, season_lengths: tuple[int, ...], found: Trained) -> None:
         said = [self.stopped]
-        if not held_out and not self.stopped:
+        if not found.losses and not self.stopped:
             said.append("too few rows to hold out a block, so that all steps were made")
+        if not found.steps and sum(self.standard.sizes.values()):
+            said.append(
+                "held-out blocks are forecast best without a step of training, so that covariates "
+                "and static features are not read"
+            )
         if len(season_lengths) > 2:
             first, *between, last = season_lengths
             said.append(

@@ -113,7 +113,9 @@ class Predictor:
         ]
         static = torch.from_numpy(self.standard.static(panel, targets))
         known = slice(0, self.standard.sizes["ahead"])
-        asked = seen.clone()
+        # holes are forecast too: who stands beside whom in a product of matrices, whose last digits
+        # depend on it, must not follow from what is missing
+        asked = rows.there.clone()
         asked[:, 0] = False
         asked[:, 1:] &= inside[:, :-1]
         line, column = asked.nonzero(as_tuple=True)
@@ -127,9 +129,11 @@ class Predictor:
             ahead = rows.covariates[i, t][:, None, known]
             before = [memory[i, t - 1] for memory in memories]
             function, _ = self.forecast(origins, before, ahead, static[i], target[part])
-            y = rows.y[i, t][:, None]
+            y = rows.y[i, t].nan_to_num()[:, None]
             less, up_to = (x[:, 0].numpy() for x in function.distribution(y))
             at = row[part], target[part]
             log_prob[at] = function.log_prob(y)[:, 0].numpy()
             pit[at] = np.clip(less + unit[at] * (up_to - less), 0.0, 1.0)
+        missing = np.isnan(panel.y)
+        log_prob[missing] = pit[missing] = np.nan
         return log_prob, pit
