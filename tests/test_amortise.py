@@ -108,6 +108,7 @@ def held_out(network, prior):
     return block_loss(found.marginals, batch)
 
 
+@pytest.mark.slow
 def test_what_is_learned_is_the_prior():
     one, other = (network_of(trained(prior, steps=200)) for prior in (OSCILLATOR, CALM))
     untrained = held_out(small(), OSCILLATOR)
@@ -327,6 +328,7 @@ def test_a_narrow_prior_can_be_had_by_one_line():
 # --- what series are made of -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_components_of_the_prior_can_be_asked_for_also_after_loading(tmp_path):
     fitted = Forecaster(trained(latents=True), season_length=1, freq="D").fit(frame())
     table = fitted.components(level=[80])

@@ -335,6 +335,7 @@ def test_a_filtered_component_does_not_depend_on_later_rows(model, df, row):
         np.testing.assert_allclose(one[keys], two[keys], rtol=0, atol=atol)
 
 
+@pytest.mark.slow
 def test_a_smoothed_row_is_that_of_any_window_length_in_a_short_series(monkeypatch):
     """How many windows are read at once tells nothing."""
     df = strange()

@@ -332,6 +332,7 @@ def test_parameters_are_in_the_units_of_the_data():
 # --- what ships --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seasons", [Seasons(1), Seasons(4), Seasons(12)])
 def test_shipped_posteriors_hold_the_truth_as_often_as_they_say(seasons):
     inside, events, beside, generator = {}, [], [], seeded(5)

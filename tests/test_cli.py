@@ -272,6 +272,7 @@ def test_info_counts_members_and_parameters(frame, tmp_path):
     assert re.search(rf"srnn +latent +2 +{numbers:,}", run("info", folder).stdout)
 
 
+@pytest.mark.slow
 def test_networks_of_the_package_forecast_and_are_told(data, tmp_path):
     folder = tmp_path / "model"
     result = run("forecast", data, "--h", 2, "--model", "amortised", "--save", folder, "-q")

@@ -394,6 +394,7 @@ def test_covariates_that_are_known_ahead_are_read():
     assert 5 < on - off < 14
 
 
+@pytest.mark.slow
 def test_several_targets_have_a_joint_law():
     rng = np.random.default_rng(0)
     both = rng.normal(size=(400,)).cumsum()

@@ -44,7 +44,7 @@ State = dict[str, Tensor]
 _OPTIONS = ("members", "steps", "horizon", "pretrained")
 _CELLS = 600_000  # cells of the past that networks are trained on
 _LONG = 20_000  # rows of a series that they are trained on
-_AT_ONCE = 2**18  # cells that are filtered at once
+_AT_ONCE = 2**16  # cells that are filtered at once
 _TOLD = 5000  # series that tell of those without values
 _LEADS = 2**14  # leads of series that are forecast at once
 
@@ -223,9 +223,8 @@ class Recurrent(Inspected):
         found["recent"] = _followed(old, recent, run.inside)
         for k, network in enumerate(self.networks):
             start = None if state is None else state[f"memory.{k}"].flatten(0, 1)
-            found[f"memory.{k}"] = network.remember_all(
-                run.rows, rows.covariates, run.inside, start
-            )[:, -1]
+            memory = network.remember_all(run.rows, rows.covariates, run.inside, start)
+            found[f"memory.{k}"] = memory[:, -1].clone()  # a view would keep all rows
         shaped = {k: x.unflatten(0, (-1, self.targets)) for k, x in found.items()}
         static = torch.from_numpy(self.standard.static(panel, self.targets))
         shaped["static"] = static.unflatten(0, (-1, self.targets))
