@@ -19,25 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scoreboard import LEVELS, SEASONS, weighted_quantile_loss
+from scoreboard import LEVELS, SEASONS, block, weighted_quantile_loss
 
-from seqlatent.datasets import Task, split, tasks
+from seqlatent.datasets import Task, tasks
 
 PATHS = 200
 THIRDS = 3
-
-
-def block(task: Task, origin: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Past and future of an origin, of the series that are long enough."""
-    past, test = split(task)
-    if origin == 0:
-        return past, test
-    size = past.groupby("unique_id", sort=False)["y"].transform("size")
-    back = past.groupby("unique_id", sort=False).cumcount(ascending=False)
-    able = size >= origin * task.horizon + max(4, task.season + 1)
-    before = past[able & (back >= origin * task.horizon)]
-    inside = (back >= (origin - 1) * task.horizon) & (back < origin * task.horizon)
-    return before, past[able & inside]
 
 
 def measure(task: Task, origin: int, model: Any, seed: int) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ made from all lines, the newest of each task, model and seed.
     export SEQLATENT_DATA=../shared/data
     python benchmarks/scoreboard.py all seasonal_naive
     python benchmarks/scoreboard.py m4_hourly srnn [--seed 0] [--out docs/scoreboard.md]
+    python benchmarks/scoreboard.py all ets --origin 1    # the block before the last, for coverage
     python benchmarks/scoreboard.py --render     # the tables alone
 
 The published numbers are read from ``../reference/forecast_published.csv`` beside the data, or from
@@ -40,6 +41,9 @@ PAGE = FOLDER.parent / "docs" / "scoreboard.md"
 
 LEVELS = tuple(i / 10 for i in range(1, 10))
 INTERVALS = (80, 95)
+FINE = tuple(i / 100 for i in range(1, 100))  # levels that say where a value lies
+ORIGINS = 3
+LIMIT = 20 * 60  # seconds that a fit may take
 NAIVE = "seasonal_naive"
 PUBLISHED = {
     "seasonal-naive": "seasonal naive",
@@ -133,34 +137,81 @@ def score(
     return found
 
 
-def run(task: Task, model: str, seed: int, published: Published) -> dict[str, Any]:
+def covered(
+    test: "pd.DataFrame", forecast: "pd.DataFrame", horizon: int, alias: str
+) -> dict[str, list[float]]:
+    """Parts of the values inside central intervals, for each third of the horizon.
+
+    A value is where its level is: between those quantiles that it lies between, at random among
+    those that it equals, so that whole numbers can be covered as often as they should be.
+
+    Returns:
+        ``thirds_80`` and ``thirds_95``, and how many values there are, ``thirds_rows``.
+    """
+    keys, columns = ["unique_id", "ds"], [f"{alias}_ql{level}" for level in FINE]
+    both = test[[*keys, "y"]].merge(forecast[[*keys, *columns]], how="left", validate="1:1")
+    y, quantiles = both["y"].to_numpy(np.float64), both[columns].to_numpy(np.float64)
+    less, same = (quantiles < y[:, None]).sum(1), (quantiles == y[:, None]).sum(1)
+    chance = np.random.default_rng(0).uniform(size=len(y))
+    level = (less + chance * (same + 1)) / (len(FINE) + 1)
+    third = both.groupby("unique_id", sort=False).cumcount().to_numpy() * 3 // horizon
+    parts = [(third == k) & ~np.isnan(y) for k in range(3)]
+    found: dict[str, list[float]] = {"thirds_rows": [float(part.sum()) for part in parts]}
+    for width in INTERVALS:
+        inside = np.abs(level - 0.5) <= width / 200
+        found[f"thirds_{width}"] = [float(inside[part].mean()) for part in parts]
+    return found
+
+
+def block(task: Task, origin: int) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """Past and future of an origin, of the series that are long enough.
+
+    Origin k is the k-th last block of a horizon of the training part; origin 0 is the test.
+    """
+    past, _ = split(task)
+    if origin == 0:
+        # what was not observed is not scored
+        return past, split(replace(task, zero_fill=False))[1]
+    size = past.groupby("unique_id", sort=False)["y"].transform("size")
+    back = past.groupby("unique_id", sort=False).cumcount(ascending=False)
+    able = size >= origin * task.horizon + max(4, task.season + 1)
+    before = past[able & (back >= origin * task.horizon)]
+    inside = (back >= (origin - 1) * task.horizon) & (back < origin * task.horizon)
+    return before, past[able & inside]
+
+
+def run(task: Task, model: str, seed: int, origin: int, published: Published) -> dict[str, Any]:
     """Fits, predicts and scores: a line of the scoreboard."""
     import torch
 
     from seqlatent.forecasting import Forecaster
 
     torch.set_num_threads(1)
-    train, _ = split(task)
-    truth = split(replace(task, zero_fill=False))  # what was not observed is not scored
+    train, test = block(task, origin)
     season = task.season if model == NAIVE else SEASONS.get(task.name, task.season)
     processor, wall = time.process_time(), time.perf_counter()
-    forecaster = Forecaster(model, freq=task.freq, season_length=season, seed=seed).fit(train)
-    fitted = time.process_time()
-    forecast = forecaster.predict(task.horizon, level=INTERVALS, quantiles=LEVELS)
+    forecaster = Forecaster(
+        model, freq=task.freq, season_length=season, seed=seed, time_limit=LIMIT
+    ).fit(train)
+    fitted, seconds = time.process_time(), time.perf_counter() - wall
+    forecast = forecaster.predict(task.horizon, level=INTERVALS, quantiles=FINE)
     done = time.process_time()
-    found = score(*truth, forecast, task, model)
+    scale = split(replace(task, zero_fill=False))[0] if origin == 0 else train
     line = {
         "task": task.name,
         "model": model,
         "seed": seed,
-        **found,
+        "origin": origin,
+        **score(scale, test, forecast, task, model),
+        **covered(test, forecast, task.horizon, model),
         "minutes": (done - processor) / 60,
         "minutes_predict": (done - fitted) / 60,
         "minutes_wall": (time.perf_counter() - wall) / 60,
+        "capped": seconds > 0.9 * LIMIT,
         "season": season,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
-    if model == NAIVE:
+    if model == NAIVE and origin == 0:
         line["reproduces"] = reproduces(line, published["seasonal-naive"][task.name][0])
     return line
 
@@ -184,11 +235,11 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The newest line of each task, model and seed."""
+    """The newest line of each task, model, seed and origin."""
     if not path.is_file():
         return []
     lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines() if text]
-    return list({(x["model"], x["task"], x["seed"]): x for x in lines}.values())
+    return list({(x["model"], x["task"], x["seed"], x.get("origin", 0)): x for x in lines}.values())
 
 
 def read_published(path: Path) -> dict[str, dict[str, tuple[float, float]]]:
@@ -207,7 +258,7 @@ def read_published(path: Path) -> dict[str, dict[str, tuple[float, float]]]:
 def render(lines: Sequence[Mapping[str, Any]], published: Published) -> str:
     """The page of the documentation."""
     names = [task.name for task in tasks()]
-    ours = _means(lines)
+    ours = _means([line for line in lines if line.get("origin", 0) == 0])
     naive = published["seasonal-naive"]
     wql, mase = (
         {f"`{model}`": {task: x[key] for task, x in row.items()} for model, row in ours.items()}
@@ -225,7 +276,8 @@ def render(lines: Sequence[Mapping[str, Any]], published: Published) -> str:
     parts.append(_table(relative, names, ".3f", GROUPS))
     parts += ["## WQL\n", _table(wql, names, ".4f")]
     parts += ["## MASE\n", _table(mase, names, ".3f")]
-    parts += ["## Coverage and time\n", _COVERAGE, _own_table(ours, names)]
+    parts += ["## Coverage\n", _COVERAGE, _covered_table(lines, names)]
+    parts += ["## Time\n", _TIME, _time_table(ours, names)]
     return "\n".join(parts) + _notes(lines, ours)
 
 
@@ -237,7 +289,8 @@ def _means(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, 
     keys = ("wql", "mase", "minutes", *(f"coverage_{width}" for width in INTERVALS))
     return {
         model: {
-            task: {key: fmean(x[key] for x in same) for key in keys} | {"seeds": len(same)}
+            task: {key: fmean(x[key] for x in same) for key in keys}
+            | {"seeds": len(same), "capped": any(x.get("capped") for x in same)}
             for task, same in row.items()
         }
         for model, row in groups.items()
@@ -283,24 +336,45 @@ def _geometric(row: Mapping[str, float], group: Sequence[str]) -> str:
     return f"{mean:.3f}" if len(values) == len(group) else f"({mean:.3f} of {len(values)})"
 
 
-def _own_table(ours: Mapping[str, Mapping[str, Mapping[str, float]]], names: Sequence[str]) -> str:
+def _covered_table(lines: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    """Parts covered in each third, of all origins and seeds that there are."""
     text = _header(names)
-    for model, row in ours.items():
-        for label, show in (("coverage 80 / 95", _covered), ("minutes", _minutes)):
-            cells = [show(row[task]) if task in row else "" for task in names]
-            text += f"| `{model}`, {label} | {' | '.join(cells)} |\n"
+    for model in sorted({x["model"] for x in lines}, key=lambda name: (name != NAIVE, name)):
+        for width in INTERVALS:
+            cells = [
+                _pooled([x for x in lines if (x["model"], x["task"]) == (model, task)], width)
+                for task in names
+            ]
+            text += f"| `{model}`, {width} % | {' | '.join(cells)} |\n"
     return text
 
 
-def _covered(line: Mapping[str, float]) -> str:
-    return " / ".join(f"{100 * line[f'coverage_{width}']:.0f}" for width in INTERVALS)
+def _pooled(lines: Sequence[Mapping[str, Any]], width: int) -> str:
+    known = [x for x in lines if f"thirds_{width}" in x]
+    if not known:
+        return ""
+    rows = np.array([x["thirds_rows"] for x in known])
+    inside = np.nansum(np.array([x[f"thirds_{width}"] for x in known], float) * rows, 0)
+    thirds = " ".join(f"{100 * share:.0f}" for share in inside / np.maximum(rows.sum(0), 1))
+    origins = len({x["origin"] for x in known})
+    marks = "" if origins == ORIGINS else f", {origins} of {ORIGINS}"
+    return f"**{100 * inside.sum() / rows.sum():.0f}** ({thirds}{marks})"
+
+
+def _time_table(ours: Mapping[str, Mapping[str, Mapping[str, float]]], names: Sequence[str]) -> str:
+    text = _header(names)
+    for model, row in ours.items():
+        cells = [_minutes(row[task]) if task in row else "" for task in names]
+        text += f"| `{model}` | {' | '.join(cells)} |\n"
+    return text
 
 
 def _minutes(line: Mapping[str, float]) -> str:
     minutes = line["minutes"]
     if minutes < 0.05:
         return "< 0.1"
-    return f"{minutes:.1f}" if minutes < 10 else f"{minutes:.0f}"
+    text = f"{minutes:.1f}" if minutes < 10 else f"{minutes:.0f}"
+    return f"{text}, capped" if line["capped"] else text
 
 
 def _notes(lines: Sequence[Mapping[str, Any]], ours: Mapping[str, Any]) -> str:
@@ -346,8 +420,13 @@ trained on the two M4 sets.
 _MEANS = """WQL over that of the published seasonal naive forecast; on the right the geometric mean
 over all tasks, and over those that every row reports (in brackets where tasks are missing).
 """
-_COVERAGE = """Percent of the values inside the intervals of 80 and 95 percent, and minutes of
-processor time for fit and forecast on one thread.
+_COVERAGE = """Percent of the values inside the intervals of 80 and 95 percent; in brackets those
+of each third of the horizon. Of the last three blocks of every series, the test and two before it,
+each forecast from the rows before it, and of all seeds ("1 of 3" where of fewer blocks). A value
+that equals quantiles, as whole numbers do, has any of their levels, by chance.
+"""
+_TIME = f"""Minutes of processor time for fit and forecast on one thread; a fit ends after
+{LIMIT // 60} minutes with what it has by then ("capped").
 """
 
 
@@ -357,6 +436,7 @@ def main() -> None:
     parser.add_argument("task", nargs="?", choices=["all", *(task.name for task in tasks())])
     parser.add_argument("model", nargs="?", help="any name that Forecaster takes")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--origin", type=int, default=0, help="blocks before the test")
     parser.add_argument("--out", type=Path, default=PAGE, help="page to write")
     parser.add_argument("--lines", type=Path, default=LINES, help="results to add to")
     data = Path(os.environ.get("SEQLATENT_DATA", "../shared/data"))
@@ -371,7 +451,7 @@ def main() -> None:
     published = read_published(options.published)
     for task in [] if options.render else tasks():
         if options.task in ("all", task.name):
-            line = run(task, options.model, options.seed, published)
+            line = run(task, options.model, options.seed, options.origin, published)
             append(options.lines, line)
             print({k: round(v, 5) if isinstance(v, float) else v for k, v in line.items()})
             if not line.get("reproduces", True):

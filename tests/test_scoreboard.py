@@ -153,9 +153,38 @@ def test_tables_hold_every_task_and_model(board, published):
     assert relative["`seasonal_naive`"]["8 tasks"] == ""
     assert rows_of(page, "WQL")["AutoETS, published"]["exchange_rate"] == "**0.1000**"
     assert rows_of(page, "MASE")["`srnn`"]["car_parts"] == "2.000"
-    own = rows_of(page, "Coverage and time")
-    assert own["`srnn`, coverage 80 / 95"]["m1_yearly"] == "80 / 94"
-    assert own["`srnn`, minutes"]["m1_yearly"] == "12"
+    assert rows_of(page, "Time")["`srnn`"]["m1_yearly"] == "12"
+
+
+def test_coverage_is_pooled_over_origins_by_how_many_values_there_are(board, published):
+    known = {"thirds_95": [1.0, 1.0, 1.0], "thirds_rows": [10.0, 10.0, 20.0]}
+    lines = [
+        line("m1_yearly", origin=k, thirds_80=[0.6 + 0.1 * k, 0.8, 0.9], wql=0.1 + k, **known)
+        for k in range(2)
+    ]
+    lines.append(line("m3_yearly", thirds_80=[0.5] * 3, origin=0, capped=True, **known))
+    page = board.render(lines, published)
+    own = rows_of(page, "Coverage")
+    assert own["`srnn`, 80 %"]["m1_yearly"] == "**81** (65 80 90, 2 of 3)"
+    assert own["`srnn`, 95 %"]["m3_yearly"] == "**100** (100 100 100, 1 of 3)"
+    assert rows_of(page, "WQL")["`srnn`"]["m1_yearly"] == "**0.1000**"  # of the test alone
+    assert rows_of(page, "Time")["`srnn`"]["m3_yearly"] == "12, capped"
+
+
+def test_whole_numbers_are_covered_as_often_as_their_levels_say(board):
+    """Quantiles of counts leave no tenth out: their intervals hold more than they are said to."""
+    rng = np.random.default_rng(0)
+    rate, n = 1.3, 3000
+    ds = pd.date_range("2000-01-01", periods=3, freq="QS")
+    ids = np.repeat(np.arange(n), 3)
+    test = pd.DataFrame({"unique_id": ids, "ds": np.tile(ds, n), "y": rng.poisson(rate, 3 * n)})
+    counts = np.sort(rng.poisson(rate, 100_000))
+    columns = {f"m_ql{v}": float(counts[int(v * len(counts))]) for v in board.FINE}
+    same = pd.DataFrame(columns, index=test.index)
+    found = board.covered(test, pd.concat([test[["unique_id", "ds"]], same], axis=1), 3, "m")
+    assert found["thirds_rows"] == [n] * 3
+    np.testing.assert_allclose(found["thirds_80"], 0.8, atol=0.03)
+    np.testing.assert_allclose(found["thirds_95"], 0.95, atol=0.02)
 
 
 def test_the_page_tells_of_seeds_and_of_a_naive_forecast_that_differs(board, published):
